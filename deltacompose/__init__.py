@@ -1,0 +1,36 @@
+"""deltacompose: compose delta-tuning methods, and find out how tasks relate.
+
+Importing this runs nothing: what is asked for is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "api": "attached evaluate init_weights load_backbone load_delta methods parse tasks train",
+    "results": "plan records run transfer_matrix",
+    "study": "Study",
+    "recipe": "Recipe",
+    "composition": "Composition",
+    "delta": "Delta",
+    "errors": "BadInput",
+    "analysis.matrix": "TransferMatrix",
+    "analysis.graph": "task_graph",
+    "figures.heatmap": "heatmap",
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = ["__version__", *_NAMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'deltacompose' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"deltacompose.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_NAMES]

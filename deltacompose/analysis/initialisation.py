@@ -1,0 +1,160 @@
+"""Transfer by initialisation: train on the target from the source's weights (Vu et al. 2022, arXiv 2110.07904)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltacompose.analysis.matrix import Bools, Floats
+from deltacompose.errors import BadInput, unknown
+
+Record = Mapping[str, Any]
+Key = tuple[int, str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class InitTransfer:
+    """Scores of deltas that started from a source's weights, and the steps they took.
+
+    Args:
+        scores: (seeds, sources, targets), best development score of the run that started from the source; NaN is
+            missing or failed.
+        own: (seeds, targets), best development score of the run that started afresh.
+        steps: (seeds, sources, targets), first evaluated step whose score is at least `own`; NaN if it never was.
+        own_steps: (seeds, targets), first evaluated step at which the fresh run had its best score.
+        test: (seeds, sources, targets), score on the evaluated split of the run that started from the source.
+        own_test: (seeds, targets), score on the evaluated split of the run that started afresh.
+        failed: (seeds, sources, targets), whether the run was tried and failed, as opposed to missing.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    scores: Floats
+    own: Floats
+    steps: Floats
+    own_steps: Floats
+    test: Floats
+    own_test: Floats
+    failed: Bools
+    composition: str
+
+    def lift(self) -> Floats:
+        """(seeds, sources, targets): development score from the source's weights minus that from a fresh start."""
+        return self.scores - self.own[:, None, :]
+
+    def lift_on_test(self) -> Floats:
+        """(seeds, sources, targets): the same on the evaluated split."""
+        return self.test - self.own_test[:, None, :]
+
+    def reached(self) -> Bools:
+        """(seeds, sources, targets): whether the run reached the target's own score at all."""
+        return ~np.isnan(self.steps)
+
+    def saved(self) -> Floats:
+        """(seeds, sources, targets): share of the fresh run's steps that the start saved; NaN where never reached.
+
+        Averages of this alone leave out the runs that never got there: read it beside `reached`.
+        """
+        with_steps = np.where(self.own_steps > 0, self.own_steps, np.nan)
+        return 1 - self.steps / with_steps[:, None, :]
+
+
+def initialisation_transfer(records: Iterable[Record], composition: str, split: str = "test") -> InitTransfer:
+    """From records of training cells, and of the evaluation cells of the same runs where there are any.
+
+    A training cell started from another task if its spec's `start` says so, by task name or by the key of the cell
+    whose weights were the start, or if the earlier stage that it continues did. It is compared with the fresh run of
+    the same task, seed and learning-rate factor (`grid`).
+
+    Raises:
+        BadInput: no such run, two runs for one cell, or a start that is neither a task nor a cell.
+    """
+    records = list(records)
+    training = [record for record in records if record.get("kind", "train") == "train"]
+    compositions = {str(record["spec"]["composition"]) for record in training}
+    if composition not in compositions:
+        raise unknown("composition", composition, compositions)
+    by_key = {str(record["key"]): record for record in training if "key" in record}
+    runs, fresh = _by_cell([r for r in training if r["spec"]["composition"] == composition], by_key)
+    if not runs:
+        raise BadInput(f"no training of {composition!r} started from another task's weights")
+    seeds = tuple(sorted({seed for seed, _, _ in runs}))
+    sources, targets = tuple(sorted({key[1] for key in runs})), tuple(sorted({key[2] for key in runs}))
+    scores, steps, test = np.full((3, len(seeds), len(sources), len(targets)), np.nan)
+    own, own_steps, own_test = np.full((3, len(seeds), len(targets)), np.nan)
+    failed, evaluated = np.zeros(scores.shape, dtype=bool), _evaluated(records, composition, split)
+    for (seed, source, target), run in runs.items():
+        k, s, t = seeds.index(seed), sources.index(source), targets.index(target)
+        grid = run["spec"].get("grid")
+        alone = fresh.get((seed, target, grid))
+        best = float(alone["result"]["dev"]) if alone is not None else np.nan
+        failed[k, s, t] = not _is_done(run)
+        test[k, s, t] = evaluated.get((seed, source, target, grid), np.nan)
+        own[k, t], own_test[k, t] = best, evaluated.get((seed, "", target, grid), np.nan)
+        own_steps[k, t] = _first_step(alone, best) if alone is not None else np.nan
+        if _is_done(run):
+            scores[k, s, t], steps[k, s, t] = float(run["result"]["dev"]), _first_step(run, best)
+    return InitTransfer(sources, targets, seeds, scores, own, steps, own_steps, test, own_test, failed, composition)
+
+
+def _by_cell(
+    records: list[Record], by_key: Mapping[str, Record]
+) -> tuple[dict[Key, Record], dict[tuple[int, str, Any], Record]]:
+    """Started runs by (seed, source, target), and finished fresh runs by (seed, target, grid)."""
+    runs: dict[Key, Record] = {}
+    fresh: dict[tuple[int, str, Any], Record] = {}
+    for record in records:
+        spec, source = record["spec"], _source(record, by_key)
+        seed, target = int(spec["seed"]), str(spec["task"])
+        if source:
+            _place(runs, (seed, source, target), record)
+        elif _is_done(record):
+            _place(fresh, (seed, target, spec.get("grid")), record)
+    return runs, fresh
+
+
+def _place(cells: dict[Any, Record], key: Any, record: Record) -> None:
+    """One run per cell; a finished one stands before a failed one, two finished ones are refused."""
+    if key in cells and _is_done(cells[key]) and _is_done(record):
+        cell = ", ".join(map(str, key))
+        raise BadInput(f"two trainings of {record['spec']['composition']!r} for one cell ({cell}): choose one")
+    if key not in cells or _is_done(record):
+        cells[key] = record
+
+
+def _source(record: Record, by_key: Mapping[str, Record]) -> str:
+    """The task whose weights were the start of a run or of its earlier stages; the empty name for a fresh one."""
+    start, parents = record["spec"].get("start"), record.get("parents") or ()
+    if start is None:
+        earlier = by_key.get(str(parents[0])) if parents else None
+        return _source(earlier, by_key) if earlier is not None else ""
+    tasks = {str(one["spec"]["task"]) for one in by_key.values()}
+    if str(start) not in by_key and str(start) not in tasks:
+        raise unknown("start", str(start), tasks)
+    return str(by_key[str(start)]["spec"]["task"]) if str(start) in by_key else str(start)
+
+
+def _evaluated(records: Iterable[Record], composition: str, split: str) -> dict[tuple[int, str, str, Any], float]:
+    """Scores on the split by (seed, start, target, grid) of deltas read on their own task; a fresh start is ''."""
+    cells = {}
+    for record in records:
+        spec = record["spec"]
+        own = record.get("kind") == "evaluate" and spec["source"] == spec["target"] and _is_done(record)
+        if own and spec["composition"] == composition and spec["split"] == split:
+            key = (int(spec["seed"]), str(spec.get("start") or ""), str(spec["target"]), spec.get("grid"))
+            cells[key] = float(record["result"]["score"])
+    return cells
+
+
+def _is_done(record: Record) -> bool:
+    return bool(record.get("state", "done") == "done")
+
+
+def _first_step(record: Record, score: float) -> float:
+    """The first evaluated step with at least this score; NaN if there is none, or the score is unknown."""
+    reached = [int(row["step"]) for row in record["result"]["history"] if float(row["score"]) >= score]
+    return float(min(reached, default=np.nan))

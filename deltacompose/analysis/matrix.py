@@ -1,0 +1,294 @@
+"""The transfer matrix: how a delta that was trained on one task does on another, and the values derived from it.
+
+Axes are `(seeds, sources, targets)` throughout. Every value is matched by name, never by position, and what is not
+known is NaN, never filled in. Sources: Ding et al. 2023 (arXiv 2203.06904) for the relative performance; Su et al. 2022
+(arXiv 2111.06719) for the matrices of soft prompts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltacompose.errors import BadInput, unknown
+
+REFERENCES = ("untouched", "random")
+"""Names of the rows that are no task: the backbone without a delta, and random deltas of the trained norms."""
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+MARGIN = 0.05
+"""By how much a target's own score must exceed chance for the chance-corrected value to be defined."""
+
+
+@dataclass(frozen=True, eq=False)
+class TransferMatrix:
+    """Scores of deltas trained on sources, read on targets, for one composition on one backbone.
+
+    Args:
+        sources: tasks the deltas were trained on.
+        targets: tasks they were evaluated on.
+        seeds: seeds of the training runs.
+        values: (seeds, sources, targets), raw scores, higher is better; NaN is missing or failed.
+        chance: (targets,), score of the best guess that has not seen the input; NaN if unknown.
+        untouched: (targets,), score of the backbone without a delta; NaN if unknown.
+        random: (seeds, targets), score of random deltas with the trained deltas' norms; NaN if unknown.
+        trivial: (seeds, sources, targets), whether the score is that of a constant answer.
+        failed: (seeds, sources, targets), whether the cell was tried and failed, as opposed to missing.
+        metric: name of each target's metric.
+        categories: category of each task; empty if none were given.
+        composition: the expression of the deltas.
+        backbone: fingerprint or name of the backbone.
+        examples: (examples,) scores by (seed, source, target) where known, in the same order for every source of a
+            target; the sources `untouched` and `random` may stand there too.
+
+    Raises:
+        BadInput: names that repeat, arrays of another shape, infinite scores, categories that miss a task.
+    """
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    values: Floats
+    chance: Floats
+    untouched: Floats
+    random: Floats
+    trivial: Bools
+    failed: Bools
+    metric: tuple[str, ...]
+    categories: Mapping[str, str] = field(default_factory=dict)
+    composition: str = ""
+    backbone: str = ""
+    examples: Mapping[tuple[int, str, str], Floats] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind, names in (("source", self.sources), ("target", self.targets), ("seed", tuple(map(str, self.seeds)))):
+            if not names:
+                raise BadInput(f"a transfer matrix needs at least one {kind}, found none")
+            repeated = [str(name) for name, count in Counter(names).items() if count > 1]
+            if repeated:
+                raise BadInput(f"{kind} {', '.join(repeated)} stands twice in the transfer matrix; names must differ")
+        reserved = [name for name in REFERENCES if name in self.sources or name in self.targets]
+        if reserved:
+            raise BadInput(f"no task may be called {reserved[0]}: it names a row of reference scores")
+        self._check_arrays()
+        if len(self.metric) != len(self.targets):
+            raise BadInput(f"{len(self.metric)} metrics for {len(self.targets)} targets")
+        object.__setattr__(self, "categories", _categories_of(self.names, self.categories))
+
+    def _check_arrays(self) -> None:
+        whole, per_target = (len(self.seeds), len(self.sources), len(self.targets)), (len(self.targets),)
+        shapes = {
+            **dict.fromkeys(("values", "trivial", "failed"), whole),
+            **dict.fromkeys(("chance", "untouched"), per_target),
+            "random": (len(self.seeds), len(self.targets)),
+        }
+        for name, shape in shapes.items():
+            array = np.asarray(getattr(self, name), dtype=bool if name in ("trivial", "failed") else float)
+            if array.shape != shape:
+                raise BadInput(f"{name} of the transfer matrix has shape {array.shape}, expected {shape}")
+            if np.isinf(array).any():
+                raise BadInput(f"{name} of the transfer matrix holds an infinite score; a score that is missing is NaN")
+            object.__setattr__(self, name, array)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every task of the matrix once: the targets in their order, then the sources that are no target."""
+        return tuple(dict.fromkeys((*self.targets, *self.sources)))
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that are both source and target, in the targets' order."""
+        return tuple(name for name in self.targets if name in self.sources)
+
+    @cached_property
+    def own(self) -> Floats:
+        """(seeds, targets): each target's score with the delta trained on it, A(t → t); NaN where there is none."""
+        own = np.full((len(self.seeds), len(self.targets)), np.nan)
+        for t, name in enumerate(self.targets):
+            if name in self.sources:
+                own[:, t] = self.values[:, self.sources.index(name), t]
+        return own
+
+    @property
+    def off_diagonal(self) -> Bools:
+        """(sources, targets): whether source and target are different tasks."""
+        return np.array([[source != target for target in self.targets] for source in self.sources])
+
+    @property
+    def same_category(self) -> Bools:
+        """(sources, targets): whether two different tasks share their category.
+
+        Raises:
+            BadInput: the matrix has no categories.
+        """
+        if not self.categories:
+            raise BadInput("this transfer matrix has no categories; give one per task")
+        kinds = self.categories
+        same = np.array([[kinds[source] == kinds[target] for target in self.targets] for source in self.sources])
+        return same & self.off_diagonal
+
+    def relative(self) -> Floats:
+        """(seeds, sources, targets): R(s → t) = A(s → t) / A(t → t); NaN where the own score is not above zero."""
+        own = np.where(self.own > 0, self.own, np.nan)
+        return self.values / own[:, None, :]
+
+    @cached_property
+    def _gain(self) -> Floats:
+        """(seeds, targets): A(t → t) − chance where it exceeds the margin, else NaN."""
+        gain = self.own - self.chance
+        return np.where(gain > MARGIN, gain, np.nan)
+
+    def corrected(self) -> Floats:
+        """(seeds, sources, targets): C(s → t) = (A(s → t) − chance) / (A(t → t) − chance), NaN where `left_out`."""
+        return (self.values - self.chance) / self._gain[:, None, :]
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Targets whose own score in no seed exceeds chance by more than the margin: C is undefined for them."""
+        return tuple(name for t, name in enumerate(self.targets) if np.isnan(self._gain[:, t]).all())
+
+    def lift(self) -> Floats:
+        """(seeds, sources, targets): A(s → t) minus the score of the untouched backbone."""
+        return self.values - self.untouched
+
+    def mean(self) -> Floats:
+        """(sources, targets): raw score averaged over the seeds that have one; NaN where none has."""
+        return mean_over_seeds(self.values)
+
+    def selected(
+        self, sources: Sequence[str], targets: Sequence[str], seeds: Sequence[int] | None = None
+    ) -> TransferMatrix:
+        """The part of the matrix with these sources, targets and seeds, in the order given.
+
+        Raises:
+            BadInput: a name that the matrix does not have.
+        """
+        seeds = self.seeds if seeds is None else tuple(seeds)
+        k = _positions("seed", [str(seed) for seed in seeds], [str(seed) for seed in self.seeds])
+        s, t = _positions("source", sources, self.sources), _positions("target", targets, self.targets)
+        kept = {*sources, *REFERENCES}
+        return dataclasses.replace(
+            self,
+            sources=tuple(sources),
+            targets=tuple(targets),
+            seeds=seeds,
+            values=self.values[np.ix_(k, s, t)],
+            trivial=self.trivial[np.ix_(k, s, t)],
+            failed=self.failed[np.ix_(k, s, t)],
+            chance=self.chance[t],
+            untouched=self.untouched[t],
+            random=self.random[np.ix_(k, t)],
+            metric=tuple(self.metric[i] for i in t),
+            examples={key: scores for key, scores in self.examples.items() if key[1] in kept and key[2] in targets},
+        )
+
+    def square(self) -> TransferMatrix:
+        """The part with the tasks that are both source and target, in the targets' order on both sides.
+
+        Raises:
+            BadInput: no task is both.
+        """
+        if not self.tasks:
+            raise BadInput(
+                f"no task is both source and target; sources: {', '.join(self.sources)}; "
+                f"targets: {', '.join(self.targets)}"
+            )
+        return self.selected(self.tasks, self.tasks)
+
+    def limitations(self) -> list[str]:
+        """What a reader must know before using the values: one sentence each, none if there is nothing to say."""
+        return [sentence for sentence in (*_about_cells(self), *_about_targets(self)) if sentence]
+
+
+def mean_over_seeds(values: Floats) -> Floats:
+    """(...) from (seeds, ...): the average over the seeds that have a value; NaN where none has."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=0)
+    total = np.where(known, values, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _categories_of(names: tuple[str, ...], categories: Mapping[str, str]) -> dict[str, str]:
+    """The categories of these tasks alone; none at all is allowed, some but not all is not."""
+    missing = [name for name in names if name not in categories]
+    if categories and missing:
+        raise BadInput(
+            f"the categories miss {', '.join(missing)}; every task of the matrix needs one, "
+            f"found them for {', '.join(sorted(categories))}"
+        )
+    return {name: str(categories[name]) for name in names} if categories else {}
+
+
+def _positions(kind: str, names: Sequence[str], existing: Sequence[str]) -> list[int]:
+    """Where each name stands; unknown names are refused."""
+    for name in names:
+        if name not in existing:
+            raise unknown(kind, name, existing)
+    return [existing.index(name) for name in names]
+
+
+def _about_cells(matrix: TransferMatrix) -> Iterator[str]:
+    """Limitations that lie in single cells or in the size of the matrix."""
+    if len(matrix.seeds) == 1:
+        yield "one seed: nothing is known of the spread between training runs"
+    if len(matrix.names) < 4:
+        yield f"{len(matrix.names)} tasks: with fewer than 4 no correlation, ranking or permutation test shows anything"
+    if only := [name for name in matrix.sources if name not in matrix.targets]:
+        yield f"{shortened(only)}: sources but no targets, so they are in no ranking, correlation or asymmetry"
+    missing = np.isnan(matrix.values) & ~matrix.failed
+    if (matrix.chance == matrix.random).all():
+        yield "chance is the score of the random row, not that of a majority class"
+    for state, where in (
+        ("missing", missing),
+        ("failed", matrix.failed),
+        ("trivial (a constant answer)", matrix.trivial),
+    ):
+        if where.any():
+            cells = [
+                f"{matrix.sources[s]} → {matrix.targets[t]} (seed {matrix.seeds[k]})" for k, s, t in np.argwhere(where)
+            ]
+            yield f"{where.sum()} of {where.size} cells are {state}: {shortened(cells)}"
+
+
+def _about_targets(matrix: TransferMatrix) -> Iterator[str]:
+    """Limitations that concern a whole target."""
+    trained = np.array([name in matrix.sources for name in matrix.targets])
+    known = trained & ~np.isnan(matrix.own).all(axis=0)
+    unscaled = known & ~(np.nan_to_num(matrix.own) > 0).any(axis=0)
+    no_chance = np.isnan(matrix.chance)
+    undefined = np.isnan(matrix._gain) & ~np.isnan(matrix.own) & ~no_chance
+    left_out = np.array([name in matrix.left_out for name in matrix.targets])
+    weak, partly = known & left_out & ~no_chance, undefined.any(axis=0) & ~left_out
+    constant = np.array([_is_constant(column) for column in matrix.mean().T])
+    for where, sentence in (
+        (~known, "no delta trained on them was evaluated on them, so relative and corrected values are undefined"),
+        (unscaled, "their own score is not above zero, so the relative value is undefined"),
+        (no_chance, "their chance score is unknown, so the corrected value is undefined"),
+        (weak, f"their own score does not exceed chance by more than {MARGIN}, so the corrected value is undefined"),
+        (
+            partly,
+            f"in some seeds their own score does not exceed chance by more than {MARGIN}: no corrected value there",
+        ),
+        (constant, "every source scores the same on them, so they rank nothing"),
+    ):
+        if where.any():
+            yield f"{shortened([matrix.targets[t] for t in np.flatnonzero(where)])}: {sentence}"
+
+
+def shortened(names: Sequence[str], most: int = 8) -> str:
+    """The names in one line; past the first few, how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _is_constant(column: Floats) -> bool:
+    """Whether at least two known scores are all equal."""
+    known = column[~np.isnan(column)]
+    return len(known) > 1 and bool((known == known[0]).all())

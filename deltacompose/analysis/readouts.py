@@ -1,0 +1,101 @@
+"""The six readouts of a learned subspace (Qin et al. 2021, intrinsic prompt tuning, arXiv 2110.07867)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from deltacompose.analysis.matrix import MARGIN
+from deltacompose.errors import BadInput
+
+READOUTS = {
+    "reconstruction_seen": "a seen task's delta, encoded and decoded",
+    "reconstruction_unseen": "an unseen task's delta, encoded and decoded",
+    "tuning_same_data": "a seen task tuned in the subspace on the data that its delta was trained on",
+    "tuning_new_data": "a seen task tuned in the subspace on other data of that task",
+    "tuning_unseen_in_category": "an unseen task of a seen category, tuned in the subspace",
+    "tuning_unseen_out_of_category": "an unseen task of no seen category, tuned in the subspace",
+}
+"""What each readout averages, over tasks, relative to each task's own delta."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One task's score by way of the subspace.
+
+    Attributes:
+        task: its name.
+        way: `reconstructed`, the task's own delta encoded and decoded; `tuned`, only the coordinates trained.
+        data: `same` as the task's own delta was trained on, or `new`.
+        score: what the task reaches; higher is better.
+        own: what it reaches with its own full delta.
+        chance: what a guess reaches; None if unknown.
+    """
+
+    task: str
+    way: Literal["reconstructed", "tuned"]
+    data: Literal["same", "new"]
+    score: float
+    own: float
+    chance: float | None = None
+
+
+def readouts(outcomes: Iterable[Outcome], seen: Collection[str], categories: Mapping[str, str]) -> dict[str, Any]:
+    """For each readout the mean of score/own, the mean of (score − chance)/(own − chance), and its tasks.
+
+    A readout without outcomes is None. The corrected mean leaves out tasks whose own score does not exceed a known
+    chance by more than .05 and names them.
+
+    Args:
+        outcomes: of any tasks; several of one task (seeds) are averaged first, so that every task counts once.
+        seen: the tasks whose deltas the subspace was learned from.
+        categories: a category for each task of `outcomes` and `seen`.
+
+    Raises:
+        BadInput: a task without a category, or an own score that is not above 0.
+    """
+    groups: dict[str, dict[str, list[Outcome]]] = {name: {} for name in READOUTS}
+    for outcome in outcomes:
+        name = readout_of(outcome, seen, categories)
+        groups[name].setdefault(outcome.task, []).append(outcome)
+    return {name: _averaged(tasks) if tasks else None for name, tasks in groups.items()}
+
+
+def readout_of(outcome: Outcome, seen: Collection[str], categories: Mapping[str, str]) -> str:
+    """Which of the six an outcome belongs to."""
+    missing = [task for task in (outcome.task, *seen) if task not in categories]
+    if missing:
+        raise BadInput(
+            f"the categories miss {', '.join(missing)}; they are given for {', '.join(categories) or 'no task'}"
+        )
+    if outcome.way == "reconstructed":
+        return "reconstruction_seen" if outcome.task in seen else "reconstruction_unseen"
+    if outcome.task in seen:
+        return "tuning_same_data" if outcome.data == "same" else "tuning_new_data"
+    in_category = categories[outcome.task] in {categories[task] for task in seen}
+    return "tuning_unseen_in_category" if in_category else "tuning_unseen_out_of_category"
+
+
+def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
+    relative, corrected, left_out = {}, {}, []
+    for task, found in tasks.items():
+        own = float(np.mean([outcome.own for outcome in found]))
+        score = float(np.mean([outcome.score for outcome in found]))
+        if own <= 0:
+            raise BadInput(f"the own score of {task!r} is {own}; a relative score needs one above 0")
+        relative[task] = score / own
+        chance = found[0].chance
+        if chance is None or own - chance <= MARGIN:
+            left_out.append(task)
+        else:
+            corrected[task] = (score - chance) / (own - chance)
+    return {
+        "relative": float(np.mean(list(relative.values()))),
+        "corrected": float(np.mean(list(corrected.values()))) if corrected else None,
+        "tasks": relative,
+        "tasks_corrected": corrected,
+        "left_out_of_corrected": left_out,
+    }

@@ -1,0 +1,204 @@
+"""Transfer matrices from the records of finished and failed evaluation cells."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.errors import BadInput, unknown
+
+Record = Mapping[str, Any]
+Key = tuple[int, str, str]
+
+
+def with_examples(records: Iterable[Record], folder: Callable[[str], Path]) -> Iterator[Record]:
+    """Each record, that of a finished evaluation with its per-example scores as `example_scores`.
+
+    Args:
+        folder: where a cell of a key keeps its files; `predictions.jsonl` there has a `score` in every row.
+
+    Raises:
+        BadInput: a file of predictions that cannot be read.
+    """
+    for record in records:
+        if record.get("kind") != "evaluate" or record.get("state", "done") != "done":
+            yield record
+            continue
+        path = folder(str(record["key"])) / "predictions.jsonl"
+        try:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            yield {**record, "example_scores": [float(row["score"]) for row in rows]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(f"the predictions {path} cannot be read: {error!r}") from None
+
+
+def from_records(
+    records: Iterable[Record],
+    composition: str,
+    categories: Mapping[str, str] | None = None,
+    split: str = "test",
+    chosen: Callable[[Record], bool] | None = None,
+) -> TransferMatrix:
+    """The transfer matrix of one composition, read on one split.
+
+    Args:
+        records: cells of kind `evaluate`, those of other kinds being passed over, and those of deltas that started
+            from another task's weights (`initialisation` reads them). A record has a `spec` (composition, source,
+            target, seed, split, backbone) and, when its state is `done`, a `result` (score, metric, chance, trivial).
+            Any other state counts as tried and failed. `example_scores` of `with_examples` are taken along. Where a
+            learning rate was chosen, the evaluation of the chosen one (`grid` None) stands before those of the grid.
+        composition: the expression whose deltas are meant.
+        categories: category of each task.
+        split: the split whose scores are read.
+        chosen: a further condition, for stores in which several cells share composition, source, target and seed.
+
+    Raises:
+        BadInput: no such cell, two different scores for one cell, several backbones, or contradictory chance scores.
+    """
+    evaluations = [record for record in records if _is_of_transfer(record)]
+    here = [r for r in evaluations if r["spec"]["split"] == split and (chosen is None or chosen(r))]
+    trained = [r for r in here if r["spec"]["composition"] == composition and r["spec"]["source"] not in REFERENCES]
+    if not trained:
+        raise _nothing_found(evaluations, composition, split)
+    cells = _one_per_cell(trained)
+    done = {key: record for key, record in cells.items() if record.get("state", "done") == "done"}
+    seeds = sorted({seed for seed, _, _ in cells})
+    sources = _in_order({source for _, source, _ in cells}, categories or {})
+    targets = _in_order({target for _, _, target in cells}, categories or {})
+    references = [
+        r for r in here if r["spec"]["composition"] in (None, composition) and r.get("state", "done") == "done"
+    ]
+    shape = (seeds, sources, targets)
+    return TransferMatrix(
+        sources=tuple(sources),
+        targets=tuple(targets),
+        seeds=tuple(seeds),
+        values=_array(done, shape, lambda record: float(record["result"]["score"]), np.nan),
+        chance=_chance([*done.values(), *references], targets),
+        untouched=_reference(references, "untouched", [None], targets)[0],
+        random=_reference(references, "random", seeds, targets),
+        trivial=_array(done, shape, lambda record: bool(record["result"]["trivial"]), 0) == 1,
+        failed=_array(cells, shape, lambda record: record.get("state", "done") != "done", 0) == 1,
+        metric=_metric([*done.values(), *references], targets),
+        categories=categories or {},
+        composition=composition,
+        backbone=_backbone([*trained, *references]),
+        examples=_examples(done, references),
+    )
+
+
+def _is_of_transfer(record: Record) -> bool:
+    return record.get("kind", "evaluate") == "evaluate" and not record["spec"].get("start")
+
+
+def _nothing_found(evaluations: list[Record], composition: str, split: str) -> BadInput:
+    specs = [record["spec"] for record in evaluations]
+    compositions = {str(spec["composition"]) for spec in specs if spec["source"] not in REFERENCES}
+    if composition not in compositions:
+        return unknown("composition", composition, compositions)
+    found = ", ".join(sorted({f"{spec['split']}" for spec in specs if spec["composition"] == composition}))
+    return BadInput(f"no evaluation of {composition!r} on the split {split!r}; it was evaluated on: {found}")
+
+
+def _key(record: Record) -> Key:
+    spec = record["spec"]
+    return int(spec["seed"]), str(spec["source"]), str(spec["target"])
+
+
+def _one_per_cell(records: list[Record]) -> dict[Key, Record]:
+    """One record per cell; a finished one stands before a failed one, two different finished ones are refused."""
+    cells: dict[Key, Record] = {}
+    chosen = {_key(record) for record in records if record["spec"].get("grid", 1) is None}
+    for record in records:
+        key = _key(record)
+        if key in chosen and record["spec"].get("grid", 1) is not None:
+            continue
+        other = cells.get(key)
+        if other is None or other.get("state", "done") != "done":
+            cells[key] = record
+        elif record.get("state", "done") == "done" and record != other:
+            raise BadInput(
+                f"two evaluations of {key[1]} → {key[2]} with seed {key[0]} of {record['spec']['composition']!r}: "
+                f"a matrix holds one; their settings differ in {_difference(record['spec'], other['spec'])}"
+            )
+    return cells
+
+
+def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+    return ", ".join(names) or "nothing but their parents"
+
+
+def _in_order(tasks: set[str], categories: Mapping[str, str]) -> list[str]:
+    """In the order of the categories where they are given, else by name: a store has no order of its own."""
+    return [*(task for task in categories if task in tasks), *sorted(tasks - set(categories))]
+
+
+def _array(
+    cells: Mapping[Key, Record],
+    shape: tuple[list[int], list[str], list[str]],
+    value: Callable[[Record], float],
+    otherwise: float,
+) -> Floats:
+    """(seeds, sources, targets): the value of each cell."""
+    seeds, sources, targets = shape
+    array = np.full((len(seeds), len(sources), len(targets)), float(otherwise))
+    for (seed, source, target), record in cells.items():
+        array[seeds.index(seed), sources.index(source), targets.index(target)] = value(record)
+    return array
+
+
+def _reference(records: list[Record], source: str, seeds: list[Any], targets: list[str]) -> Floats:
+    """(seeds, targets): mean score of a reference row; a seed of None takes the cells of every seed."""
+    scores: dict[tuple[Any, str], list[float]] = defaultdict(list)
+    for record in records:
+        spec = record["spec"]
+        if spec["source"] == source:
+            scores[None if seeds == [None] else spec["seed"], spec["target"]].append(float(record["result"]["score"]))
+    return np.array([[_average(scores.get((seed, target), [])) for target in targets] for seed in seeds])
+
+
+def _average(values: list[float]) -> float:
+    return float(np.mean(values)) if values else np.nan
+
+
+def _chance(records: list[Record], targets: list[str]) -> Floats:
+    found: dict[str, set[float]] = defaultdict(set)
+    for record in records:
+        if not np.isnan(level := float(record["result"]["chance"])):
+            found[record["spec"]["target"]].add(level)
+    for target in targets:
+        if len(found[target]) > 1:
+            levels = ", ".join(map(str, sorted(found[target])))
+            raise BadInput(f"evaluations on {target} state different chance scores: {levels}")
+    return np.array([next(iter(found[target]), np.nan) for target in targets])
+
+
+def _metric(records: list[Record], targets: list[str]) -> tuple[str, ...]:
+    names = {record["spec"]["target"]: str(record["result"]["metric"]) for record in records}
+    return tuple(names.get(target, "") for target in targets)
+
+
+def _backbone(records: list[Record]) -> str:
+    names = sorted({str(record["spec"]["backbone"]) for record in records})
+    if len(names) > 1:
+        raise BadInput(f"evaluations on {len(names)} backbones, a matrix is of one: {', '.join(names)}")
+    return str(names[0])
+
+
+def _examples(done: Mapping[Key, Record], references: list[Record]) -> dict[Key, Floats]:
+    """Per-example scores of trained and untouched cells, where their records carry them.
+
+    Those of random deltas are left aside: several of them stand behind one mean score.
+    """
+    untouched = {_key(record): record for record in references if record["spec"]["source"] == "untouched"}
+    carrying = {
+        key: record for key, record in {**done, **untouched}.items() if record.get("example_scores") is not None
+    }
+    return {key: np.array(record["example_scores"], dtype=float) for key, record in carrying.items()}

@@ -1,0 +1,337 @@
+"""Uncertainty: intervals over seeds and examples, many tests at once, permutation tests of matrices, reliability.
+
+No function here knows of tasks or deltas; arrays come in, numbers with their uncertainty come out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize, special, stats
+
+from deltacompose.errors import BadInput
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Indices = NDArray[np.intp]
+PERMUTATIONS = 9999
+ENUMERATED = 50_000
+"""Up to so many arrangements a permutation test goes through all of them."""
+ROUNDING = 1e-12
+"""A spread no larger than this is rounding, not spread."""
+
+
+# -- intervals ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval; `covers` says what the interval accounts for, `p` is against zero, two-sided.
+
+    NaN stands where nothing can be said: an interval needs a spread between two seeds, or between examples.
+    """
+
+    value: float
+    low: float
+    high: float
+    error: float
+    p: float
+    covers: str
+
+
+def estimate(per_seed: Floats, influences: Sequence[Floats] = (), level: float = 0.95) -> Estimate:
+    """Mean over seeds with an interval for new seeds and new examples at once.
+
+    Seeds and examples are crossed: every seed is read on the same examples. The error of the mean has a share of the
+    seeds, s²/S, and a share of the examples, Σ_g max(V_g − W_g, 0), where V_g is the variance of the examples of group
+    g, averaged over seeds, and W_g = MS_interaction/(n S) the part of it that s²/S has already (two-way random effects;
+    Cornfield & Tukey 1956). Scores are counts, so seeds can tie by chance: since E[s²/S] ≥ Σ W_g, s²/S is taken to be
+    a thirtieth of that at least. The interval is
+
+        mean ± √( t²_{S−1} s²/S + t²_{n−1} Σ_g max(V_g − W_g, 0) )
+
+    (Banerjee 1960, Sankhyā 22: it covers with at least its level). A percentile bootstrap of few seeds covers far too
+    seldom, and Satterthwaite's degrees of freedom make too many discoveries: `calibration` has the table.
+
+    Args:
+        per_seed: (seeds,) the statistic of each seed.
+        influences: per independent group of examples (seeds, examples): the statistic's derivative by each example's
+            weight. For a mean of per-example scores these are the scores themselves.
+        level: probability with which the interval is to cover.
+
+    Raises:
+        BadInput: no seed, a NaN, or influences that do not fit the seeds.
+    """
+    seeds = len(per_seed)
+    if seeds == 0 or np.isnan(per_seed).any():
+        raise BadInput(f"an estimate needs a known value per seed, found {np.asarray(per_seed).tolist()}")
+    for group in influences:
+        if group.ndim != 2 or len(group) != seeds or group.shape[1] < 2:
+            raise BadInput(f"influences of shape {group.shape}, expected ({seeds}, examples) with two examples or more")
+    value, between, within = float(np.mean(per_seed)), *_variances(np.asarray(per_seed, dtype=float), influences)
+    if math.sqrt(between + within) <= ROUNDING * max(1.0, abs(value)):
+        return Estimate(value, np.nan, np.nan, np.nan, np.nan, "nothing")
+    freedoms = max(seeds - 1, 1), min((group.shape[1] - 1 for group in influences), default=1)
+    half = _half_width((1 - level) / 2, (between, within), freedoms)
+    p = _two_sided(abs(value), (between, within), freedoms)
+    covers = " and ".join(["seeds"] * (seeds > 1) + ["examples"] * bool(influences))
+    return Estimate(value, value - half, value + half, math.sqrt(between + within), p, covers)
+
+
+def _variances(per_seed: Floats, influences: Sequence[Floats]) -> tuple[float, float]:
+    """The shares of seeds and of examples in the squared error of the mean."""
+    seeds, both, within = len(per_seed), 0.0, 0.0
+    for group in influences:
+        n = group.shape[1]
+        variance, twice = float(np.var(group.mean(axis=0), ddof=1)) / n, 0.0
+        if seeds > 1:
+            rest = group - group.mean(axis=0) - group.mean(axis=1, keepdims=True) + group.mean()
+            twice = float((rest**2).sum()) / ((seeds - 1) * (n - 1)) / (n * seeds)
+        within += max(variance - twice, 0.0)
+        both += twice
+    return (max(float(np.var(per_seed, ddof=1)) / seeds, both / 30) if seeds > 1 else 0.0), within
+
+
+def _half_width(tail: float, variances: tuple[float, float], freedoms: tuple[int, int]) -> float:
+    """Half the width of the interval that leaves this probability in either tail."""
+    return math.sqrt(sum(v * float(special.stdtrit(f, tail)) ** 2 for v, f in zip(variances, freedoms, strict=True)))
+
+
+def _two_sided(distance: float, variances: tuple[float, float], freedoms: tuple[int, int]) -> float:
+    """The p-value at which the interval just reaches zero; the smallest that is told apart from none is 1e-12."""
+
+    def excess(log_p: float) -> float:
+        return _half_width(math.exp(log_p) / 2, variances, freedoms) - distance
+
+    least = math.log(1e-12)
+    if excess(least) <= 0:
+        return 1e-12
+    return math.exp(float(optimize.brentq(excess, least, 0.0))) if distance > 0 else 1.0
+
+
+# -- many tests at once ------------------------------------------------------------------------------------------------
+
+
+def adjusted(p: Floats, dependent: bool = False) -> Floats:
+    """p-values adjusted for the false discovery rate, of any shape; NaN is no test and stays NaN.
+
+    Benjamini & Hochberg (1995), for independent or positively dependent tests; with `dependent`, Benjamini & Yekutieli
+    (2001), for any dependence. A cell is marked where its adjusted value is at most q.
+    """
+    known = ~np.isnan(p)
+    if ((p[known] < 0) | (p[known] > 1)).any():
+        raise BadInput("a p-value lies between 0 and 1")
+    result = np.full(p.shape, np.nan)
+    if known.any():
+        result[known] = stats.false_discovery_control(p[known], method="by" if dependent else "bh")
+    return result
+
+
+# -- matrices against matrices -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PermutationTest:
+    """A statistic with the share of arrangements that reach it: p = (1 + #)/(1 + B), or # over all if exact."""
+
+    statistic: float
+    p: float
+    least_p: float
+    arrangements: int
+    exact: bool
+
+
+def mantel(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
+    """Pearson correlation of the upper triangles of two symmetric matrices, one-sided (greater).
+
+    Rows and columns are permuted together (Mantel 1967); all permutations where there are few. Diagonals take no part.
+
+    Raises:
+        BadInput: matrices that are not square, symmetric, of one shape, or constant off the diagonal.
+    """
+    for matrix in (x, y):
+        if not np.allclose(matrix, matrix.T, equal_nan=True):
+            raise BadInput("Mantel's test is for symmetric matrices; use the QAP test for a directed one")
+    return _matrix_test(x, y, np.triu(np.ones(x.shape, dtype=bool), 1), permutations, seed)
+
+
+def qap(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
+    """As `mantel`, for directed matrices: all off-diagonal cells (Hubert 1987, quadratic assignment)."""
+    return _matrix_test(x, y, ~np.eye(len(x), dtype=bool), permutations, seed)
+
+
+def _matrix_test(x: Floats, y: Floats, where: Bools, permutations: int, seed: int) -> PermutationTest:
+    """x is permuted over y; cells that y lacks take no part, x must be complete."""
+    if x.ndim != 2 or x.shape != y.shape or x.shape[0] != x.shape[1]:
+        raise BadInput(f"two square matrices over the same tasks are compared, found shapes {x.shape} and {y.shape}")
+    if len(x) < 3:
+        raise BadInput(f"{len(x)} tasks: comparing two matrices needs at least 3")
+    if np.isnan(x[~np.eye(len(x), dtype=bool)]).any():
+        raise BadInput("the first matrix has unknown cells off the diagonal; only the second may have some")
+    rows, columns = np.nonzero(where & ~np.isnan(y))
+    if len(rows) < 2 or np.ptp(y[rows, columns]) == 0 or np.ptp(x[where]) == 0:
+        raise BadInput("a matrix that is constant off the diagonal correlates with nothing")
+    target = y[rows, columns] - y[rows, columns].mean()
+    observed = _correlations(x, np.arange(len(x))[None], rows, columns, target)[0]
+    orders, exact = _orders(len(x), permutations, seed)
+    null = np.concatenate([_correlations(x, order, rows, columns, target) for order in orders])
+    return _against(observed, null, exact, least=1 / math.factorial(len(x)))
+
+
+def _correlations(x: Floats, orders: Indices, rows: Indices, columns: Indices, target: Floats) -> Floats:
+    """(orders,): Pearson of the permuted x with the centred target; constant choices of x correlate with nothing."""
+    chosen = x[orders[:, rows], orders[:, columns]]
+    chosen = chosen - chosen.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(chosen, axis=1) * np.linalg.norm(target)
+    result: Floats = np.divide(chosen @ target, norms, out=np.zeros(len(orders)), where=norms > 0)
+    return result
+
+
+def _orders(n: int, permutations: int, seed: int) -> tuple[Iterator[Indices], bool]:
+    """Permutations of n things in blocks: all of them where they are few enough, else random ones."""
+    if math.factorial(n) <= ENUMERATED:
+        return iter([np.array(list(itertools.permutations(range(n))))]), True
+    generator, block = np.random.default_rng(seed), 500
+    sizes = [min(block, permutations - start) for start in range(0, permutations, block)]
+    return (generator.permuted(np.tile(np.arange(n), (size, 1)), axis=1) for size in sizes), False
+
+
+def _against(observed: float, null: Floats, exact: bool, least: float) -> PermutationTest:
+    """The p-value of an observed statistic; rounding must not tell apart arrangements that are equal.
+
+    `least` bounds the attainable p where not all arrangements are seen.
+    """
+    slack = 1e-12 * max(1.0, abs(observed))
+    reached = int((null >= observed - slack).sum())
+    if exact:
+        most = int((null >= null.max() - slack).sum())
+        return PermutationTest(float(observed), reached / len(null), most / len(null), len(null), True)
+    p = (1 + reached) / (1 + len(null))
+    return PermutationTest(float(observed), p, max(least, 1 / (1 + len(null))), len(null), False)
+
+
+def label_test(
+    values: Floats,
+    labels: Sequence[str],
+    places: tuple[Indices, Indices],
+    permutations: int = PERMUTATIONS,
+    seed: int = 0,
+) -> PermutationTest:
+    """Mean over cells whose ends share a label, minus the mean over the others; labels are permuted over the tasks.
+
+    Args:
+        values: (cells,) known values of off-diagonal cells.
+        labels: (tasks,) the label of each task.
+        places: two arrays (cells,): the task at either end of each cell.
+
+    `least_p` is the smallest p that these labels can give: as many arrangements as leave the same tasks together, over
+    all arrangements.
+
+    Raises:
+        BadInput: no two tasks share a label, or all do.
+    """
+    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
+    counts = np.bincount(codes)
+    arrangements = math.factorial(len(codes)) // math.prod(math.factorial(int(count)) for count in counts)
+    alike = math.prod(math.factorial(int(times)) for times in np.bincount(counts))
+    observed = _contrast(values, codes[None], places)[0]
+    if np.isnan(observed):
+        raise BadInput(
+            "no known cell joins two tasks of one category, or none joins two categories: nothing to compare"
+        )
+    exact = arrangements <= ENUMERATED
+    if exact:
+        orders = np.array(list(_arrangements(counts.tolist())))
+    else:
+        orders = np.random.default_rng(seed).permuted(np.tile(codes, (permutations, 1)), axis=1)
+    null = np.concatenate(
+        [_contrast(values, block, places) for block in np.array_split(orders, len(orders) // 500 + 1)]
+    )
+    return _against(observed, null[~np.isnan(null)], exact, alike / arrangements)
+
+
+def _contrast(values: Floats, labels: Indices, places: tuple[Indices, Indices]) -> Floats:
+    """(labellings,): mean within labels minus mean across; NaN where one of the two is empty."""
+    same = labels[:, places[0]] == labels[:, places[1]]
+    within, across = same.sum(axis=1), (~same).sum(axis=1)
+    sums, whole = same @ values, values.sum()
+    defined = (within > 0) & (across > 0)
+    difference = sums / np.maximum(within, 1) - (whole - sums) / np.maximum(across, 1)
+    return np.where(defined, difference, np.nan)
+
+
+def _arrangements(counts: list[int]) -> Iterator[list[int]]:
+    """Every distinct order of labels that occur so often."""
+    if not any(counts):
+        yield []
+    for label, count in enumerate(counts):
+        if count:
+            rest = [*counts[:label], count - 1, *counts[label + 1 :]]
+            yield from ([label, *others] for others in _arrangements(rest))
+
+
+# -- maps: how reliable, how symmetric ---------------------------------------------------------------------------------
+
+
+def reliability(maps: Floats) -> float:
+    """How well the map averaged over all its seeds would correlate with one from as many new seeds.
+
+    Split-half: the mean over all ways to halve the seeds of the correlation between the halves' mean maps, brought to
+    full length by Spearman & Brown's 2r/(1 + r), or for an odd number of seeds by Horst's (1951) formula for unequal
+    parts, which is the same at equal parts. NaN with one seed or a constant map.
+
+    Args:
+        maps: (seeds, cells); cells with a NaN in any seed take no part.
+    """
+    seeds = len(maps)
+    known = maps[:, ~np.isnan(maps).any(axis=0)]
+    if seeds < 2 or known.shape[1] < 3:
+        return np.nan
+    size = seeds // 2
+    halves = [list(half) for half in itertools.combinations(range(seeds), size) if 2 * size < seeds or 0 in half]
+    total = known.sum(axis=0)
+    pairs = [(known[half].sum(axis=0) / size, (total - known[half].sum(axis=0)) / (seeds - size)) for half in halves]
+    r = float(np.mean([correlation(one, other) for one, other in pairs]))
+    return lengthened(r, size / seeds)
+
+
+def lengthened(r: float, share: float = 0.5) -> float:
+    """Reliability of the whole from the correlation r of two parts, the first being that share of the whole.
+
+    >>> round(lengthened(0.5), 6)
+    0.666667
+    """
+    product = share * (1 - share)
+    if abs(r) >= 1:
+        return r
+    return (r * math.sqrt(r**2 + 4 * product * (1 - r**2)) - r**2) / (2 * product * (1 - r**2))
+
+
+def disattenuated(r: float, one: float, other: float) -> float:
+    """Correlation of two maps without their noise, r/√(r₁ r₂) (Spearman 1904); chance can carry it past 1.
+
+    Raises:
+        BadInput: a reliability that is not above zero.
+    """
+    if not (one > 0 and other > 0):
+        raise BadInput(f"reliabilities {one:.3g} and {other:.3g}: a map that is not reliable cannot be disattenuated")
+    return r / math.sqrt(one * other)
+
+
+def correlation(x: Floats, y: Floats) -> float:
+    """Pearson correlation; NaN where either is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    norm = float(np.linalg.norm(x) * np.linalg.norm(y))
+    return float(x @ y) / norm if norm > 0 else np.nan
+
+
+def asymmetry(matrix: Floats) -> float:
+    """‖R − Rᵀ‖/‖R + Rᵀ‖ (Frobenius), diagonal included, over the pairs known in both directions: 0 is symmetric."""
+    known = ~np.isnan(matrix) & ~np.isnan(matrix.T)
+    sums = float(np.linalg.norm((matrix + matrix.T)[known]))
+    return float(np.linalg.norm((matrix - matrix.T)[known])) / sums if sums > 0 else np.nan

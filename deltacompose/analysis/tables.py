@@ -1,0 +1,316 @@
+"""The files of a transfer matrix: a tidy table (CSV or parquet), and a plain CSV of raw scores.
+
+The tidy table has one row per seed, source and target, with the scores of reference beside every score, so that any
+other program can use it; it gives the matrix back exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.errors import BadInput, unknown
+
+COLUMNS = (
+    "composition", "backbone", "seed", "source", "target", "source_category", "target_category", "metric",
+    "score", "state", "trivial", "chance", "untouched", "random",
+)  # fmt: skip
+STATES = ("done", "failed", "missing", "reference")
+
+
+def frame(matrix: TransferMatrix) -> pd.DataFrame:
+    """The tidy table: one row per seed, source and target.
+
+    `state` is done, failed or missing. Where per-example scores are known, a column `example_scores` holds them as a
+    JSON list, and those of the reference rows stand in rows of state `reference`.
+    """
+    rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
+    if matrix.examples:
+        rows += [_reference_row(matrix, key) for key in matrix.examples if key[1] in REFERENCES]
+        for row in rows:
+            scores = matrix.examples.get((row["seed"], row["source"], row["target"]))
+            row["example_scores"] = "" if scores is None else json.dumps([float(score) for score in scores])
+    return pd.DataFrame(rows)
+
+
+def _row(matrix: TransferMatrix, k: int, s: int, t: int) -> dict[str, Any]:
+    score = matrix.values[k, s, t]
+    state = "failed" if matrix.failed[k, s, t] else "missing" if np.isnan(score) else "done"
+    about = _about(matrix, matrix.seeds[k], matrix.sources[s], t)
+    return {**about, "score": score, "state": state, "trivial": bool(matrix.trivial[k, s, t]), **_levels(matrix, k, t)}
+
+
+def _reference_row(matrix: TransferMatrix, key: tuple[int, str, str]) -> dict[str, Any]:
+    seed, source, target = key
+    t = matrix.targets.index(target)
+    k = matrix.seeds.index(seed) if seed in matrix.seeds else 0
+    score = matrix.untouched[t] if source == "untouched" else matrix.random[k, t]
+    about = _about(matrix, seed, source, t)
+    return {**about, "score": score, "state": "reference", "trivial": False, **_levels(matrix, k, t)}
+
+
+def _about(matrix: TransferMatrix, seed: int, source: str, t: int) -> dict[str, Any]:
+    target = matrix.targets[t]
+    return {
+        "composition": matrix.composition,
+        "backbone": matrix.backbone,
+        "seed": seed,
+        "source": source,
+        "target": target,
+        "source_category": matrix.categories.get(source, ""),
+        "target_category": matrix.categories.get(target, ""),
+        "metric": matrix.metric[t],
+    }
+
+
+def _levels(matrix: TransferMatrix, k: int, t: int) -> dict[str, float]:
+    return {"chance": matrix.chance[t], "untouched": matrix.untouched[t], "random": matrix.random[k, t]}
+
+
+def write(matrix: TransferMatrix, path: str | Path) -> Path:
+    """Write the tidy table as CSV or parquet, by the path's ending; the file is whole or not there.
+
+    Raises:
+        BadInput: another ending, a folder that cannot be written, or parquet without pyarrow.
+    """
+    path = Path(path)
+    table, partial = frame(matrix), path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _ending(path) == ".csv":
+            table.to_csv(partial, index=False)
+        else:
+            table.to_parquet(partial, index=False)
+        os.replace(partial, path)
+    except ImportError:
+        raise BadInput(f"cannot write {path}: parquet needs the package pyarrow; .csv needs nothing") from None
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
+    """The matrix that `write` wrote; `composition` chooses where a table holds several.
+
+    Raises:
+        BadInput: a file that is no such table, a cell that stands twice, or contradictory reference scores.
+    """
+    path = Path(path)
+    try:
+        if _ending(path) == ".csv":
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
+        else:
+            table = pd.read_parquet(path)
+    except ImportError:
+        raise BadInput(f"cannot read {path}: parquet needs the package pyarrow") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}") from None
+    return from_frame(table, composition, str(path))
+
+
+def from_frame(table: pd.DataFrame, composition: str | None = None, name: str = "the table") -> TransferMatrix:
+    """The matrix of a tidy table; tasks and seeds stand in the order of their first row."""
+    absent = [column for column in COLUMNS if column not in table.columns]
+    if absent:
+        raise BadInput(f"{name} is no transfer table: it lacks the columns {', '.join(absent)}")
+    rows = _one_composition(table.to_dict("records"), composition, name)
+    unknown_states = sorted({str(row["state"]) for row in rows} - set(STATES))
+    if unknown_states:
+        raise BadInput(f"{name}: no state {unknown_states[0]!r}; states: {', '.join(STATES)}")
+    cells = _cells([row for row in rows if row["state"] != "reference"], name)
+    return _matrix(cells, _examples(rows, name), name)
+
+
+Row = Mapping[Hashable, Any]
+Key = tuple[int, str, str]
+
+
+def _one_composition(rows: list[dict[Hashable, Any]], composition: str | None, name: str) -> list[dict[Hashable, Any]]:
+    """The rows of the one composition (and backbone) that a matrix may hold."""
+    found = list(dict.fromkeys(str(row["composition"]) for row in rows))
+    if composition is not None and composition not in found:
+        raise unknown("composition", composition, found)
+    if composition is None and len(found) > 1:
+        raise BadInput(f"{name} holds {len(found)} compositions, choose one: {', '.join(found)}")
+    rows = [row for row in rows if composition in (None, str(row["composition"]))]
+    if not rows:
+        raise BadInput(f"{name} has no rows")
+    backbones = list(dict.fromkeys(str(row["backbone"]) for row in rows))
+    if len(backbones) > 1:
+        raise BadInput(
+            f"{name} holds scores of {len(backbones)} backbones, a matrix of one only: {', '.join(backbones)}"
+        )
+    return rows
+
+
+def _cells(rows: list[dict[Hashable, Any]], name: str) -> dict[Key, Row]:
+    cells: dict[Key, Row] = {}
+    for row in rows:
+        key = _key(row, name)
+        if key in cells:
+            raise BadInput(f"{name}: the cell {key[1]} → {key[2]} of seed {key[0]} stands there twice")
+        cells[key] = row
+    if not cells:
+        raise BadInput(f"{name} has no scores, only reference rows")
+    return cells
+
+
+def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str) -> TransferMatrix:
+    seeds, sources, targets = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
+    shape = (len(seeds), len(sources), len(targets))
+    values, trivial, failed = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+    for (seed, source, target), row in cells.items():
+        place = seeds.index(seed), sources.index(source), targets.index(target)
+        values[place] = _number(row["score"], name)
+        trivial[place], failed[place] = str(row["trivial"]) == "True", row["state"] == "failed"
+    first = next(iter(cells.values()))
+    return TransferMatrix(
+        sources=tuple(sources),
+        targets=tuple(targets),
+        seeds=tuple(seeds),
+        values=values,
+        trivial=trivial,
+        failed=failed,
+        chance=np.array([_level(cells, "chance", target, None, name) for target in targets]),
+        untouched=np.array([_level(cells, "untouched", target, None, name) for target in targets]),
+        random=np.array([[_level(cells, "random", target, seed, name) for target in targets] for seed in seeds]),
+        metric=tuple(next(str(row["metric"]) for key, row in cells.items() if key[2] == target) for target in targets),
+        categories=_categories(cells.values()),
+        composition=str(first["composition"]),
+        backbone=str(first["backbone"]),
+        examples=examples,
+    )
+
+
+def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:
+    """The one value of a column for a target (in a seed), the same in all its rows; NaN if none has it."""
+    rows = [row for key, row in cells.items() if key[2] == target and seed in (None, key[0])]
+    found = {value for value in (_number(row[column], name) for row in rows) if not np.isnan(value)}
+    if len(found) > 1:
+        raise BadInput(f"{name}: {column} of {target} differs between rows: {', '.join(map(str, sorted(found)))}")
+    return found.pop() if found else np.nan
+
+
+def _categories(rows: Iterable[Row]) -> dict[str, str]:
+    pairs = [(str(row[end]), str(row[f"{end}_category"])) for row in rows for end in ("source", "target")]
+    return {task: category for task, category in pairs if category}
+
+
+def _examples(rows: Iterable[Row], name: str) -> dict[Key, Floats]:
+    texts = {_key(row, name): row.get("example_scores") for row in rows}
+    try:
+        return {
+            key: np.array(json.loads(text), dtype=float)
+            for key, text in texts.items()
+            if isinstance(text, str) and text
+        }
+    except ValueError as error:
+        raise BadInput(f"{name}: example_scores is no JSON list of numbers ({error})") from None
+
+
+def _key(row: Row, name: str) -> Key:
+    try:
+        return int(row["seed"]), str(row["source"]), str(row["target"])
+    except ValueError:
+        raise BadInput(f"{name}: seed {row['seed']!r} is no whole number") from None
+
+
+def _number(value: Any, name: str, where: str = "") -> float:
+    """A score, or NaN for an empty cell; anything else is refused."""
+    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan")):
+        return np.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{name}: {value!r}{where} is no number; leave a missing score empty") from None
+
+
+def _ending(path: Path) -> str:
+    if path.suffix not in (".csv", ".parquet"):
+        raise BadInput(f"a transfer table ends in .csv or .parquet, not {path.name!r}")
+    return path.suffix
+
+
+def read_categories(path: str | Path) -> dict[str, str]:
+    """Category by task, from a JSON object of strings.
+
+    Raises:
+        BadInput: a file that is no such object, or names a task twice.
+    """
+    try:
+        pairs = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read the categories {path}: {error}") from None
+    if not isinstance(pairs, list) or not all(
+        isinstance(pair, list | tuple) and isinstance(pair[1], str) for pair in pairs
+    ):
+        raise BadInput(f"{path} is no JSON object of task names and categories")
+    repeated = [task for task, count in Counter(task for task, _ in pairs).items() if count > 1]
+    if repeated:
+        raise BadInput(f"{path} names {', '.join(repeated)} twice")
+    return dict(pairs)
+
+
+def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -> TransferMatrix:
+    """A matrix of one seed from a plain CSV of raw scores: rows are sources, columns are targets.
+
+    A row `random` holds the score of random deltas and is taken as chance; a row `untouched` that of the backbone
+    alone. Rows and columns are matched by name; sources that are targets come out in the targets' order, others after.
+
+    Raises:
+        BadInput: a name twice, a row of another length, a cell that is neither a number nor empty.
+    """
+    table = _cells_of_text(Path(path))
+    targets, names = table[0][1:], [row[0] for row in table[1:]]
+    for kind, given in (("column", targets), ("row", names)):
+        repeated = [name for name, count in Counter(given).items() if count > 1]
+        if repeated:
+            raise BadInput(f"{path}: the {kind} {repeated[0]!r} stands there twice")
+    rows = {
+        row[0]: np.array(
+            [_number(cell, str(path), f" ({row[0]} → {target})") for cell, target in zip(row[1:], targets, strict=True)]
+        )
+        for row in table[1:]
+    }
+    unknown_row = np.full(len(targets), np.nan)
+    random, untouched = (rows.pop(name, unknown_row) for name in ("random", "untouched"))
+    sources = [name for name in targets if name in rows] + [name for name in rows if name not in targets]
+    values = np.array([[rows[source] for source in sources]]).reshape(1, len(sources), len(targets))
+    nothing = np.zeros(values.shape, dtype=bool)
+    return TransferMatrix(
+        sources=tuple(sources),
+        targets=tuple(targets),
+        seeds=(0,),
+        values=values,
+        chance=random,
+        untouched=untouched,
+        random=random[None],
+        trivial=nothing,
+        failed=nothing,
+        metric=("score",) * len(targets),
+        categories=categories or {},
+    )
+
+
+def _cells_of_text(path: Path) -> list[list[str]]:
+    """The stripped cells of a CSV, each row as long as the header."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"cannot read the scores {path}: {error}") from None
+    if len(table) < 2 or len(table[0]) < 2:
+        raise BadInput(f"{path} is no table of scores: expected a header of targets and a row per source")
+    for row in table[1:]:
+        if len(row) != len(table[0]):
+            raise BadInput(f"{path}: the row {row[0]!r} has {len(row) - 1} scores for {len(table[0]) - 1} targets")
+    return table

@@ -1,0 +1,186 @@
+"""Intervals and marks for what is read off a transfer matrix: single cells, and weighted sums of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix
+from deltacompose.analysis.statistics import Estimate, adjusted, estimate
+from deltacompose.errors import BadInput, unknown
+
+Kind = Literal["raw", "relative", "corrected"]
+Against = Literal["untouched", "chance", "random", "own"]
+KINDS = ("raw", "relative", "corrected")
+REFERENCE_LEVELS = ("untouched", "chance", "random", "own")
+
+
+def values_of(matrix: TransferMatrix, kind: Kind) -> Floats:
+    """(seeds, sources, targets): the raw, relative or corrected values."""
+    if kind not in KINDS:
+        raise unknown("kind", kind, KINDS)
+    return {"raw": lambda: matrix.values, "relative": matrix.relative, "corrected": matrix.corrected}[kind]()
+
+
+def weighted(matrix: TransferMatrix, kind: Kind, weights: Floats) -> Estimate:
+    """Σ w(s, t) · value(s, t), with the interval of `statistics.estimate` for new seeds and new test examples.
+
+    Per-example scores enter through the sum's derivative by each example of a target, own score included: the target's
+    examples are shared by all its sources and by its own score, so their errors do not cancel. `covers` speaks of
+    examples only if those of every target in the sum are known.
+
+    Args:
+        weights: (sources, targets); where they are not zero, the value must be known in every seed.
+    """
+    used = weights != 0
+    values = values_of(matrix, kind)
+    if np.isnan(values[:, used]).any() or not used.any():
+        raise BadInput("a weighted mean of cells needs at least one cell, each known in every seed")
+    per_seed = (np.where(used, values, 0.0) * weights).sum(axis=(1, 2))
+    groups = [_influence(matrix, kind, weights[:, t], int(t)) for t in np.flatnonzero(used.any(axis=0))]
+    known = [group for group in groups if group is not None]
+    return estimate(per_seed, known if len(known) == len(groups) else ())
+
+
+def _influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Floats | None:
+    """(seeds, examples): the derivative of one target's share of the sum by its examples; None where unknown."""
+    own, target = matrix.own[:, t], matrix.targets[t]
+    scale = {"raw": np.ones_like(own), "relative": own, "corrected": own - matrix.chance[t]}[kind]
+    floor = matrix.chance[t] if kind == "corrected" else 0.0
+    total: Floats | None = None
+    for s in np.flatnonzero(weights):
+        scores = _examples(matrix, matrix.sources[s], target)
+        base = _examples(matrix, target, target) if kind != "raw" else 0.0
+        if scores is None or base is None or (total is not None and np.shape(total) != scores.shape):
+            return None
+        through_own = ((matrix.values[:, s, t] - floor) / scale**2)[:, None] * base if kind != "raw" else 0.0
+        share = weights[s] * (scores / scale[:, None] - through_own)
+        total = share if total is None else total + share
+    return total
+
+
+def _examples(matrix: TransferMatrix, source: str, target: str) -> Floats | None:
+    """(seeds, examples) scores of a cell, or None unless every seed has as many, two at least, and they average to it.
+
+    The score of a metric like macro-F1 is no mean over examples, and its examples say nothing of its variance.
+    """
+    t = matrix.targets.index(target)
+    if source == "untouched":
+        found = [next((e for key, e in matrix.examples.items() if key[1:] == (source, target)), None)]
+        expected = matrix.untouched[[t]]
+    else:
+        found = [matrix.examples.get((seed, source, target)) for seed in matrix.seeds]
+        expected = matrix.values[:, matrix.sources.index(source), t]
+    known = [scores for scores in found if scores is not None]
+    if len(known) < len(found) or len({len(scores) for scores in known}) != 1 or len(known[0]) < 2:
+        return None
+    scores = np.stack(known)
+    if not np.allclose(scores.mean(axis=1), expected, atol=1e-6):
+        return None
+    return np.broadcast_to(scores, (len(matrix.seeds), scores.shape[1]))
+
+
+def complete(matrix: TransferMatrix, kind: Kind) -> Bools:
+    """(sources, targets): off-diagonal cells whose value is known in every seed."""
+    known: Bools = ~np.isnan(values_of(matrix, kind)).any(axis=0) & matrix.off_diagonal
+    return known
+
+
+def intervals(matrix: TransferMatrix, kind: Kind) -> tuple[Floats, Floats]:
+    """Lower and upper ends (sources, targets) of each cell's 95 % interval; NaN where a seed is missing."""
+    low, high = np.full((2, len(matrix.sources), len(matrix.targets)), np.nan)
+    for s, t in np.argwhere(~np.isnan(values_of(matrix, kind)).any(axis=0)):
+        weights = np.zeros(low.shape)
+        weights[s, t] = 1
+        cell = weighted(matrix, kind, weights)
+        low[s, t], high[s, t] = cell.low, cell.high
+    return low, high
+
+
+@dataclass(frozen=True, eq=False)
+class Marks:
+    """Which cells differ from a level of reference, with the false discovery rate held at q over the whole matrix.
+
+    All arrays are (sources, targets): difference, its 95 % interval, p-value (two-sided), Benjamini–Hochberg and
+    Benjamini–Yekutieli adjusted p-values, and the marks of both. Diagonal cells are tested only in `difference` and its
+    interval: they are no transfer, and their sure discoveries would loosen the bar for the others.
+    """
+
+    against: str
+    q: float
+    difference: Floats
+    low: Floats
+    high: Floats
+    p: Floats
+    bh: Bools
+    by: Bools
+    covers: tuple[str, ...]
+
+
+def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.05) -> Marks:
+    """Test each cell's score against the untouched backbone, chance, random deltas, or the target's own delta.
+
+    The difference is paired: by example where both sides' per-example scores are known, by seed where both have seeds.
+    `covers` names what the intervals account for, over all cells.
+
+    Raises:
+        BadInput: an unknown level, a q outside (0, 1), or a matrix of which no cell can be tested.
+    """
+    if against not in REFERENCE_LEVELS:
+        raise unknown("level", against, REFERENCE_LEVELS)
+    if not 0 < q < 1:
+        raise BadInput(f"q={q!r}: a false discovery rate lies between 0 and 1")
+    shape = (len(matrix.sources), len(matrix.targets))
+    difference, low, high, p = np.full((4, *shape), np.nan)
+    covers = set()
+    for s, t, cell in _differences(matrix, against):
+        difference[s, t], low[s, t], high[s, t] = cell.value, cell.low, cell.high
+        if matrix.off_diagonal[s, t]:
+            p[s, t] = cell.p
+            covers.add(cell.covers)
+    if np.isnan(p).all():
+        raise BadInput(f"no cell can be tested against {against}: it needs two seeds, or per-example scores")
+    bh, by = (np.nan_to_num(adjusted(p, dependent), nan=1.0) <= q for dependent in (False, True))
+    return Marks(against, q, difference, low, high, p, bh, by, tuple(sorted(covers)))
+
+
+def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
+    """Whether `marks` would find a cell to test."""
+    return any(matrix.off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))
+
+
+def _differences(matrix: TransferMatrix, against: Against) -> Iterator[tuple[int, int, Estimate]]:
+    """Each cell's difference from the level, where it is known in every seed."""
+    level = _level(matrix, against)
+    gap = matrix.values - level[:, None, :]
+    for s, t in np.argwhere(~np.isnan(gap).any(axis=0)):
+        scores = _examples(matrix, matrix.sources[s], matrix.targets[t])
+        other = _level_examples(matrix, against, t)
+        paired = scores is not None and other is not None and other.shape in ((), scores.shape)
+        groups = [scores - other] if scores is not None and other is not None and paired else []
+        yield int(s), int(t), estimate(gap[:, s, t], groups)
+
+
+def _level(matrix: TransferMatrix, against: Against) -> Floats:
+    """(seeds, targets): what is compared with."""
+    whole = np.ones((len(matrix.seeds), 1))
+    levels: dict[Against, Floats] = {
+        "own": matrix.own,
+        "random": matrix.random,
+        "untouched": whole * matrix.untouched,
+        "chance": whole * matrix.chance,
+    }
+    return levels[against]
+
+
+def _level_examples(matrix: TransferMatrix, against: Against, t: int) -> Floats | None:
+    """(seeds, examples), or one number where the level has no examples of its own; None where they are unknown."""
+    target = matrix.targets[t]
+    if against == "own":
+        return _examples(matrix, target, target)
+    if against == "untouched":
+        return _examples(matrix, "untouched", target)
+    return np.array(0.0)

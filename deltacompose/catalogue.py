@@ -1,0 +1,97 @@
+"""The catalogue of methods: what each is, where it acts, and how much it trains on T5-base's shape."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import T5Config, T5ForConditionalGeneration
+
+from deltacompose.backbone import Backbone
+from deltacompose.composition import Part, Term
+from deltacompose.errors import BadInput
+from deltacompose.loading import load_backbone
+from deltacompose.method import Edit, Method, TokenEdit, WeightEdit
+from deltacompose.weights import init_weights
+
+COLUMNS = ("method", "category", "places", "parameters", "formula", "neutral", "banked", "mergeable", "source")
+_T5_BASE: dict[str, Any] = {
+    "d_model": 768,
+    "d_kv": 64,
+    "d_ff": 3072,
+    "num_layers": 12,
+    "num_heads": 12,
+    "vocab_size": 32128,
+}
+
+
+def count(expression: Term, backbone: Backbone) -> int:
+    """The number of trainable parameters that an expression has on a backbone."""
+    return sum(x.numel() for x in init_weights(backbone, expression).values())
+
+
+def table(methods: Mapping[str, type[Part]]) -> list[dict[str, Any]]:
+    """A row for each method at its default settings, on T5-base's shape.
+
+    Keys are `COLUMNS`. `parameters` is None for a method that needs settings of its own, as a file; `banked` is `yes`,
+    `looped` where a bank's deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`, or `where it has biases`
+    for what changes biases that T5 lacks.
+    """
+    return [_row(methods[name]()) for name in methods]
+
+
+def _row(method: Part) -> dict[str, Any]:
+    if not isinstance(method, Method):
+        raise BadInput(f"{method} is no deltacompose.method.Method and has no place in the catalogue")
+    shape, mode = _t5_base()
+    with mode:
+        edits = method.edits(shape)
+    return {
+        "method": method.name,
+        "category": method.category,
+        "places": _places(method, edits),
+        "parameters": _count(method, shape, mode),
+        "formula": method.formula,
+        "neutral": method.neutral,
+        "banked": "no" if not method.banked else "yes" if all(edit.vmap for edit in edits) else "looped",
+        "mergeable": _mergeable(shape, edits),
+        "source": method.source,
+    }
+
+
+def _count(method: Method, shape: Backbone, mode: FakeTensorMode) -> int | None:
+    try:
+        with mode:
+            return count(method, shape)
+    except BadInput:  # it needs settings that have no default
+        return None
+
+
+@cache
+def _t5_base() -> tuple[Backbone, FakeTensorMode]:
+    """T5-base without its weights (Raffel et al. 2020, arXiv 1910.10683), and the mode in which its tensors live."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode, torch.random.fork_rng(devices=[]):
+        model = T5ForConditionalGeneration(T5Config(**_T5_BASE))
+    tables = importlib.import_module("deltacompose_plugins.backbones").tables()
+    return load_backbone(model, tables=tables), mode
+
+
+def _places(method: Method, edits: Iterable[Edit]) -> str:
+    """The kinds that the method's setting names; without such a setting, those of its edits."""
+    for name, value in method.settings.items():
+        if name in ("place", "places", "modules"):
+            return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    kinds = [f"{e.stream} tokens" if isinstance(e, TokenEdit) else f"{e.place.stack} {e.place.layer}" for e in edits]
+    return ", ".join(dict.fromkeys(kinds))
+
+
+def _mergeable(backbone: Backbone, edits: Iterable[Edit]) -> str:
+    if not all(isinstance(edit, WeightEdit) for edit in edits):
+        return "no"
+    lacking = [e for e in edits if isinstance(e, WeightEdit) and e.parameter not in backbone.parameter_names(e.place)]
+    return "where it has biases" if lacking else "yes"

@@ -1,0 +1,115 @@
+"""Checks that what a backbone generates, position by position, is what it scores when the text is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltacompose.attach import attached
+from deltacompose.checks.batches import batch, forward, quiet
+from deltacompose.checks.contract import Check
+from deltacompose.checks.subject import Subject
+
+NEW = 4
+"""Tokens that are generated."""
+
+WAYS: tuple[tuple[str, int, bool, str], ...] = (
+    ("greedily with a cache", 1, True, "left"),
+    ("greedily without a cache", 1, False, "left"),
+    ("by beams with a cache", 2, True, "left"),
+    ("by beams without a cache", 2, False, "left"),
+    ("greedily with a cache", 1, True, "right"),
+    ("greedily without a cache", 1, False, "right"),
+    ("by beams with a cache", 2, True, "right"),
+)
+"""How it is searched, the number of beams, whether with a cache, and on which side the input is padded."""
+TOLERANCE = 1e-5
+"""The largest difference of two logits, relative to the largest logit, that is rounding."""
+
+
+def generated_scores(subject: Subject) -> None:
+    """Generated scores equal teacher-forced ones, with and without cache, greedily and by beams, padded on any side."""
+    trained = subject.alone
+    in_force = attached(subject.backbone, trained.expression, trained.weights, trained.constants)
+    with quiet(), in_force, torch.no_grad():
+        for how, beams, cache, side in WAYS:
+            given = batch(subject.backbone, seed=1, side=side)
+            if side == "left":
+                given.pop("position_ids", None)  # generate finds them from the mask; padded on the right, wrongly
+            sequences, logits = _generated(subject, given, beams, cache)
+            far = float((logits - _taught(subject, given, sequences)).abs().max() / logits.abs().max())
+            if not far <= TOLERANCE:
+                raise subject.broken(
+                    f"generating {how}, padded on the {side}, its scores differ by {far:.1e} of the largest logit from "
+                    f"those of the same text read at once; at most {TOLERANCE:.0e} is rounding"
+                )
+
+
+def aligned_logits(subject: Subject) -> None:
+    """Logits, or an encoder's states, stand at the input's positions; the model's own loss is that of the labels."""
+    trained, backbone = subject.alone, subject.backbone
+    in_force = attached(backbone, trained.expression, trained.weights, trained.constants)
+    with quiet(), in_force, torch.no_grad():
+        states = forward(backbone, subject.batch)
+        ids = subject.batch.get("decoder_input_ids", subject.batch["input_ids"])
+        if states.shape[:2] != ids.shape:
+            raise subject.broken(f"its output has {states.shape[1]} positions for an input of {ids.shape[1]} tokens")
+        if backbone.kind == "encoder":
+            return
+        labels = ids if backbone.kind == "encoder-decoder" else _real(subject.batch)
+        found = backbone.model(**subject.batch, labels=labels, use_cache=False).loss
+    shift = 0 if backbone.kind == "encoder-decoder" else 1
+    expected = torch.nn.functional.cross_entropy(
+        states[:, : states.shape[1] - shift].flatten(0, 1), labels[:, shift:].flatten()
+    )
+    if not torch.allclose(found, expected, rtol=1e-5):
+        raise subject.broken(
+            f"the model's loss with labels is {float(found):.6g}, and that of its logits {float(expected):.6g}"
+        )
+
+
+def _real(given: Mapping[str, Tensor]) -> Tensor:
+    return given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+
+
+def _generated(subject: Subject, given: Mapping[str, Tensor], beams: int, cache: bool) -> tuple[Tensor, Tensor]:
+    """New tokens `(rows, new)`, and the logits that they were chosen from `(rows, new, vocabulary)`."""
+    inputs = {name: x for name, x in given.items() if name != "decoder_input_ids"}
+    found: Any = subject.backbone.model.generate(
+        **inputs,
+        max_new_tokens=NEW,
+        min_new_tokens=NEW,
+        do_sample=False,
+        num_beams=beams,
+        use_cache=cache,
+        output_logits=True,
+        return_dict_in_generate=True,
+        pad_token_id=subject.backbone.model.config.pad_token_id,
+    )
+    rows = torch.arange(len(found.sequences))
+    chosen = [found.beam_indices[:, k] if beams > 1 else rows for k in range(NEW)]
+    logits = torch.stack([step[beam] for step, beam in zip(found.logits, chosen, strict=True)], 1)
+    return found.sequences[:, -NEW:], logits
+
+
+def _taught(subject: Subject, given: Mapping[str, Tensor], new: Tensor) -> Tensor:
+    """The logits of the same tokens in one forward pass."""
+    backbone = subject.backbone
+    if backbone.kind == "encoder-decoder":
+        start = torch.full_like(new[:, :1], backbone.model.config.decoder_start_token_id)
+        return forward(backbone, {**given, "decoder_input_ids": torch.cat([start, new[:, :-1]], 1)})
+    mask = torch.cat([given["attention_mask"], torch.ones_like(new)], 1)
+    ids = torch.cat([given["input_ids"], new], 1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    read = forward(backbone, {"input_ids": ids, "attention_mask": mask, "position_ids": positions})
+    return read[:, -NEW - 1 : -1]
+
+
+def _generates(subject: Subject) -> bool:
+    return subject.backbone.kind != "encoder"
+
+
+CHECKS = (Check(generated_scores, when=_generates), Check(aligned_logits))

@@ -1,0 +1,135 @@
+"""Checks of what a method says of itself: its settings, its text, its declarations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from deltacompose import plugins
+from deltacompose.checks.contract import Check
+from deltacompose.checks.subject import Subject
+from deltacompose.composition import parse
+from deltacompose.errors import BadInput
+from deltacompose.method import Category, Method
+
+MOST_SETTINGS = 6
+
+
+def declarations(subject: Subject) -> None:
+    """The method says its name, category, learning rate, source, and whether it is neutral and banked."""
+    kind = type(subject.method)
+    tests: dict[str, tuple[Any, str]] = {
+        "name": (lambda x: isinstance(x, str) and x.isidentifier(), "an identifier"),
+        "category": (lambda x: x in typing.get_args(Category), f"one of {', '.join(typing.get_args(Category))}"),
+        "learning_rate": (lambda x: isinstance(x, float) and math.isfinite(x) and x > 0, "a number above zero"),
+        "source": (lambda x: isinstance(x, str) and bool(x.strip()), "the paper that it is from"),
+        "neutral": (lambda x: isinstance(x, bool), "True or False"),
+        "banked": (lambda x: isinstance(x, bool), "True or False"),
+        "version": (lambda x: type(x) is int and x > 0, "a whole number from 1"),
+        "__doc__": (lambda x: bool(x) and not x.startswith(f"{kind.__name__}("), "a docstring that gives the formula"),
+    }
+    for name, (holds, expected) in tests.items():
+        found = getattr(subject.method, name, None)
+        if not holds(found):
+            raise subject.broken(f"it says {name} = {found!r}; expected {expected}")
+
+
+def frozen_settings(subject: Subject) -> None:
+    """The method is a frozen dataclass of at most six settings, equal and hashed by them."""
+    method = subject.method
+    made = vars(type(method)).get("__dataclass_params__")
+    if made is None or not made.frozen:
+        raise subject.broken(f"{type(method).__name__} is no frozen dataclass; write @dataclass(frozen=True) above it")
+    if len(method.settings) > MOST_SETTINGS:
+        raise subject.broken(
+            f"it has {len(method.settings)} settings, {', '.join(method.settings)}; expected at most 6"
+        )
+    if method != type(method)(**method.settings) or hash(method) != hash(type(method)(**method.settings)):
+        raise subject.broken("two of it with the same settings are not equal, or not hashed alike")
+
+
+def refused_settings(subject: Subject) -> None:
+    """A setting of the wrong type is refused by name."""
+    method = subject.method
+    for name in method.settings:
+        wrong = object()
+        try:
+            type(method)(**{**method.settings, name: wrong})
+        except BadInput as error:
+            if name in str(error):
+                continue
+            raise subject.broken(f"the error for a wrong {name!r} does not name it: {error}") from error
+        raise subject.broken(f"setting {name!r} takes anything, as an object(); call super().__post_init__()")
+
+
+def text_round_trip(subject: Subject) -> None:
+    """The text of a method reads back as the same method, with its settings at their defaults and changed."""
+    kind = type(subject.method)
+    for method in (subject.method, *changed(subject.method)):
+        text = str(method)
+        try:
+            back = parse(text, {kind.name: kind})
+        except BadInput as error:
+            raise subject.broken(f"its text {text!r} does not read back: {error}") from error
+        if [part for _, part in back.parts()] != [method]:
+            raise subject.broken(f"its text {text!r} reads back as {str(back)!r}, which is not the same method")
+
+
+def listed_by_its_name(subject: Subject) -> None:
+    """Where an installed plugin lists the class, it does so under the class's own name."""
+    kind = type(subject.method)
+    target = f"{kind.__module__}:{kind.__qualname__}"
+    for name, member in plugins.load().methods.listed.items():  # type: ignore[attr-defined]
+        if member.value in (kind, target) and name != kind.name:
+            raise subject.broken(f"{member.origin} lists {target} as {name!r}; expected the class's own {kind.name!r}")
+
+
+def changed(method: Method) -> Iterator[Method]:
+    """The method with one setting after another at another value, where one can be found that it accepts."""
+    hints = typing.get_type_hints(type(method))
+    for name, value in method.settings.items():
+        for other in (*_alternatives(hints[name]), *_others(value)):
+            if other == value:
+                continue
+            try:
+                yield type(method)(**{**method.settings, name: other})
+            except BadInput:
+                continue
+            break
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+
+
+def _others(value: Any) -> tuple[Any, ...]:
+    """Values of the same type, the likeliest to be accepted first."""
+    match value:
+        case bool():
+            return (not value,)
+        case int():
+            return (value + 1, value - 1)
+        case float():
+            return (value / 2 + 0.01, value * 2)
+        case str():
+            return (value + 'it\'s "x"', value + "x")
+        case tuple():
+            return (value[:1], value + value[:1])
+    return (1, 0.5, "x", ("x",))
+
+
+def has_fields(subject: Subject) -> bool:
+    """Whether the method has settings that can be looked at one by one."""
+    return dataclasses.is_dataclass(subject.method)
+
+
+CHECKS = (
+    Check(declarations, once=True),
+    Check(frozen_settings, once=True),
+    Check(refused_settings, when=has_fields, once=True),
+    Check(text_round_trip, when=has_fields, once=True),
+    Check(listed_by_its_name, once=True),
+)

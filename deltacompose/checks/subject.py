@@ -1,0 +1,207 @@
+"""One method on one pico backbone, with what several checks need of it, each made once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltacompose import plugins
+from deltacompose.attach import attached
+from deltacompose.backbone import Backbone
+from deltacompose.checks.batches import batch, forward, tiny
+from deltacompose.checks.contract import Broken
+from deltacompose.composition import Composition, Term, composition
+from deltacompose.delta import Delta
+from deltacompose.errors import BadInput
+from deltacompose.learner import Job
+from deltacompose.method import Edit, Method, Tensors
+from deltacompose.pico import pico_backbone
+from deltacompose.reader import reader
+from deltacompose.recipe import Recipe
+from deltacompose.weights import finalized, generator, init_constants, init_weights, prepared
+
+BACKBONES = ("t5", "bert", "gpt2", "llama")
+"""The pico models that a method is checked on: a sequence-to-sequence model, an encoder, two decoders."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """An expression with tensors as if trained: every weight moved at random from where it starts."""
+
+    expression: Composition
+    start: Mapping[str, Tensor]
+    weights: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor]
+
+
+@dataclass(eq=False)
+class Subject:
+    """One method on one pico backbone."""
+
+    method: Method
+    family: str
+    _trained: dict[tuple[object, ...], Trained] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.method} on {self.family}"
+
+    def broken(self, sentence: str) -> Broken:
+        """The error that says what is wrong with the method on this backbone."""
+        return Broken(f"{self}: {sentence}")
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The pico backbone that all methods share."""
+        return shared(self.family)
+
+    @cached_property
+    def batch(self) -> Mapping[str, Tensor]:
+        """The tokens that outputs are compared on."""
+        return batch(self.backbone, seed=0)
+
+    @cached_property
+    def alone(self) -> Trained:
+        """The method alone, as if trained."""
+        return self.trained(self.method)
+
+    @cached_property
+    def untouched(self) -> Tensor:
+        """What the backbone gives with nothing attached."""
+        with torch.no_grad():
+            return forward(self.backbone, self.batch)
+
+    @cached_property
+    def output(self) -> Tensor:
+        """What the backbone gives with the method in force, as if trained."""
+        return self.given(self.alone, self.alone.weights)
+
+    def trained(self, term: Term, seed: int = 0) -> Trained:
+        """An expression as if trained; a part gets the same weights on either side of `+`."""
+        expression = composition(term)
+        # By identity, as a broken method may be equal to another, or not be hashed.
+        key = (*(tuple(map(id, stage)) for stage in expression.stages), seed)
+        if key not in self._trained:
+            start = init_weights(self.backbone, expression, seed)
+            constants = init_constants(self.backbone, expression, self.job(expression, seed))
+            weights = {n: moved(n, x, seed) for n, x in start.items()}
+            self._trained[key] = Trained(expression, start, weights, constants)
+        return self._trained[key]
+
+    def job(self, expression: Composition, seed: int = 0) -> Job:
+        """A few steps of training on a tiny task: what a method that reads training data is given."""
+        return Job(expression, reader(self.backbone, tiny()), seed, Recipe(steps=8, batch=4, warmup=0.0))
+
+    def given(self, trained: Trained, weights: Tensors, backbone: Backbone | None = None) -> Tensor:
+        """What the backbone gives with these weights of an expression in force, `(rows, tokens, width)`."""
+        backbone = backbone or self.backbone
+        with attached(backbone, trained.expression, weights, trained.constants), torch.no_grad():
+            return forward(backbone, self.batch)
+
+    def kept(self, trained: Trained) -> dict[str, Tensor]:
+        """What is kept of the weights after training, as training keeps it."""
+        kept = finalized(trained.expression, {**trained.weights, **trained.constants})
+        return {name: x for name, x in kept.items() if name not in trained.constants}
+
+    def delta(self, trained: Trained) -> Delta:
+        """The expression as a trained delta, as training leaves it."""
+        backbone = self.backbone
+        made = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
+        return Delta(trained.expression, self.kept(trained), trained.constants, made)
+
+    def prepared(self, trained: Trained, weights: Tensors) -> dict[str, Tensor]:
+        """The tensors that the edits see."""
+        return prepared(trained.expression, {**weights, **trained.constants}, generator(0, "prepare"))
+
+
+def moved(name: str, x: Tensor, seed: int = 0) -> Tensor:
+    """A weight as if trained: moved alike wherever in an expression its part stands."""
+    own = name.split(".", 2)[-1]
+    noise = torch.randn(x.shape, generator=generator(seed, "moved", own, tuple(x.shape)), dtype=torch.float32)
+    return x + 0.1 * noise
+
+
+@functools.cache
+def neighbours() -> tuple[Method, ...]:
+    """A built-in method for each kind of edit: of weights, of outputs, of tokens, of keys and values."""
+    known = plugins.load(disabled=True).methods
+    settings: dict[str, dict[str, Any]] = {
+        "lora": {"rank": 2},
+        "adapter": {"bottleneck": 3},
+        "prompt": {"length": 3},
+        "prefix": {"length": 2},
+    }
+    return tuple(known[name](**given) for name, given in settings.items())
+
+
+def with_edits(method: Method, change: Callable[[Edit], Edit]) -> Method:
+    """The same method with each of its edits changed."""
+
+    def edits(self: Method, backbone: Backbone) -> list[Edit]:
+        return [change(edit) for edit in type(method).edits(self, backbone)]
+
+    variant: Method = object.__new__(type(f"{type(method).__name__}Variant", (type(method),), {"edits": edits}))
+    for name, value in vars(method).items():
+        object.__setattr__(variant, name, value)
+    return variant
+
+
+def place_settings(method: Method, backbone: Backbone) -> dict[str, Any]:
+    """The settings that choose places: those called so, and those whose texts each match a place of the backbone."""
+    called = ("place", "places")
+    return {name: value for name, value in method.settings.items() if name in called or _are_places(value, backbone)}
+
+
+def _are_places(value: object, backbone: Backbone) -> bool:
+    kinds: Sequence[Any] = [value] if isinstance(value, str) else value if isinstance(value, tuple) else ()
+    if not kinds or not all(isinstance(kind, str) for kind in kinds):
+        return False
+    try:
+        return bool(backbone.places(*kinds))
+    except BadInput:
+        return False
+
+
+def shared(family: str) -> Backbone:
+    """The one pico backbone of a family for all checks; made anew where one of them has left a trace on it."""
+    backbone, values = _shared(family)
+    if any(not torch.equal(x, values[name]) for name, x in _tensors(backbone)):
+        _shared.cache_clear()
+    return _shared(family)[0]
+
+
+def anew() -> None:
+    """Forgets the shared backbones, so that what a broken method did to one reaches no other check."""
+    _shared.cache_clear()
+
+
+@functools.cache
+def _shared(family: str) -> tuple[Backbone, dict[str, Tensor]]:
+    backbone = pico_backbone(family)
+    return backbone, {name: x.clone() for name, x in _tensors(backbone)}
+
+
+def _tensors(backbone: Backbone) -> Iterator[tuple[str, Tensor]]:
+    yield from backbone.model.named_parameters()
+    yield from backbone.model.named_buffers()
+
+
+@functools.cache
+def halved(family: str) -> Backbone:
+    """A pico backbone in bfloat16."""
+    backbone = pico_backbone(family)
+    backbone.model.to(torch.bfloat16)
+    return backbone
+
+
+@functools.cache
+def doubled(family: str) -> Backbone:
+    """A pico backbone in double precision."""
+    backbone = pico_backbone(family)
+    backbone.model.to(torch.float64)
+    return backbone

@@ -1,0 +1,138 @@
+"""Checks of a task: that its examples, its answers and its metric belong together, and that backbones can read it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from deltacompose.checks.contract import Broken, Check
+from deltacompose.checks.elsewhere import Failed, worker
+from deltacompose.checks.subject import shared
+from deltacompose.metrics import metric
+from deltacompose.reader import reader
+from deltacompose.task import SPLITS, Example, Task, check_no_overlap, score
+
+ROWS = 4
+LIMIT = 64
+
+
+@dataclass(eq=False)
+class OfTask:
+    """A task, and the pico models that read it."""
+
+    task: Task
+    backbones: Sequence[str]
+
+    def __str__(self) -> str:
+        return f"task {self.task.name!r}"
+
+    def broken(self, sentence: str) -> Broken:
+        """The error that says what is wrong with the task."""
+        return Broken(f"{self}: {sentence}")
+
+    @cached_property
+    def small(self) -> Task:
+        """A few rows of every split."""
+        return self.task.limited(ROWS, ROWS, ROWS)
+
+
+def described(subject: OfTask) -> None:
+    """The task says its category, its source and its licence."""
+    for name in ("name", "category", "source", "licence"):
+        if not str(getattr(subject.task, name)).strip():
+            raise subject.broken(f"it says no {name}")
+
+
+def separate_splits(subject: OfTask) -> None:
+    """Every split has examples, and no two splits share an id or an input."""
+    for split in SPLITS:
+        subject.task.examples(split)
+    check_no_overlap(subject.task)
+
+
+def repeatable_reading(subject: OfTask) -> None:
+    """Read twice, a split has the same examples in the same order."""
+    for split in SPLITS:
+        if subject.task.read(split) != subject.task.examples(split):
+            raise subject.broken(f"its {split!r} split is read twice with different examples or in another order")
+
+
+def telling_texts(subject: OfTask) -> None:
+    """Every example has a text and an answer, and the words that it ranks differ."""
+    for split in SPLITS:
+        for one in subject.task.examples(split):
+            options = subject.task.options(one)
+            if not subject.task.text(one).strip() or not subject.task.answer(one).strip():
+                raise subject.broken(f"example {one.id!r} of {split!r} has an empty text or answer")
+            if len(set(options)) < len(options):
+                raise subject.broken(
+                    f"example {one.id!r} of {split!r} ranks the same words twice: {', '.join(options)}"
+                )
+
+
+def true_scores(subject: OfTask) -> None:
+    """Right answers score the metric's best, and what uses nothing of the input scores less."""
+    low, high = metric(subject.task.metric).range
+    for split in ("val", "test"):
+        examples = subject.task.examples(split)
+        right = score(subject.task, examples, [one.target for one in examples]).value
+        if not math.isclose(right, high, abs_tol=1e-6):
+            raise subject.broken(
+                f"its own targets score {right:g} on {split!r}; the best of {subject.task.metric} is {high:g}"
+            )
+        chance = subject.task.chance(split)
+        if not low <= chance < high:
+            raise subject.broken(f"chance on {split!r} is {chance:g}; expected at least {low:g} and less than {high:g}")
+
+
+def alike_elsewhere(subject: OfTask) -> None:
+    """Sent to a worker it is the same task: its reader pickles, and reads the same there."""
+    found = worker().ask(_fingerprint, replace(subject.task))  # anew, without what has been read already
+    if isinstance(found, Failed):
+        raise subject.broken(f"it cannot be used in another process: {found.reason}; read it by a module's function")
+    if found != subject.task.fingerprint:
+        raise subject.broken("in another process it has other examples, or the same in another order")
+
+
+def readable(subject: OfTask) -> None:
+    """Every backbone that can reads it: its inputs within the limit, a finite loss, a prediction for each example."""
+    for family in subject.backbones:
+        backbone = shared(family)
+        if subject.task.kind == "generation" and backbone.kind == "encoder":
+            continue
+        read = reader(backbone, subject.small, LIMIT)
+        lengths = [read.lengths(row) for row in read.rows("train")]
+        batch = read.batch("train", range(len(lengths)), (max(n for n, _ in lengths), max(n for _, n in lengths)))
+        with torch.no_grad():
+            if not bool(torch.isfinite(read.loss(batch, 1)).all()):
+                raise subject.broken(f"its loss on {family} is not finite")
+        _predicted(subject, read.predict("val"), subject.small.examples("val"), family)
+
+
+def _predicted(subject: OfTask, found: Sequence[str], examples: Sequence[Example], family: str) -> None:
+    if len(found) != len(examples):
+        raise subject.broken(f"on {family} it has {len(found)} predictions for {len(examples)} examples")
+
+
+def _fingerprint(task: Task) -> str:
+    return task.fingerprint
+
+
+def _of(kind: str) -> Any:
+    return lambda subject: subject.task.kind == kind
+
+
+TASK_CHECKS = (
+    Check(described),
+    Check(separate_splits),
+    Check(repeatable_reading),
+    Check(telling_texts),
+    Check(true_scores),
+    Check(alike_elsewhere),
+    Check(readable),
+)

@@ -1,0 +1,76 @@
+"""The `deltacompose` command. Its modules import what is heavy inside their functions, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from deltacompose.cli import analysis, catalogue, delta, graph, handover, interaction, interop, predict, study, subspace
+from deltacompose.errors import BadInput
+
+INTERRUPTED = 130
+"""The exit status after ctrl-C, as shells have it."""
+
+app = typer.Typer(
+    name="deltacompose",
+    help="Compose delta-tuning methods, and find out how tasks relate.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def options(
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use the built-in members alone.")] = False,
+) -> None:
+    if no_plugins:
+        os.environ["DELTACOMPOSE_NO_PLUGINS"] = "1"
+
+
+study.register(app)
+delta.register(app)
+analysis.register(app)
+predict.register(app)
+graph.register(app)
+subspace.register(app)
+catalogue.register(app)
+handover.register(app)
+interop.register(app)
+app.command()(interaction.interaction)
+
+
+def main() -> None:
+    """Runs the command. Bad input is one sentence on stderr and exit status 2; ctrl-C is 130."""
+    try:
+        # `typer.Exit` comes back as its number here, and is not raised; so does ctrl-C, by typer's version
+        status = app(standalone_mode=False, prog_name="deltacompose")
+    except BrokenPipeError:  # what reads our output has ended, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except BadInput as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or ''}: {error.strerror or error}".replace(": : ", ": "), file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        _usage(error)
+    if status == INTERRUPTED:
+        print("stopped; what was finished is kept", file=sys.stderr)
+    if status:
+        sys.exit(status)
+
+
+def _usage(error: Exception) -> None:
+    """Shows a mistake in the command line as typer does; anything else is a fault of ours and keeps its traceback."""
+    show = getattr(error, "show", None)
+    if show is None:
+        raise error
+    show()
+    sys.exit(getattr(error, "exit_code", 2))

@@ -1,0 +1,182 @@
+"""Commands that list what there is: methods, tasks, backbones, plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deltacompose.cli import show
+from deltacompose.errors import BadInput
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+plugins = typer.Typer(help="List plugins, check one, or begin a new one.", invoke_without_command=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds these commands to the program."""
+    for command in (methods, tasks, backbones):
+        app.command()(command)
+    app.add_typer(plugins, name="plugins")
+
+
+def methods(
+    as_json: AsJson = False,
+    peft: Annotated[
+        bool, typer.Option("--peft", help="The types of peft(type=...), with why the others fail.")
+    ] = False,
+) -> None:
+    """Every method: category, places, parameters, what it can do, and its source."""
+    from deltacompose import api, catalogue
+
+    columns: tuple[str, ...]
+    if peft:
+        rows = api.methods()["peft"].table()  # type: ignore[attr-defined]
+        columns = ("type", "works", "acts", "places", "neutral", "banked", "mergeable", "note")
+    else:
+        rows = [{"name": row["method"], **row} for row in catalogue.table(api.methods())]
+        columns = catalogue.COLUMNS
+    if as_json:
+        return show.as_json(rows)
+    show.table(rows, columns)
+    return None
+
+
+def tasks(
+    as_json: AsJson = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read the data and compare them with the description.")
+    ] = False,
+    name: Annotated[list[str] | None, typer.Argument(help="Tasks; all if none is named.")] = None,
+) -> None:
+    """Every task: category, kind, metric, chance and source."""
+    from deltacompose import api
+
+    known = api.tasks()
+    chosen = name or sorted(known)
+    if verify:
+        from deltacompose.taskdata.checking import verify as verified
+
+        rows = [verified(api.task_of(one)) for one in chosen]
+        columns: tuple[str, ...] = ("name", "state", "chance", "reason")
+    else:
+        rows = [_task(one) for one in chosen]
+        rows = rows if as_json else [{**row, "labels": _few(row["labels"])} for row in rows]
+        columns = ("name", "category", "kind", "metric", "labels", "verified", "source")
+    if as_json:
+        return show.as_json(rows)
+    show.table(rows, columns)
+    return None
+
+
+def backbones(
+    as_json: AsJson = False,
+    derive: Annotated[
+        str, typer.Option(help="Show the table of places derived for a model (folder or hub name).")
+    ] = "",
+) -> None:
+    """Every named backbone and every family of models with a table of places."""
+    from deltacompose import api
+    from deltacompose import plugins as door
+
+    if derive:
+        typer.echo(str(api.load_backbone(derive, table="derived").table), nl=False)
+        return None
+    known = door.loaded()
+    rows = [
+        {"name": name, "origin": known.origin("backbone", name), **_backbone(known.backbones[name])}
+        for name in known.backbones
+    ]
+    if as_json:
+        return show.as_json(rows)
+    show.table(rows, ("name", "what", "serves", "origin"))
+    return None
+
+
+@plugins.callback()
+def plugins_alone(context: typer.Context, as_json: AsJson = False) -> None:
+    """Every plugin: what it gives, and if it gives nothing, why."""
+    if context.invoked_subcommand is None:
+        list_plugins(as_json)
+
+
+@plugins.command("list")
+def list_plugins(as_json: AsJson = False) -> None:
+    """The same as `plugins` alone."""
+    from deltacompose import plugins as door
+
+    rows = door.describe(door.loaded())
+    if as_json:
+        return show.as_json(rows)
+    counted = [{**row, "members": len(row["members"])} for row in rows]
+    show.table(counted, ("name", "distribution", "version", "state", "members", "reason"))
+    return None
+
+
+@plugins.command("check")
+def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")]) -> None:
+    """Read every member of a plugin, and put its methods through the conformance suite."""
+    from deltacompose import plugins as door
+
+    known = door.loaded()
+    rows = door.check(known, name)
+    for row in rows:
+        row["reason"] = row["reason"] or _unfit(known, row)
+    show.table(
+        [{**row, "state": "broken" if row["reason"] else "sound"} for row in rows], ("kind", "name", "state", "reason")
+    )
+    if any(row["reason"] for row in rows):
+        raise typer.Exit(1)
+
+
+@plugins.command("new")
+def new_plugin(
+    name: Annotated[str, typer.Argument(help="What the method will be called.")],
+    folder: Annotated[Path, typer.Option(help="Where the distribution's folder goes.")] = Path(),
+) -> None:
+    """Begin a plugin: a whole distribution with a method, its tests and a README."""
+    from deltacompose import plugins as door
+    from deltacompose import templates
+
+    known = door.loaded()
+    made = templates.new_plugin(name, folder, {*known.methods, *known.expressions})
+    typer.echo(f"{made}: pip install -e {made} makes the method {name!r} known; its tests run by pytest {made}")
+
+
+def _task(name: str) -> dict[str, Any]:
+    from deltacompose import api
+
+    task = api.task_of(name)
+    facts = {
+        field: getattr(task, field)
+        for field in ("name", "category", "kind", "metric", "verified", "source", "licence", "note")
+    }
+    return facts | {"labels": list(task.labels)}
+
+
+def _few(labels: list[str]) -> str:
+    """The labels where they fit into a column, else how many there are."""
+    listed = ", ".join(labels)
+    return listed if len(listed) <= 40 else f"{len(labels)} labels"
+
+
+def _backbone(member: object) -> dict[str, Any]:
+    from deltacompose.tables import Table
+
+    if isinstance(member, Table):
+        return {"what": "table", "serves": list(member.serves)}
+    return {"what": "weights", "serves": []}
+
+
+def _unfit(known: Any, row: dict[str, str]) -> str:
+    """Why a method does not pass the conformance suite; empty if it does, or if the member is no method."""
+    if row["kind"] != "method":
+        return ""
+    from deltacompose.checks import check_method
+
+    try:
+        check_method(known.methods[row["name"]]())
+    except (AssertionError, BadInput) as reason:
+        return str(reason)
+    return ""

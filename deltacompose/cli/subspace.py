@@ -1,0 +1,249 @@
+"""`deltacompose subspace`: do the deltas of many tasks lie in one low-dimensional subspace?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deltacompose.cli import answers, show
+from deltacompose.cli.answers import Answer, number
+from deltacompose.cli.options import AsJson, Categories, Composition, Out, Prompts, Source, Split, StoreFolder
+from deltacompose.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    from deltacompose.analysis.comparison import Deltas
+    from deltacompose.cli.material import Material
+
+MOST = 5_000_000
+"""Deltas of more parameters are read only where their composition is named."""
+_MEANS = tuple(
+    f"{name}{end}" for name in ("participation_ratio", "effective_rank", "stable_rank") for end in ("", "_not_centred")
+)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be learned, and from what."""
+
+    way: str
+    dimensions: int | None
+    seen: tuple[str, ...]
+    hidden: int | None
+    steps: int
+    out: Path | None
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command to the program."""
+    app.command()(subspace)
+
+
+def subspace(
+    source: Source = None,
+    prompts: Prompts = None,
+    categories: Categories = None,
+    composition: Composition = "",
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Of the subspace.  [default: half the tasks]")] = None,
+    learn: Annotated[str, typer.Option(help="How the subspace is learned: pca or autoencoder.")] = "pca",
+    seen: Annotated[str, typer.Option(help="Tasks to learn from, joined by commas; the others test it.")] = "",
+    hidden: Annotated[int | None, typer.Option(help="Of the decoder.  [default: the prompts' width]")] = None,
+    steps: Annotated[int, typer.Option(help="Of the autoencoder's training.")] = 1000,
+    reference: Annotated[str, typer.Option(help="Composition whose score is the full one, for d90.")] = "full",
+    share: Annotated[float, typer.Option(help="Of the full score that is enough: .9 for d90.")] = 0.9,
+    split: Split = "",
+    store: StoreFolder = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Spectra of the deltas, a learned subspace and how well it holds other tasks, and intrinsic dimensions."""
+    from deltacompose.analysis.dimension import intrinsic_dimensions
+    from deltacompose.cli.material import Files, read
+
+    given = read(Files(source, store, None, prompts, categories, composition, split))
+    tasks = tuple(name.strip() for name in seen.split(",") if name.strip())
+    wanted = Wanted(learn, dimensions, tasks, hidden, steps, out)
+    dimensional = intrinsic_dimensions(given.records, reference, share)
+    chosen = _chosen(given, composition)
+    if not chosen and not dimensional:
+        raise BadInput(f"no composition has deltas of at most {MOST} parameters; name one by --composition")
+    read_off = _readouts(given)
+    found: Answer = {}
+    try:
+        found = answers.of_each(chosen, lambda text, deltas: _answer(text, deltas, wanted)) if chosen else {}
+    except BadInput as reason:
+        if not dimensional and not read_off:
+            raise
+        found = {"error": f"no common subspace: {reason}"}
+    found = {**found, "intrinsic_dimension": dimensional or None, "readouts": read_off}
+    answers.give("subspace", found, as_json, out, _say)
+    if not as_json:
+        _say_dimensions(dimensional)
+        _say_readouts(found["readouts"])
+
+
+def _chosen(given: Material, composition: str) -> Mapping[str, Deltas]:
+    """The compositions whose deltas are compared: not those of a search for d, nor very large ones, unless named."""
+    known = given.needed_deltas()
+    if composition or given.folder is None:
+        return known
+    sizes = {
+        str(r["spec"]["composition"]): int(r["result"]["parameters"])
+        for r in given.records
+        if r["kind"] == "train" and r.get("state", "done") == "done"
+    }
+    return {t: d for t, d in known.items() if not t.startswith("intrinsic") and sizes.get(t, 0) <= MOST}
+
+
+def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
+    """Means over seeds, what each seed says, and the subspace that was learned from each."""
+    import numpy as np
+
+    from deltacompose.analysis.similarity import flatten
+    from deltacompose.analysis.subspace import summary
+
+    by_seed, learned = {}, {}
+    for seed in deltas.seeds:
+        arrays, width = _arrays(deltas, seed)
+        flat = {task: flatten({"": array}) for task, array in arrays.items()}
+        by_seed[str(seed)] = summary(flat, wanted.dimensions)
+        learned[str(seed)] = _learned((text, seed), flat, width, wanted)
+    first = next(iter(by_seed.values()))
+    means = {name: float(np.mean([one[name] for one in by_seed.values()])) for name in _MEANS}
+    spread = (
+        {n: float(np.std([one[n] for one in by_seed.values()], ddof=1)) for n in _MEANS} if len(by_seed) > 1 else None
+    )
+    limitations = list(dict.fromkeys(line for one in by_seed.values() for line in one["limitations"]))
+    if len(by_seed) == 1:
+        limitations.append("one seed: nothing is known of the spread between training runs")
+    held = [value for one in by_seed.values() for value in one["held_elsewhere"].values()]
+    return {
+        "composition": text,
+        **{name: first[name] for name in ("tasks", "parameters", "most_dimensions")},
+        "seeds": list(deltas.seeds),
+        **means,
+        "spread": spread,
+        "held_elsewhere_dimensions": first["held_elsewhere_dimensions"],
+        "held_elsewhere_mean": float(np.mean(held)),
+        "held_elsewhere_if_random": first["held_elsewhere_if_random"],
+        "by_seed": by_seed,
+        "learned": learned,
+        "limitations": limitations,
+    }
+
+
+def _arrays(deltas: Deltas, seed: int) -> tuple[Mapping[str, Any], int | None]:
+    """Soft prompts with their width where the deltas are that and nothing else; otherwise all weights as one row."""
+    try:
+        prompts = deltas.read("prompts", seed)
+    except BadInput:
+        return deltas.read("weights", seed), None
+    sizes = {task: array.size for task, array in prompts.items()}
+    whole = sizes if not hasattr(deltas, "weights") else {t: x.size for t, x in deltas.read("weights", seed).items()}
+    if whole != sizes:
+        return deltas.read("weights", seed), None
+    return prompts, next(iter(prompts.values())).shape[1]
+
+
+def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None, wanted: Wanted) -> dict[str, Any]:
+    """The subspace of the seen tasks' deltas: what it gives back of each task's, and where its file is."""
+    import numpy as np
+
+    from deltacompose.analysis.autoencoder import Settings
+    from deltacompose.analysis.learned import learn
+    from deltacompose.analysis.subspace import rank
+
+    for name in wanted.seen:
+        if name not in flat:
+            raise unknown("task", name, flat)
+    seen = [task for task in flat if not wanted.seen or task in wanted.seen]
+    unseen = [task for task in flat if task not in seen]
+    stacked = np.stack([flat[task] for task in seen])
+    dimensions = wanted.dimensions or min(max(1, len(seen) // 2), rank(stacked))
+    settings = Settings(dimensions, wanted.hidden or width or 2 * dimensions, wanted.steps)
+    found = learn(stacked, wanted.way, settings, which[1])
+    mean = stacked.mean(axis=0)
+    kept = {task: float(found.kept(flat[task][None], mean)[0]) for task in flat}
+    return {
+        "way": wanted.way,
+        "dimensions": dimensions,
+        "seen": {task: kept[task] for task in seen},
+        "unseen": {task: kept[task] for task in unseen},
+        **_filed(which, found, width, wanted.out),
+    }
+
+
+def _filed(which: tuple[str, int], found: Any, width: int | None, out: Path | None) -> dict[str, Any]:
+    """Writes the file where a folder is named; a subspace of prompts has the expression that tunes within it."""
+    from deltacompose.figures.files import slug, write_bytes
+
+    if out is None:
+        return {"file": None, "expression": None}
+    name = f"{slug(which[0]) if which[0] else 'prompts'}.seed{which[1]}.{found.way}.safetensors"
+    path = write_bytes(out / name, found.content())
+    text = f"intrinsic_prompt(file={str(path)!r}, sha256={found.sha256()!r})"
+    return {"file": str(path), "expression": text if width else None}
+
+
+def _readouts(given: Material) -> list[dict[str, Any]]:
+    """The six readouts of the subspaces that a study learned and tuned within."""
+    from deltacompose.analysis.tuned import readouts_of
+
+    return readouts_of(given.records, given.categories, given.split)
+
+
+def _say(text: str, answer: Answer) -> None:
+    if "tasks" not in answer:
+        return
+    tasks, parameters, most = len(answer["tasks"]), answer["parameters"], answer["most_dimensions"]
+    typer.echo(f"{tasks} tasks of {parameters} parameters, {len(answer['seeds'])} seed(s); at most {most} dimensions")
+    rows = [{"about": "their mean", **_ranks(answer, "")}, {"about": "zero", **_ranks(answer, "_not_centred")}]
+    show.table(rows, ("about", "participation_ratio", "effective_rank", "stable_rank"))
+    typer.echo(
+        f"{answer['held_elsewhere_dimensions']} dimensions of the other tasks' deltas hold "
+        f"{answer['held_elsewhere_mean']:.1%} of a task's (random ones {answer['held_elsewhere_if_random']:.2%})"
+    )
+    for seed, one in answer["learned"].items():
+        shares = {part: list(one[part].values()) for part in ("seen", "unseen") if one[part]}
+        said = ", ".join(f"{sum(v) / len(v):.1%} of {len(v)} {part} tasks" for part, v in shares.items())
+        typer.echo(f"seed {seed}: {one['way']} of {one['dimensions']} dimensions gives back {said}")
+        if one["expression"]:
+            typer.echo(f"  to tune within it: {one['expression']}")
+
+
+def _ranks(answer: Answer, end: str) -> dict[str, Any]:
+    return {name: answer[f"{name}{end}"] for name in ("participation_ratio", "effective_rank", "stable_rank")}
+
+
+def _say_dimensions(found: list[Any]) -> None:
+    for one in found:
+        typer.echo(
+            f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection:"
+        )
+        rows = [
+            {
+                "task": task,
+                "d": number(of["d"]),
+                "above": of["below"],
+                "by seed": ", ".join(number(d) for d in of["by_seed"].values()),
+                "above chance": number((of["above_chance"] or {}).get("d")),
+                "full": of["full"],
+            }
+            for task, of in one["tasks"].items()
+        ]
+        show.table(rows, ("task", "d", "above", "by seed", "above chance", "full"))
+
+
+def _say_readouts(found: list[dict[str, Any]]) -> None:
+    for one in found:
+        typer.echo(
+            f"{one['way']} of {one['dimensions']} dimensions of {one['composition']}, from {', '.join(one['seen'])}:"
+        )
+        rows = [
+            {"readout": name, **(of or {}), "tasks": len(of["tasks"]) if of else 0}
+            for name, of in one["readouts"].items()
+        ]
+        show.table(rows, ("readout", "relative", "corrected", "tasks"))

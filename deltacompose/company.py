@@ -1,0 +1,72 @@
+"""Several processes that train one delta together, each on its share of every batch's rows.
+
+Each holds the backbone, the weights and the optimiser; only the gradients of the delta's weights travel, which are few
+(data parallelism; Li et al. 2020, arXiv 2006.15704). What they become is what one process would make of the whole
+batches, but for the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class Company:
+    """This process among those that work together; alone if there is no other."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, rows: Sequence[int]) -> list[int]:
+        """Those of some rows that this process takes."""
+        return list(rows[self.rank :: self.size])
+
+    def summed(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Each tensor's sum over all processes, in one exchange; None where it is None."""
+        if self.size == 1:
+            return list(tensors)
+        own = [x for x in tensors if x is not None]
+        flat = torch.cat([x.flatten().float() for x in own])
+        distributed.all_reduce(flat)
+        pieces = iter(flat.split([x.numel() for x in own]))
+        return [x if x is None else next(pieces).view_as(x).to(x.dtype) for x in tensors]
+
+    def gathered(self, data: Any, device: torch.device) -> list[Any]:
+        """What each process gives, as JSON, in the order of their ranks."""
+        if self.size == 1:
+            return [data]
+        written = torch.tensor(list(json.dumps(data).encode()), dtype=torch.uint8, device=device)
+        lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
+        distributed.all_gather(lengths, torch.tensor([len(written)], device=device))
+        longest = max(int(length) for length in lengths)
+        padded = torch.nn.functional.pad(written, (0, longest - len(written)))
+        texts = [torch.empty_like(padded) for _ in range(self.size)]
+        distributed.all_gather(texts, padded)
+        return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
+
+
+ALONE = Company()
+
+
+@contextmanager
+def company() -> Iterator[Company]:
+    """Within, this process's company: those that `torchrun` started with it, each with its own GPU if there are any."""
+    if "RANK" not in os.environ:
+        yield ALONE
+        return
+    on_gpus = torch.cuda.is_available()
+    if on_gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if on_gpus else "gloo")
+    try:
+        yield Company(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,77 @@
+"""How a run stands, read from the store by any process at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import networkx as nx
+
+from deltacompose.store import Store, alive, machine
+
+
+def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
+    """How many cells of a plan are in each state; without a plan, of the store and its latest run.
+
+    Returns:
+        `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers. `eta`: seconds left, by the word of the
+        latest run, or None where none goes on. `runs`: `{"machine", "pid", "alive"}` of the runs that have not ended;
+        whether one on another machine lives cannot be known, and is None. `failures`, `blocked_by`: reasons by key.
+    """
+    runs, running, last = _log(store)
+    done, failed = set(store.keys()), set(store.keys("failed"))
+    if plan is not None:
+        done, failed = done & set(plan), failed & set(plan)
+    failed -= done
+    blocked = _blocked(plan, done, failed) if plan is not None else _logged_blocks(last, done)
+    running = {key for key in running - done - failed if plan is None or key in plan}
+    known = done | failed | running | set(blocked)
+    cells = len(plan) if plan is not None else max(len(known), _cells(last))
+    counts = {"cells": cells, "done": len(done), "failed": len(failed), "running": len(running)}
+    counts |= {"blocked": len(blocked), "waiting": cells - len(known)}
+    reasons = {key: _reason(store, key) for key in sorted(failed)}
+    eta = last[-1]["eta"] if runs and last else None
+    return counts | {"eta": eta, "runs": list(runs.values()), "failures": reasons, "blocked_by": blocked}
+
+
+def _log(store: Store) -> tuple[dict[str, dict[str, Any]], set[str], list[dict[str, Any]]]:
+    """Runs that have not ended, the cells they have under way, and the events of the latest run."""
+    runs: dict[str, dict[str, Any]] = {}
+    under_way: dict[str, set[str]] = {}
+    latest: list[dict[str, Any]] = []
+    for event in store.events():
+        run = event["run"]
+        if event["event"] == "run":
+            runs[run] = {"machine": event["machine"], "pid": event["pid"]}
+            under_way[run], latest = set(), []
+        if event["event"] == "start":
+            under_way[run] |= set(event["keys"])
+        if event["event"] in ("done", "failed", "again"):
+            under_way[run] -= {event.get("key"), *event.get("keys", ())}
+        if event["event"] in ("end", "stop"):
+            runs.pop(run, None)
+        latest.append(event)
+    for run, facts in list(runs.items()):
+        facts["alive"] = alive(facts["pid"]) if facts["machine"] == machine() else None
+        if facts["alive"] is False:
+            del runs[run]
+    return runs, {key for run in runs for key in under_way[run]}, latest
+
+
+def _blocked(plan: nx.DiGraph, done: set[str], failed: set[str]) -> dict[str, str]:
+    causes = {child: key for key in sorted(failed) for child in nx.descendants(plan, key)}
+    return {child: f"cell {key} failed" for child, key in causes.items() if child not in done | failed}
+
+
+def _logged_blocks(events: list[dict[str, Any]], done: set[str]) -> dict[str, str]:
+    failures = [event for event in events if event["event"] == "failed"]
+    return {k: f"{e['label']} failed: {e['reason']}" for e in failures for k in e["blocked"] if k not in done}
+
+
+def _cells(events: list[Mapping[str, Any]] | list[dict[str, Any]]) -> int:
+    return int(events[-1]["counts"]["cells"]) if events else 0
+
+
+def _reason(store: Store, key: str) -> str:
+    failure = store.failure(key)
+    return f"{failure['error']}: {failure['message']}"

@@ -1,0 +1,161 @@
+"""Figures of what methods do together: marginals and effects, orders of stages, convergence. Tables are beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deltacompose.errors import BadInput
+from deltacompose.figures.style import GREY, INK, MARKERS, NEURIPS, OKABE_ITO, canvas, counted, label, styled
+
+Record = Mapping[str, Any]
+ROW = 0.17
+"""Inches that one row of text takes."""
+
+
+def effects(record: Record, title: str = "") -> Figure:
+    """Conditional marginals of every method (left) and the ±1 effects of every set of methods (right), with intervals.
+
+    Args:
+        record: one group's record of `interaction.analyse`.
+        title: what the group is.
+
+    Raises:
+        BadInput: the factorial is so incomplete that not one marginal is known.
+    """
+    marginals = {(m, on): value for m, each in record["marginals"].items() for on, value in each.items()}
+    if all(value is None for value in marginals.values()):
+        raise BadInput(f"no marginal is known, for means are missing: {', '.join(_unknown(record['means']))}")
+    names = [f"{method} on {on}" for method, on in marginals]
+    reach = {f"{m} on {on}": r for m, each in record["intervals"]["marginals"].items() for on, r in each.items()}
+    with styled():
+        rows = max(len(marginals), len(record["effects"]))
+        figure = canvas(NEURIPS, 1.0 + ROW * rows)
+        left, right = figure.subplots(1, 2)
+        colours = dict(zip(record["factors"], OKABE_ITO * 2, strict=False))
+        _dots(left, dict(zip(names, marginals.values(), strict=True)), reach, [colours[m] for m, _ in marginals])
+        _dots(right, record["effects"], record["intervals"]["effects"], [INK] * len(record["effects"]))
+        left.set(title="what a method adds on top of others", xlabel="points")
+        right.set(title="±1 effect", xlabel="points")
+        figure.suptitle(_heading(record, title), fontsize=7.5)
+        return figure
+
+
+def orders(record: Record, title: str = "") -> Figure:
+    """The score after each stage, one line per order, and every stage's gain by its position.
+
+    Args:
+        record: one record of `order.order_effects`.
+        title: what the group is.
+    """
+    with styled():
+        figure = canvas(NEURIPS, 2.5 + 0.13 * len(record["orders"]))
+        left, right = figure.subplots(1, 2)
+        for place, (text, order) in enumerate(record["orders"].items()):
+            style = {"color": OKABE_ITO[place % len(OKABE_ITO)], "marker": MARKERS[place % len(MARKERS)]}
+            known = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
+            left.plot(*zip(*known, strict=True), label=label(text, 40), markersize=3, linewidth=0.9, **style)
+        for place, (stage, each) in enumerate(record["positions"].items()):
+            _position(right, place, stage, each)
+        right.axhline(0, color=GREY, linewidth=0.6)
+        _whole_numbers(left, len(record["stages"]), "stages trained", "score")
+        _whole_numbers(right, len(record["stages"]), "position of the stage", "gain (mean over orders)")
+        counts = f"{counted(len(record['units']), 'task')}, {counted(len(record['seeds']), 'seed')}"
+        figure.suptitle(
+            " · ".join(filter(None, [label(title, 60) if title else "", counts, _p_values(record)])), fontsize=7.5
+        )
+        return figure
+
+
+def curves(rows: Sequence[Record], by: str = "step") -> Figure:
+    """The score during training: one line per composition (mean over seeds, with their range), one panel per unit.
+
+    Args:
+        rows: evaluations during training, with `composition`, `unit`, `seed`, `step`, `seconds` and `score`.
+        by: `step` or `seconds`. Seconds differ between seeds, so lines are then drawn seed by seed.
+
+    Raises:
+        BadInput: no evaluations, or another axis.
+    """
+    if not rows or by not in ("step", "seconds"):
+        raise BadInput(
+            f"{len(rows)} evaluations during training by {by!r}; expected at least one, by 'step' or 'seconds'"
+        )
+    units = sorted({row["unit"] for row in rows})
+    across = min(3, len(units))
+    down = -(-len(units) // across)
+    names = list(dict.fromkeys(row["composition"] for row in rows))
+    palette = dict(
+        zip(names, OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names)), strict=False)
+    )
+    with styled():
+        figure = canvas(NEURIPS, 1.7 * down + 0.2 * -(-len(names) // 3))
+        panels = figure.subplots(down, across, squeeze=False).flat
+        for panel, unit in zip(panels, units, strict=False):
+            _curve_panel(panel, [row for row in rows if row["unit"] == unit], by, palette)
+            panel.set_title(f"{label(unit)} ({counted(len({r['seed'] for r in rows if r['unit'] == unit}), 'seed')})")
+        for panel in list(figure.axes)[len(units) :]:
+            panel.set_axis_off()
+        handles = [figure.axes[0].plot([], [], color=palette[name], label=label(name, 40))[0] for name in names]
+        figure.legend(handles=handles, loc="outside lower center", ncols=3)
+        return figure
+
+
+def _curve_panel(panel: Axes, rows: Sequence[Record], by: str, palette: Mapping[str, Any]) -> None:
+    columns = {name: [row[name] for row in rows] for name in ("composition", "seed", by, "score")}
+    lines: dict[str, Any] = {"errorbar": ("pi", 100)} if by == "step" else {"units": "seed", "estimator": None}
+    seaborn.lineplot(
+        columns, x=by, y="score", hue="composition", palette=palette, legend=False, linewidth=0.9, ax=panel, **lines
+    )
+
+
+def _dots(axes: Axes, values: Mapping[str, float | None], reach: Mapping[str, Any], colours: Sequence[Any]) -> None:
+    """One row per value with its interval; a value that is not known is said in words, not left out."""
+    for row, ((name, value), colour) in enumerate(zip(values.items(), colours, strict=True)):
+        if value is None:
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
+            axes.text(0.02, row, "means are missing", color=GREY, fontsize=6, **place)
+            continue
+        if reach[name] is not None:
+            axes.plot(reach[name], [row, row], color=colour, linewidth=0.8)
+        axes.plot([value], [row], "o", color=colour, markersize=3)
+    axes.axvline(0, color=GREY, linewidth=0.6)
+    axes.set_yticks(range(len(values)), [label(name, 34) for name in values])
+    axes.set_ylim(len(values) - 0.5, -0.5)
+
+
+def _position(axes: Axes, place: int, stage: str, each: Mapping[str, Sequence[Any]]) -> None:
+    """A stage's mean gain at each position; the stages stand side by side so that their intervals can be told apart."""
+    aside, colour = 0.06 * place, OKABE_ITO[place % len(OKABE_ITO)]
+    known = [(position + 1 + aside, gain) for position, gain in enumerate(each["gains"]) if gain is not None]
+    for position, interval in enumerate(each["intervals"]):
+        if interval is not None:
+            axes.plot([position + 1 + aside] * 2, interval, color=colour, linewidth=0.6)
+    marker = MARKERS[place % len(MARKERS)]
+    across, gains = zip(*known, strict=True) if known else ((), ())
+    axes.plot(across, gains, label=label(stage), markersize=3, linewidth=0.9, color=colour, marker=marker)
+
+
+def _whole_numbers(axes: Axes, most: int, across: str, up: str) -> None:
+    axes.set(xlabel=across, ylabel=up, xticks=range(most + 1))
+    axes.legend(fontsize=5.5, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+
+def _heading(record: Record, title: str) -> str:
+    interval = f"{record['intervals']['level']:.0%} intervals, resampled: {record['intervals']['resampled']}"
+    counts = f"{counted(len(record['units']) or 1, 'task')}, {counted(len(record['seeds']) or 1, 'seed')}"
+    return "\n".join([" · ".join([label(title, 60), counts] if title else [counts]), interval])
+
+
+def _p_values(record: Record) -> str:
+    tests = record["tests"]["across units"]
+    found = {name: tests[name]["p"] for name in ("friedman", "permutation") if tests and tests[name]}
+    return ", ".join(f"{name} p = {p:.3f}" for name, p in found.items()) or "no test across tasks"
+
+
+def _unknown(means: Mapping[str, float | None]) -> list[str]:
+    return [name for name, mean in means.items() if mean is None]

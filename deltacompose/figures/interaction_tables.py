@@ -1,0 +1,147 @@
+"""The factorial in words and Markdown tables: what the command prints, and what goes beside the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = Mapping[str, Any]
+MEGA = 1e6
+
+
+def summary(record: Record, title: str = "") -> str:
+    """One group as Markdown: means, each method's Shapley value and conditional marginals, terms, and every caveat."""
+    parts = [
+        f"## {title or 'all runs'}",
+        _means(record),
+        _methods(record),
+        _terms(record),
+        *(orders_table(each) for each in record["orders"]),
+        *([efficiency_table(record)] if record.get("efficiency") else []),
+        _caveats(record),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def efficiency_table(record: Record) -> str:
+    """What each composition takes, and how fast it converges, over its chosen runs.
+
+    `alone` is the number of trainings measured in a process of their own; where it is 0, memory and time are those of a
+    process that may have trained several deltas at once.
+    """
+    header = ["composition", "parameters", "ratio", "peak memory MB", "s / step", "checkpoint MB", "runs", "alone"]
+    header += ["% of final score", "steps to it", "seconds to it", "never"]
+    rows = []
+    for name, found in record["efficiency"].items():
+        speeds = list(record["convergence"][name].values())
+        memory, checkpoint = (_divided(found[key], MEGA) for key in ("peak_memory", "checkpoint"))
+        measures = [_number(found["parameters"], 0), _number(found["ratio"], 5), _number(memory, 1)]
+        measures += [
+            _number(found["seconds_per_step"], 4),
+            _number(checkpoint, 3),
+            str(found["runs"]),
+            str(found["alone"]),
+        ]
+        reached = [_number(_mean([speed[key] for speed in speeds]), 1) for key in ("steps", "seconds")]
+        never = f"{sum(speed['never'] for speed in speeds)} of {sum(speed['runs'] for speed in speeds)}"
+        rows.append([name, *measures, _number(speeds[0]["percent"], 0), *reached, never])
+    return _table(header, rows)
+
+
+def orders_table(record: Record) -> str:
+    """Every order with its final score and the gain of each stage, the tests, and which order is best where."""
+    stages = range(len(record["stages"]))
+    header = ["order", "final", *(f"gain of stage {stage + 1}" for stage in stages)]
+    rows = [
+        [text, _number(order["scores"][-1]), *map(_with_interval, order["gains"], order["intervals"])]
+        for text, order in record["orders"].items()
+    ]
+    said = [f"Orders of {', '.join(record['stages'])}: {len(record['units'])} units, {len(record['seeds'])} seeds."]
+    for blocks, tests in record["tests"].items():
+        said.append(f"Test {blocks}: {_tests(tests)}.")
+    said.append(
+        "Best order: "
+        + "; ".join(f"{unit}: {' = '.join(best) or 'unknown'}" for unit, best in record["best"].items())
+        + "."
+    )
+    missing = [*record["missing"]["orders"], *(" ".join(run.values()) for run in record["missing"]["runs"])]
+    said += [f"Missing: {'; '.join(missing)}."] if missing else []
+    return _table(header, rows) + "\n\n" + " ".join(said)
+
+
+def _means(record: Record) -> str:
+    partial = record["missing"]["partial"]
+    intervals, spread = record["intervals"]["means"], record["spread"]
+    rows = []
+    for name, mean in record["means"].items():
+        said = _with_interval(mean, intervals[name])
+        if name in partial:
+            found = partial[name]
+            said = f"missing ({_number(found['mean'])} over {len(found['units'])} of {len(record['units'])} units)"
+        rows.append([name, said, _number(spread[name])])
+    return _table(["combination", "mean [interval]", "spread over seeds"], rows)
+
+
+def _methods(record: Record) -> str:
+    rows = []
+    for method, each in record["marginals"].items():
+        reach = record["intervals"]["marginals"][method]
+        rows.append(
+            [method, "Shapley", _with_interval(record["shapley"][method], record["intervals"]["shapley"][method])]
+        )
+        rows += [[method, f"on {on}", _with_interval(value, reach[on])] for on, value in each.items()]
+    return _table(["method", "marginal", "points [interval]"], rows)
+
+
+def _terms(record: Record) -> str:
+    rows = [
+        [name, _with_interval(effect, record["intervals"]["effects"][name]), _number(record["mobius"][name])]
+        for name, effect in record["effects"].items()
+    ]
+    return _table(["methods", "±1 effect [interval]", "Möbius term"], rows)
+
+
+def _caveats(record: Record) -> str:
+    interval = record["intervals"]
+    said = [f"intervals: {interval['level']:.0%}, {interval['draws']} draws; resampled: {interval['resampled']}"]
+    if record["optimism"] is not None:
+        said.append(
+            f"choosing on the test score flatters by {_number(record['optimism'])} points; chosen on {record['select']}"
+        )
+    said += record["notes"]
+    for cell in record["missing"]["cells"]:
+        said.append(f"missing: {cell['combination']} on {cell['unit']}")
+    chosen = [each for each in record["trivial"] if each["chosen"]]
+    for each in chosen:
+        where = f"{each['combination']} on {each['unit']}" if each["unit"] else each["combination"]
+        said.append(f"trivial solution: {where} scores {_number(each['score'])} ({each['because']})")
+    others = len(record["trivial"]) - len(chosen)
+    said += [f"{others} more trivial solutions, at grid values that were not chosen"] if others else []
+    return "\n".join(f"- {sentence}" for sentence in said)
+
+
+def _tests(tests: Record | None) -> str:
+    found = {name: each["p"] for name, each in (tests or {}).items() if each}
+    return ", ".join(f"{name} p = {p:.4f}" for name, p in found.items()) or "not possible with these runs"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _with_interval(value: float | None, reach: Sequence[float] | None) -> str:
+    return _number(value) + (f" [{_number(reach[0])}, {_number(reach[1])}]" if reach is not None else "")
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
+def _divided(value: float | None, by: float) -> float | None:
+    return None if value is None else value / by
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

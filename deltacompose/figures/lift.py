@@ -1,0 +1,158 @@
+"""What training gave each task: the score of its own delta minus the untouched backbone's, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
+from deltacompose.analysis.uncertainty import can_be_tested, marks
+from deltacompose.errors import BadInput
+from deltacompose.figures.style import (
+    GREY,
+    INK,
+    MARKERS,
+    OKABE_ITO,
+    Look,
+    canvas,
+    counted,
+    label,
+    number,
+    ordered,
+    save,
+    styled,
+    wrapped,
+)
+
+
+@dataclass(frozen=True)
+class Lift:
+    """A(t → t) minus the untouched backbone's score on one task, with its 95 % interval; NaN where nothing is known.
+
+    Attributes:
+        seeds: how many have a score.
+        covers: what the interval accounts for: `seeds`, `examples`, both, or `nothing`.
+    """
+
+    composition: str
+    category: str
+    task: str
+    value: float
+    low: float
+    high: float
+    seeds: int
+    covers: str
+
+    @property
+    def verdict(self) -> str:
+        """Where the interval lies: `above` zero, `below`, `includes` it, or `unknown`."""
+        if np.isnan(self.low):
+            return "unknown"
+        return "above" if self.low > 0 else "below" if self.high < 0 else "includes"
+
+
+def lifts(matrix: TransferMatrix) -> list[Lift]:
+    """The lift of every task that is source and target, in blocks of categories."""
+    low = high = np.full(matrix.values.shape[1:], np.nan)
+    covers = "nothing"
+    if can_be_tested(matrix, "untouched"):  # else there is one seed and no per-example scores: values without intervals
+        tested = marks(matrix, "untouched")
+        low, high = tested.low, tested.high
+        covers = ", ".join(cover for cover in tested.covers if cover != "nothing")
+    values, count = mean_over_seeds(matrix.lift()), (~np.isnan(matrix.values)).sum(axis=0)
+    found = []
+    for task in ordered(matrix.tasks, matrix.categories):
+        at = matrix.sources.index(task), matrix.targets.index(task)
+        about = (matrix.composition, matrix.categories.get(task, ""), task)
+        found.append(Lift(*about, float(values[at]), float(low[at]), float(high[at]), int(count[at]), covers))
+    return found
+
+
+def dots(found: Sequence[Lift], path: str | Path, look: Look | None = None) -> Path:
+    """Draw lifts with their intervals, tasks down, one colour and shape per composition, and give the path.
+
+    Raises:
+        BadInput: no lifts, or another suffix than `.pdf`, `.png` and `.svg`.
+    """
+    with styled():
+        return save(draw(found, look or Look()), Path(path))
+
+
+def draw(found: Sequence[Lift], look: Look) -> Figure:
+    """The lifts as a matplotlib figure; to be called inside `style.styled()`."""
+    if not found:
+        raise BadInput("no lift over the untouched backbone is known, so there is none to draw")
+    names = list(dict.fromkeys(lift.composition for lift in found))
+    categories = {lift.task: lift.category for lift in found}
+    tasks = ordered(dict.fromkeys(lift.task for lift in found), categories)
+    figure = canvas(look.width, (0.1 + 0.1 * len(names)) * len(tasks) + 1.1)
+    axes = figure.subplots()
+    palette = OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names), l=0.6)
+    keys = []
+    for place, name in enumerate(names):
+        sign: dict[str, Any] = {"color": palette[place], "marker": MARKERS[place % len(MARKERS)]}
+        offset = (place + 0.5) / len(names) * 0.8 - 0.4
+        _row(
+            axes,
+            [lift for lift in found if lift.composition == name],
+            {t: i + offset for i, t in enumerate(tasks)},
+            sign,
+        )
+        keys.append(Line2D([], [], linestyle="", markersize=3.5, label=label(name, 60), **sign))
+    _frame(axes, tasks, categories)
+    said = f"lift on the task trained on; mean over {_seeds(found)}; {_intervals(found)}"
+    figure.suptitle(wrapped(said, look), x=0.01, ha="left", fontsize=7.5)
+    figure.legend(handles=keys, loc="outside lower left", ncols=1 if len(names) < 5 else 2)
+    return figure
+
+
+def _seeds(found: Sequence[Lift]) -> str:
+    counts = sorted({lift.seeds for lift in found if lift.seeds} or {0})
+    return counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'seed')}"
+
+
+def _intervals(found: Sequence[Lift]) -> str:
+    """What the intervals account for, and what a hollow dot is."""
+    covers = sorted({lift.covers for lift in found if lift.verdict != "unknown"})
+    hollow = any(lift.verdict == "unknown" and not np.isnan(lift.value) for lift in found)
+    said = [f"95 % intervals over {', '.join(covers)}"] if covers else []
+    return "; ".join([*said, *(["hollow: no interval known"] if hollow else [])])
+
+
+def _row(axes: Axes, found: Sequence[Lift], rows: Mapping[str, float], sign: Mapping[str, Any]) -> None:
+    """One composition's dots, hollow where no interval is known."""
+    for lift in found:
+        if np.isnan(lift.value):
+            continue
+        row = rows[lift.task]
+        hollow = {"markerfacecolor": "white"} if lift.verdict == "unknown" else {}
+        axes.plot([lift.value], [row], **{**sign, "linestyle": "", "markersize": 3.5, "zorder": 3, **hollow})
+        if not hollow:
+            axes.plot([lift.low, lift.high], [row, row], color=sign["color"], linewidth=0.9)
+
+
+def _frame(axes: Axes, tasks: Sequence[str], categories: Mapping[str, str]) -> None:
+    """Names of the tasks, lines between categories, and the zero line."""
+    axes.axvline(0, color=INK, linewidth=0.7)
+    axes.set_yticks(range(len(tasks)), [label(task) for task in tasks])
+    axes.set_ylim(len(tasks) - 0.5, -0.5)
+    axes.set_xlabel("A(t→t) − A(∅→t)")
+    axes.xaxis.set_major_formatter(lambda at, _: number(at, signed=True))
+    axes.tick_params(axis="y", length=0)
+    first = 0
+    for category, members in groupby(tasks, key=lambda task: categories[task]):
+        length = len(list(members))
+        axes.axhline(first - 0.5, color=GREY, linewidth=0.4)
+        axes.text(
+            1.01, first + (length - 1) / 2, label(category, 20), transform=axes.get_yaxis_transform(), va="center"
+        )
+        first += length

@@ -1,0 +1,165 @@
+"""How every figure looks, and how it becomes a file: the same bytes from the same numbers, on any machine.
+
+Figures are made without pyplot, inside `styled()`, so nothing is left behind in matplotlib's global state and nothing
+of a user's own settings gets in.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import seaborn
+from matplotlib.figure import Figure
+
+from deltacompose.errors import unknown
+from deltacompose.figures.files import write_bytes
+
+NEURIPS = 5.5
+"""Width of a NeurIPS column in inches; ICML's is 3.25."""
+INK, GREY = "#222222", "#8c8c8c"
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#882255")
+"""Colours that colour-blind readers can tell apart (Okabe and Ito 2008; wine for the yellow that is lost on white)."""
+MARKERS = "osD^vPXhp8"
+_RC: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 7.0,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7.0,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.5,
+    "figure.constrained_layout.h_pad": 0.025,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.constrained_layout.hspace": 0.0,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "deltacompose",
+    "text.parse_math": False,  # a task may be named "$x$"
+}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a user may want otherwise in a figure.
+
+    Attributes:
+        width: inches.
+        diverging: colour map of signed values; `RdBu_r` and `PuOr` can be read by colour-blind readers.
+    """
+
+    width: float = NEURIPS
+    diverging: str = "RdBu_r"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """matplotlib with our settings and none of the user's, which are back on leaving."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of that size in inches, known to no pyplot, laid out so that nothing is cut off."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure to a file, the format by the suffix: `.pdf`, `.png` or `.svg`.
+
+    Raises:
+        BadInput: another suffix, or a file that cannot be written.
+    """
+    kind = path.suffix.removeprefix(".").lower()
+    if kind not in _METADATA:
+        raise unknown("figure format", kind, _METADATA)
+    return write_bytes(path, rendered(figure, kind))
+
+
+def rendered(figure: Figure, kind: str, dpi: int = 300) -> bytes:
+    """The bytes of a figure as `pdf`, `png` or `svg`, without dates or versions in them."""
+    _settle(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=_METADATA[kind], dpi=dpi)
+    return buffer.getvalue()
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once and round: the layout's solver differs in the last digit from run to run, which an SVG shows."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height))
+
+
+def category_colours(categories: Iterable[str]) -> dict[str, str]:
+    """One colour per category, in the order of their names; beyond seven, evenly spaced hues."""
+    names = sorted(set(categories))
+    palette = OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names), s=0.75, l=0.6).as_hex()
+    return dict(zip(names, palette, strict=False))
+
+
+def category_markers(categories: Iterable[str]) -> dict[str, str]:
+    """One marker shape per category, so that a category is not told by its colour alone."""
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(categories)))}
+
+
+def label(name: str, limit: int = 26) -> str:
+    """A name as it is printed in a figure: on one line, its middle left out where it is too long."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or repr(name)
+    if len(line) <= limit:
+        return line
+    head = (limit - 1) * 2 // 3
+    return f"{line[:head]}…{line[head + 1 - limit :]}"
+
+
+def number(value: float, *, signed: bool = False, digits: int = 2) -> str:
+    """A number as papers print it: no zero before the point, a true minus sign.
+
+    >>> number(0.871), number(-0.5, signed=True), number(0.25, signed=True)
+    ('.87', '−.50', '+.25')
+    """
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    for zero, bare in (("-0.", "-."), ("+0.", "+."), ("0.", ".")):
+        if text.startswith(zero):
+            text = bare + text.removeprefix(zero)
+            break
+    return text.replace("-", "−")
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def wrapped(text: str, look: Look) -> str:
+    """A title on as many lines as the figure's width asks for."""
+    return "\n".join(textwrap.wrap(" ".join(text.split()), int(17 * look.width)))
+
+
+def ordered(names: Iterable[str], categories: Mapping[str, str]) -> list[str]:
+    """Names in blocks of one category each; blocks in the order of the categories' names, tasks in their own order."""
+    return sorted(names, key=lambda name: categories.get(name, ""))

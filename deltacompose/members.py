@@ -1,0 +1,152 @@
+"""The members that plugins give: named, checked as far as listing can, and imported when they are first read."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import keyword
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deltacompose.errors import BadInput
+
+KINDS = ("method", "expression", "task", "backbone", "measure", "engine")
+TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, init=False)
+class Lazy:
+    """A member that `function(*arguments)` makes when it is first read; the function may be said as text.
+
+    >>> Lazy("fractions:Fraction", 1, 3)
+    Lazy(function='fractions:Fraction', arguments=(1, 3))
+    """
+
+    function: str | Callable[..., Any]
+    arguments: tuple[Any, ...]
+
+    def __init__(self, function: str | Callable[..., Any], *arguments: Any) -> None:
+        object.__setattr__(self, "function", function)
+        object.__setattr__(self, "arguments", arguments)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One named thing that a plugin gives, not yet imported.
+
+    Attributes:
+        value: the thing itself, a `Lazy`, or text: `"package.module:Attribute"`; of an expression, the composition.
+        origin: the distribution and version it came from.
+    """
+
+    kind: str
+    name: str
+    value: Any
+    origin: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+    @property
+    def namespace(self) -> str:
+        """Methods and named compositions are written in the same text, so they share their names."""
+        return "method" if self.kind == "expression" else self.kind
+
+    def fault(self) -> str:
+        """What is wrong with it as listed, nothing being imported; empty where nothing is."""
+        name, value = self.name, self.value
+        if not isinstance(name, str) or not name.strip():
+            return f"{name!r} is no name"
+        if self.namespace == "method" and (not name.isidentifier() or keyword.iskeyword(name)):
+            return f"{name!r} cannot be written in a composition; a name is letters, digits and '_'"
+        if self.kind == "expression":
+            return "" if isinstance(value, str) else f"{name!r} is {value!r}, not a composition as text"
+        if isinstance(value, Lazy):
+            return self._untargeted(value.function)
+        return self._untargeted(value) if isinstance(value, str) else self._misfit(value)
+
+    def read(self) -> Any:
+        """The member itself, imported or made now.
+
+        Raises:
+            BadInput: it cannot be imported or made, is no member of its kind, or has a name of its own that differs.
+        """
+        if self.kind == "expression":
+            return self.value
+        try:
+            found = _resolved(self.value)
+        except (Exception, SystemExit) as error:  # a plugin's module may do anything while it is imported
+            raise BadInput(f"{self} of {self.origin} cannot be read: {said(error)}") from error
+        if fault := self._misfit(found):
+            raise BadInput(f"{self} of {self.origin} cannot be used: {fault}")
+        return found
+
+    def _untargeted(self, target: Any) -> str:
+        if not isinstance(target, str) or TARGET.fullmatch(target):
+            return ""
+        return f"{self.name!r} is {target!r}, not 'package.module:Attribute'"
+
+    def _misfit(self, found: Any) -> str:
+        """A method must be one, and whatever has a name of its own is listed under it."""
+        own = getattr(found, "name", None)
+        if found is None or (self.kind == "method" and not _is_method(found)):
+            method = "a frozen dataclass made from deltacompose.method.Method"
+            return f"{self.name!r} is {found!r}, not {method if self.kind == 'method' else f'a {self.kind}'}"
+        if isinstance(own, str) and own != self.name:
+            return f"it is listed as {self.name!r} and its own name is {own!r}"
+        return ""
+
+
+class Members(Mapping[str, Any]):
+    """The members of one kind by name. Listing imports nothing; its only state is the members read so far."""
+
+    def __init__(self, members: Mapping[str, Member]) -> None:
+        self.listed = members
+        self._read: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._read:
+            self._read[name] = self.listed[name].read()
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.listed)
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __contains__(self, name: object) -> bool:
+        """Without this, asking whether a name exists would import it."""
+        return name in self.listed
+
+    def __repr__(self) -> str:
+        return f"Members({', '.join(self.listed)})"
+
+
+def said(error: BaseException) -> str:
+    """An exception as part of a sentence; our own kind needs no class name."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, BadInput) else f"{type(error).__name__}: {text}".removesuffix(": ")
+
+
+def _is_method(found: Any) -> bool:
+    # Imported here because checking settings costs pydantic, which listing can do without.
+    from deltacompose.composition import Part
+
+    if not (isinstance(found, type) and issubclass(found, Part) and isinstance(getattr(found, "name", None), str)):
+        return False
+    made = vars(found).get("__dataclass_params__")
+    return made is not None and bool(made.frozen)
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, Lazy):
+        return _resolved(value.function)(*value.arguments)
+    return _imported(value) if isinstance(value, str) else value
+
+
+def _imported(target: str) -> Any:
+    module, attribute = target.split(":")
+    return functools.reduce(getattr, attribute.split("."), importlib.import_module(module))

@@ -1,0 +1,249 @@
+"""Metrics by name: each gives a score, its part for every example, and whether the predictions are trivial.
+
+All are higher for better, within 0..1, or -1..1 for correlations. The libraries that compute them are imported when a
+metric is first used, for they take seconds and listing tasks must not wait for them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from deltacompose.errors import BadInput, unknown
+
+References = Sequence[tuple[str, ...]]
+"""For every example its accepted answers, the first being the one that is trained on."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """What predictions are worth in a metric.
+
+    `per_example` has one number per example: its part of the mean where the metric is a mean over examples; the product
+    of the two standardised values for a correlation, whose mean is the correlation; else 1 for right and 0 for wrong.
+    `trivial` says that all predictions are the same: whatever the value, nothing of the input went into them.
+    """
+
+    value: float
+    metric: str
+    per_example: tuple[float, ...]
+    trivial: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: what it compares, its range, and its functions. Higher is always better.
+
+    `compares` is what it reads: the `labels` of choice tasks, generated `texts`, or `numbers` (labels or texts that
+    read as numbers). `is_mean` says that the score is the mean of its parts, so that a bootstrap may resample those;
+    where it is not, resample examples and score again. `total(references, predictions, labels)` is the score of such a
+    metric, where `labels` are the task's labels in order.
+    """
+
+    name: str
+    compares: Literal["labels", "texts", "numbers"]
+    parts: Callable[[References, Sequence[str]], list[float]]
+    total: Callable[[References, Sequence[str], Sequence[str]], float] | None = None
+    is_mean: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+    source: str = ""
+
+    def score(self, references: References, predictions: Sequence[str], labels: Sequence[str] = ()) -> Score:
+        """The score of predictions, given the accepted answers of every example.
+
+        Raises:
+            BadInput: no examples, or not as many predictions as examples.
+        """
+        if not references:
+            raise BadInput(f"{self.name} of no examples is not defined; give at least one example")
+        if len(predictions) != len(references):
+            raise BadInput(f"{len(predictions)} predictions for {len(references)} examples; there must be one for each")
+        parts = self.parts(references, predictions)
+        value = self.total(references, predictions, labels) if self.total else math.fsum(parts) / len(parts)
+        trivial = len(predictions) > 1 and len(set(map(self._read, predictions))) == 1
+        return Score(float(value), self.name, tuple(parts), trivial)
+
+    def _read(self, prediction: str) -> str | float:
+        """What of a prediction counts: as numbers, '3' and '3.0' are the same, and so are two texts that are none."""
+        return _number(prediction) if self.compares == "numbers" else prediction
+
+
+def metric(name: str) -> Metric:
+    """The metric of that name.
+
+    Raises:
+        BadInput: there is none.
+    """
+    if name not in METRICS:
+        raise unknown("metric", name, METRICS)
+    return METRICS[name]
+
+
+def _right(references: References, predictions: Sequence[str]) -> list[float]:
+    return [float(given == accepted[0]) for accepted, given in zip(references, predictions, strict=True)]
+
+
+def _targets(references: References) -> list[str]:
+    return [accepted[0] for accepted in references]
+
+
+def _macro_f1(references: References, predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """Mean of the F1 of every label that is a target or a prediction."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(_targets(references), list(predictions), average="macro", zero_division=0.0))
+
+
+def _binary_f1(references: References, predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """F1 of the positive label, which is the last of the two."""
+    from sklearn.metrics import f1_score
+
+    positive = [labels[-1]]
+    return float(f1_score(_targets(references), list(predictions), labels=positive, average="micro", zero_division=0.0))
+
+
+def _mcc(references: References, predictions: Sequence[str], labels: Sequence[str]) -> float:
+    """Matthews' correlation; 0 where the targets or the predictions do not vary."""
+    from sklearn.metrics import matthews_corrcoef
+
+    if len(set(predictions)) == 1 or len(set(_targets(references))) == 1:
+        return 0.0
+    return float(matthews_corrcoef(_targets(references), list(predictions)))
+
+
+def is_number(text: str) -> bool:
+    """Whether a correlation can read a text."""
+    return not math.isnan(_number(text))
+
+
+def _number(text: str) -> float:
+    """The number that a text says, or NaN."""
+    try:
+        value = float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
+
+
+def _standardised(values: Any) -> Any:
+    """Values minus their mean, over their standard deviation (n in the denominator); zeros where they do not vary.
+
+    What is no number (NaN) counts as the mean of the others: it says nothing, and adds nothing to a correlation.
+    """
+    import numpy as np
+
+    known = ~np.isnan(values)
+    if not known.any() or np.ptp(values[known] / 2) == 0:  # halves, for the span of extreme numbers can overflow
+        return np.zeros_like(values)
+    scaled = values / np.abs(values[known]).max()
+    centred = np.where(known, scaled - scaled[known].mean(), 0.0)
+    deviation = np.sqrt((centred**2).mean())
+    return centred / deviation if deviation > 0 else np.zeros_like(values)
+
+
+def _products(references: References, predictions: Sequence[str], ranks: bool = False) -> list[float]:
+    """Products of the standardised targets and predictions: their mean is Pearson's r, over ranks Spearman's rho."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    sides = [np.array([_number(text) for text in texts]) for texts in (_targets(references), predictions)]
+    if ranks:
+        sides = [rankdata(side, nan_policy="omit") for side in sides]
+    x, y = map(_standardised, sides)
+    return [float(product) for product in x * y]
+
+
+def _rank_products(references: References, predictions: Sequence[str]) -> list[float]:
+    return _products(references, predictions, ranks=True)
+
+
+def _pearson(references: References, predictions: Sequence[str], labels: Sequence[str]) -> float:
+    return _mean(_products(references, predictions))
+
+
+def _spearman(references: References, predictions: Sequence[str], labels: Sequence[str]) -> float:
+    return _mean(_rank_products(references, predictions))
+
+
+def _mean(parts: Sequence[float]) -> float:
+    return min(1.0, max(-1.0, math.fsum(parts) / len(parts)))
+
+
+def _best(compare: Callable[[str, str], float]) -> Callable[[References, Sequence[str]], list[float]]:
+    """For every example the best of `compare(accepted, prediction)` over the accepted answers."""
+
+    def parts(references: References, predictions: Sequence[str]) -> list[float]:
+        pairs = zip(references, predictions, strict=True)
+        return [max(compare(answer, given) for answer in accepted) for accepted, given in pairs]
+
+    return parts
+
+
+def _exact(answer: str, given: str) -> float:
+    """Equal but for white space."""
+    return float(answer.split() == given.split())
+
+
+def normalised(text: str) -> list[str]:
+    """A text's words as SQuAD compares them: lower case, without punctuation and the articles a, an, the."""
+    bare = "".join(character for character in text.lower() if character not in string.punctuation)
+    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+
+
+def _token_f1(answer: str, given: str) -> float:
+    """F1 of the words in common, counted with repetition; two texts without words are equal."""
+    expected, found = normalised(answer), normalised(given)
+    common = sum((Counter(expected) & Counter(found)).values())
+    if not expected or not found:
+        return float(expected == found)
+    return 2 * common / (len(expected) + len(found))
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=False)  # without the stemmer no data of nltk is asked for
+
+
+def _rouge_l(answer: str, given: str) -> float:
+    return float(_rouge().score(answer, given)["rougeL"].fmeasure)
+
+
+@cache
+def _chrf() -> Any:
+    from sacrebleu.metrics.chrf import CHRF
+
+    return CHRF()
+
+
+def _chrfs(references: References, predictions: Sequence[str]) -> list[float]:
+    """For every example chrF2 against the accepted answer that it is best against."""
+    pairs = zip(references, predictions, strict=True)
+    return [float(_chrf().sentence_score(given, list(accepted)).score) / 100 for accepted, given in pairs]
+
+
+_SQUAD = "Rajpurkar et al. 2016, arXiv 1606.05250"
+
+METRICS: Mapping[str, Metric] = {
+    each.name: each
+    for each in (
+        Metric("accuracy", "labels", _right),
+        Metric("macro_f1", "labels", _right, _macro_f1, is_mean=False),
+        Metric("f1", "labels", _right, _binary_f1, is_mean=False),
+        Metric("mcc", "labels", _right, _mcc, is_mean=False, range=(-1.0, 1.0), source="Matthews 1975"),
+        Metric("pearson", "numbers", _products, _pearson, is_mean=False, range=(-1.0, 1.0)),
+        Metric("spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0)),
+        Metric("exact_match", "texts", _best(_exact)),
+        Metric("token_f1", "texts", _best(_token_f1), source=_SQUAD),
+        Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example, then the mean"),
+        Metric("chrf", "texts", _chrfs, source="Popović 2015, chrF2 of one example, then the mean"),
+    )
+}
+"""Every metric by name."""

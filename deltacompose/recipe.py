@@ -1,0 +1,48 @@
+"""How one stage of a composition is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge, Gt, Le
+from pydantic import ConfigDict
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The training settings of one stage; the architecture is the expression's, not the recipe's.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: examples per step.
+        learning_rates: peak learning rates by method name; a method that is not named takes its own default.
+        warmup: fraction of the steps over which the rate rises from zero; then it falls linearly to zero.
+        weight_decay: AdamW's, on all trained tensors.
+        clip: largest norm of one delta's gradient.
+        evaluate_every: steps between evaluations on development data.
+        keep: `best` keeps the weights of the best evaluation (the earliest of equals), `last` those of the last step.
+        thaw: whether earlier stages go on training too.
+        limit: longest input in tokens; what is longer loses its middle.
+        checkpointing: recompute activations in the backward pass, to save memory.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    steps: Annotated[int, Ge(0)] = 200
+    batch: Annotated[int, Ge(1)] = 16
+    learning_rates: Mapping[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
+    warmup: Annotated[float, Ge(0), Le(1)] = 0.06
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    clip: Annotated[float, Gt(0)] = 1.0
+    evaluate_every: Annotated[int, Ge(1)] = 50
+    keep: Literal["best", "last"] = "best"
+    thaw: bool = False
+    limit: Annotated[int, Ge(1)] = 128
+    checkpointing: bool = False
+
+    def factor(self, step: int) -> float:
+        """The learning rate of a step, counted from 0, as a fraction of its peak."""
+        rising = (step + 1) / max(1, round(self.warmup * self.steps))
+        return min(1.0, rising, (self.steps - step) / max(1, round((1 - self.warmup) * self.steps)))

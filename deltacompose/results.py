@@ -1,0 +1,166 @@
+"""Studies carried out, and what their stores hold: the second half of the Python interface."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+
+from deltacompose import api, planning, taskdata, work
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.records import with_examples
+from deltacompose.cost import Cost, cost
+from deltacompose.engine import Outcome, Work, run_plan
+from deltacompose.errors import BadInput, unknown
+from deltacompose.figures import lift
+from deltacompose.figures.findings import gather
+from deltacompose.store import Store, open_store
+from deltacompose.study import Study
+from deltacompose.taskdata import task_from_mapping
+
+
+def plan(study: Study) -> nx.DiGraph:
+    """The cells of a study: a directed graph from what is read to what reads it."""
+    _check_training(study, max(len(api.parse(text).stages) for text in study.compositions))
+    return planning.plan(study, work.facts(study), api.parse)
+
+
+def _check_training(study: Study, stages: int) -> None:
+    """Refuses settings of stages that no composition has, and learning rates of methods that there are not."""
+    if len(study.stages) > stages:
+        said = f"at most {stages} stages" if stages > 1 else "one stage each"
+        raise BadInput(
+            f"study {study.name!r} has settings for {len(study.stages)} stages; its compositions have {said}"
+        )
+    for stage in range(stages):
+        api.check_rates(study.recipe(stage))
+
+
+def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
+    """Carries out what a store does not have yet of a study; finished cells are never computed again.
+
+    Args:
+        study: a study, or the file that holds one.
+        store: the folder of the results.
+        engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
+        options: those of the engine (`workers`, `threads`, ...); `bank`, how many deltas of one expression train in
+            one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes); `timeout`, seconds that
+            a cell may take, `attempts` and `backoff`, as `run_plan` says; `progress`, which is told every event.
+    """
+    study = study if isinstance(study, Study) else Study.read(study)
+    make = api.engine_of(engine)
+    how: dict[str, Any] = {name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options}
+    how["bank"] = options.pop("bank", _bank())
+    progress = options.pop("progress", None)
+    cells = plan(study)
+    executor = make(options)
+    try:
+        what = Work(group=work.by_expression)
+        return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
+    finally:
+        executor.close()
+
+
+def cost_of(study: Study, store: Store | None = None, workers: int | None = None, bank: int | None = None) -> Cost:
+    """What is left of a study, and what it will take.
+
+    Args:
+        workers: to reckon with; one for each GPU, else for each core of this process if None.
+    """
+    known = work.facts(study)
+    workers = workers or torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    memory = planning.memory(study, known, api.parse, bank or _bank())
+    return cost(plan(study), store, lambda: work.speed_of(study), workers, memory)
+
+
+def prefetch(study: Study) -> list[dict[str, Any]]:
+    """Fetches what a study needs from the hub, for nodes without a network: a row for the backbone and for each task.
+
+    `state` is `cached`, `local` (nothing to fetch) or `failed`, with the `reason`; `cache` is the folder to take along.
+    """
+    model = study.backbone.model
+    row: dict[str, Any] = {"name": model, "what": "backbone", "state": "local", "reason": "", "cache": ""}
+    try:
+        folder = api.fetch_backbone(model)
+        if folder.parent.name == "snapshots":
+            row |= {"state": "cached", "cache": str(folder)}
+    except BadInput as error:
+        row |= {"state": "failed", "reason": str(error)}
+    own = {name: task_from_mapping(name, rows, study.folder) for name, rows in study.own_tasks.items()}
+    names = dict.fromkeys((*study.tasks, *study.start_from))
+    fetched = taskdata.prefetch(own[name] if name in own else api.task_of(name) for name in names)
+    return [row, *({"what": "task"} | one for one in fetched)]
+
+
+def records(store: Store | str | Path, study: Study | None = None) -> list[Mapping[str, Any]]:
+    """The records of a store, the failed ones too; evaluations with the score of each example.
+
+    Args:
+        study: if given, only the cells that it asks for.
+    """
+    store = store if isinstance(store, Store) else open_store(store, create=False)
+    wanted = None if study is None else set(plan(study))
+    found = [*store.records(), *store.records(state="failed")]
+    return list(with_examples((one for one in found if wanted is None or one["key"] in wanted), store.folder))
+
+
+def of_transfer(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records that transfer matrices are made of: no training that started from another task's weights, and of
+    the values of a grid only the chosen one."""
+    return [
+        one for one in found if not one["spec"].get("start") and (one["kind"] != "evaluate" or _is_final(one["spec"]))
+    ]
+
+
+def categories_of(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The category of every task that evaluations name as a target."""
+    done = (one for one in found if one["kind"] == "evaluate" and one["state"] == "done")
+    return {one["spec"]["target"]: one["result"]["category"] for one in done}
+
+
+def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
+    """The transfer matrix of one composition from a store: how the delta of each source does on each target.
+
+    Raises:
+        BadInput: the store has no evaluation of that composition; the message names those it has.
+    """
+    found = of_transfer(records(store))
+    text = str(api.parse(composition))
+    known = {one["spec"]["composition"] for one in found if one["kind"] == "evaluate" and one["spec"]["composition"]}
+    if text not in known:
+        raise unknown("composition", text, known)
+    return gather(found, categories_of(found), [text], split).matrices[text]
+
+
+def lifts(found: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]]:
+    """What training gave each task over the untouched backbone, with 95 % intervals: a row per composition and task."""
+    rows = []
+    for text, matrix in gather(found, categories_of(found), (), split).matrices.items():
+        for one in lift.lifts(matrix):
+            at = matrix.targets.index(one.task)
+            levels = {"chance": float(matrix.chance[at]), "untouched": float(matrix.untouched[at])}
+            about = {"composition": text, "category": one.category, "task": one.task, "metric": matrix.metric[at]}
+            measured = {
+                "score": one.value + levels["untouched"],
+                **levels,
+                "lift": one.value,
+                "low": one.low,
+                "high": one.high,
+            }
+            known = {name: None if isnan(value) else value for name, value in measured.items()}
+            rows.append(about | known | {"zero": one.verdict, "seeds": one.seeds, "covers": one.covers})
+    return rows
+
+
+def _bank() -> int:
+    """Deltas in one pass: on a CPU more than one gains nothing at ordinary batch sizes."""
+    return 16 if torch.cuda.is_available() else 1
+
+
+def _is_final(spec: Mapping[str, Any]) -> bool:
+    return spec.get("grid") is None

@@ -1,0 +1,356 @@
+"""Carrying out cells: what a worker does with a group of them, from their specs to the store.
+
+Nothing but the store is shared with other workers. Backbones and tasks that a process has read it keeps, for the next
+group will want them again.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deltacompose import api, derived
+from deltacompose.analysis.measure import named
+from deltacompose.backbone import Backbone
+from deltacompose.company import company
+from deltacompose.delta import Delta
+from deltacompose.engine import by_bank
+from deltacompose.errors import BadInput
+from deltacompose.inputs import Inputs
+from deltacompose.inputs import Outcome as Made
+from deltacompose.learner import Job
+from deltacompose.overlap import overlaps
+from deltacompose.planning import RANDOM, Facts, TaskFacts
+from deltacompose.probes import probe
+from deltacompose.reader import Reader, reader
+from deltacompose.recipe import Recipe
+from deltacompose.shapes import delta_shape, lengths_of, shape_of
+from deltacompose.speed import speed
+from deltacompose.store import Store, open_store
+from deltacompose.study import Cell, Study
+from deltacompose.task import Task
+from deltacompose.taskdata import task_from_mapping
+from deltacompose.training import evaluate, train
+from deltacompose.weights import generator
+
+
+def facts(study: Study) -> Facts:
+    """What the plan must know of a study's backbone, tasks and compositions."""
+    options = options_of(study)
+    backbone = _backbone(options["backbone"])
+    tasks = dict.fromkeys((*study.tasks, *study.start_from))
+    known = {name: _task_facts(study, name, options["tasks"], _sample(study, name)) for name in tasks}
+    texts = [api.parse(text) for text in study.compositions]
+    beginnings = [whole.until(k + 1) for whole in texts for k in range(len(whole.stages))]
+    deltas = {str(part): delta_shape(backbone, part) for part in beginnings}
+    needs = {str(named(name, api.measures()).needs) for name in study.measures}
+    return Facts(backbone.fingerprint, shape_of(backbone), known, deltas, tuple(sorted(needs)))
+
+
+def speed_of(study: Study) -> dict[str, float]:
+    """Operations per second of training and of evaluation here, from passes over the study's first task."""
+    return dict(_speed(json.dumps(options_of(study)), study.training.batch, _sample(study, study.tasks[0])))
+
+
+@lru_cache(maxsize=4)
+def _speed(options: str, batch: int, sample: Reader) -> dict[str, float]:
+    return speed(sample, shape_of(sample.backbone), lengths_of(sample, batch), batch)
+
+
+def _sample(study: Study, task: str) -> Reader:
+    options = options_of(study)
+    how = _sampled(study, 8 * study.training.batch)
+    return _read(_backbone(options["backbone"]), task, options["tasks"], how, study.training.limit)
+
+
+def options_of(study: Study) -> dict[str, Any]:
+    """What workers need beside the cells: where the backbone and the study's own tasks come from, as plain data."""
+    choice = {name: getattr(study.backbone, name) for name in ("model", "dtype", "head", "table", "attention")}
+    choice |= {} if study.backbone.device is None else {"device": study.backbone.device}
+    own = json.dumps([study.folder, study.own_tasks], sort_keys=True)
+    return {"backbone": json.dumps(choice, sort_keys=True), "tasks": own}
+
+
+def notes(study: Study) -> list[str]:
+    """What a reader should know of a study's expressions before they are trained."""
+    backbone = _backbone(options_of(study)["backbone"])
+    return [f"{text}: {said}" for text in study.compositions for said in overlaps(backbone, api.parse(text))]
+
+
+def carry_out(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Carries out a group of cells of one kind and stores each; gives for each key what became of it.
+
+    Args:
+        spec: `store`, the store's folder; `cells`, each as kind, spec, parents and cost; `options` as `options_of`.
+    """
+    store = open_store(spec["store"], create=False)
+    cells = [Cell(c["kind"], c["spec"], tuple(c["parents"]), c.get("cost", 0.0)) for c in spec["cells"]]
+    for cell in cells:
+        if cell.kind not in _KINDS:
+            raise BadInput(f"no kind of cell {cell.kind!r}; kinds: {', '.join(_KINDS)}")
+    _KINDS[cells[0].kind](store, cells, spec["options"])
+    return [{"key": cell.key, "state": store.state(cell.key)} for cell in cells]
+
+
+def by_expression(ready: Sequence[Cell], options: Mapping[str, Any]) -> list[list[Cell]]:
+    """The grouping of a study: a bank is training cells of one expression."""
+    return by_bank(ready, options, bank=lambda cell: str(cell.spec["composition"]))
+
+
+def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+    backbone = _backbone(options["backbone"])
+    _check_backbone(backbone, cells)
+    cells = [cell for cell in cells if not store.has(cell.key)]
+    if not cells:
+        return
+    started = time.monotonic()
+    with company() as crew:
+        jobs = [replace(_job(store, cell, backbone, options), company=crew) for cell in cells]
+        outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0))
+    if crew.rank:
+        return
+    for cell, outcome in zip(cells, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            store.fail(cell, outcome)
+            continue
+        delta = api.with_origins(outcome)
+        store.add(cell, dict(delta.record), _saved(delta), (time.monotonic() - started) / len(cells))
+
+
+def _evaluate(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+    backbone = _backbone(options["backbone"])
+    _check_backbone(backbone, cells)
+    for cell in cells:
+        if store.has(cell.key):
+            continue
+        started = time.monotonic()
+        read = _reader(backbone, cell.spec, "target", options)
+        evaluation = evaluate(read, _delta(store, cell), cell.spec["split"])
+        score, task = evaluation.score, read.task
+        result = {
+            "score": score.value,
+            "metric": score.metric,
+            "chance": task.chance(cell.spec["split"]),
+            "trivial": score.trivial,
+            "examples": len(score.per_example),
+            "category": task.category,
+        }
+        examples = task.examples(cell.spec["split"])
+        rows = [
+            {"id": one.id, "prediction": prediction, "target": one.target, "score": value}
+            for one, prediction, value in zip(examples, evaluation.predictions, score.per_example, strict=True)
+        ]
+        store.add(cell, result, _lines("predictions.jsonl", rows), time.monotonic() - started)
+
+
+def _select(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+    """Chooses among factors of the learning rates: best mean development score over seeds, the smallest of equals."""
+    for cell in cells:
+        scores: dict[float, list[float]] = {}
+        for parent in cell.parents:
+            record = store.record(parent)
+            scores.setdefault(record["spec"]["grid"], []).append(record["result"]["dev"])
+        means = {factor: sum(values) / len(values) for factor, values in scores.items()}
+        best = max(sorted(means), key=lambda factor: means[factor])
+        store.add(cell, {"grid": best, "dev": {str(factor): mean for factor, mean in sorted(means.items())}})
+
+
+def _efficiency(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+    """Measures what training one delta costs, in a fresh process that does nothing else."""
+    for cell in cells:
+        given = json.dumps({"spec": cell.spec, "options": dict(options)})
+        command = [sys.executable, "-m", "deltacompose.efficiency"]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
+            raise BadInput(f"measuring {cell.spec['composition']} alone failed: {last[0]}")
+        store.add(cell, json.loads(done.stdout.splitlines()[-1]))
+
+
+def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]:
+    """Carries out cells of which each gives its result by itself, and what writes its files."""
+
+    def carry(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+        backbone = _backbone(options["backbone"])
+        _check_backbone(backbone, cells)
+        for cell in cells:
+            if not store.has(cell.key):
+                started = time.monotonic()
+                result, write = make(_inputs(store, cell, backbone, options))
+                store.add(cell, result, write, time.monotonic() - started)
+
+    return carry
+
+
+def _inputs(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Inputs:
+    def read(task: str) -> Reader:
+        return _reader(backbone, {**cell.spec, "task of": task}, "task of", options)
+
+    def whole(task: str) -> Task:
+        how = {"template": cell.spec["template"], "rows": _ALL, "shots": None, "seed": 0}
+        return _task(task, options["tasks"], json.dumps(how, sort_keys=True))
+
+    parents = [store.record(parent) for parent in cell.parents]
+    return Inputs(cell, backbone, parents, store.folder, api.methods(), read, whole)
+
+
+_ALL = {"train": None, "val": None, "test": None}
+_KINDS: dict[str, Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "select": _select,
+    "efficiency": _efficiency,
+    "probe": _further(probe),
+    "subspace": _further(derived.subspace),
+    "reconstruct": _further(derived.reconstruct),
+    "tune": _further(derived.tune),
+    "swap": _further(derived.swap),
+}
+
+
+class _Checkpoints:
+    """Training checkpoints of a bank's cells in the store; of several processes one `writes`, and all read."""
+
+    def __init__(self, store: Store, cells: Sequence[Cell], writes: bool = True) -> None:
+        self.store, self.cells, self.writes = store, cells, writes
+
+    def save(self, job: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+        if not self.writes:
+            return
+
+        def write(folder: Path) -> None:
+            save_file(
+                {name: x.detach().cpu().contiguous() for name, x in tensors.items()}, folder / "state.safetensors"
+            )
+            (folder / "state.json").write_text(json.dumps(info))
+
+        self.store.save_checkpoint(self.cells[job].key, write)
+
+    def load(self, job: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        folder = self.store.checkpoint(self.cells[job].key)
+        if folder is None:
+            return None
+        return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
+
+
+def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Job:
+    spec = cell.spec
+    earlier = start = None
+    if cell.parents and spec["stage"]:
+        earlier = api.load_delta(store.folder(cell.parents[0]))
+    elif cell.parents:
+        start = api.load_delta(store.folder(cell.parents[0])).weights
+    expression = api.parse(spec["composition"])
+    return Job(
+        expression, _reader(backbone, spec, "task", options), spec["seed"], Recipe(**spec["recipe"]), earlier, start
+    )
+
+
+def _delta(store: Store, cell: Cell) -> Delta | None:
+    """The delta that an evaluation cell scores; None for the untouched backbone."""
+    if not cell.parents:
+        return None
+    delta = api.load_delta(store.folder(_trained(store, cell)))
+    return randomised(delta, cell.spec["seed"]) if cell.spec["source"] == RANDOM else delta
+
+
+def _trained(store: Store, cell: Cell) -> str:
+    """The key of the training cell that an evaluation reads; a selection cell among its parents chooses it."""
+    records = [store.record(parent) for parent in cell.parents]
+    chosen = next((record["result"]["grid"] for record in records if record["kind"] == "select"), None)
+    trained = [r for r in records if r["kind"] == "train" and (chosen is None or r["spec"]["grid"] == chosen)]
+    return str(trained[0]["key"])
+
+
+def randomised(delta: Delta, seed: int) -> Delta:
+    """A delta whose tensors are random, each with the norm of the trained one: what it scores is not transfer."""
+    weights = {}
+    for name, tensor in delta.weights.items():
+        drawn = torch.randn(tensor.shape, generator=generator(seed, "random", name))
+        weights[name] = drawn * (tensor.norm() / drawn.norm().clamp(min=1e-12))
+    return replace(delta, weights=weights)
+
+
+def _check_backbone(backbone: Backbone, cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        if cell.spec["backbone"] != backbone.fingerprint:
+            raise BadInput(
+                f"the plan is for a backbone of fingerprint {cell.spec['backbone'][:12]}, and {backbone.name} now "
+                f"has {backbone.fingerprint[:12]}; make the plan again"
+            )
+
+
+def _saved(delta: Delta) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        delta.save(folder)
+
+    return write
+
+
+def _lines(name: str, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (folder / name).write_text(text, encoding="utf-8")
+
+    return write
+
+
+@lru_cache(maxsize=2)
+def _backbone(choice: str) -> Backbone:
+    chosen = json.loads(choice)
+    return api.load_backbone(chosen.pop("model"), **chosen)
+
+
+@lru_cache(maxsize=256)
+def _task(name: str, own: str, how: str) -> Task:
+    """A task as a study reads it: cut to its rows, with few shots, without its template."""
+    folder, described = json.loads(own)
+    task = task_from_mapping(name, described[name], Path(folder)) if name in described else api.task_of(name)
+    wanted = json.loads(how)
+    task = task if wanted["template"] else task.without_template()
+    task = task.limited(**wanted["rows"])
+    return task if wanted["shots"] is None else task.few_shot(wanted["shots"], wanted["seed"])
+
+
+def reader_of(spec: Mapping[str, Any], options: Mapping[str, Any]) -> Reader:
+    """The task of a training cell as its backbone reads it."""
+    return _reader(_backbone(options["backbone"]), spec, "task", options)
+
+
+def _reader(backbone: Backbone, spec: Mapping[str, Any], role: str, options: Mapping[str, Any]) -> Reader:
+    how = {"template": spec["template"], "rows": spec["rows"], "shots": spec["shots"]}
+    how["seed"] = spec["seed"] if spec["shots"] is not None else 0
+    limit = spec["recipe"]["limit"] if role == "task" else spec["limit"]
+    return _read(backbone, spec[role], options["tasks"], json.dumps(how, sort_keys=True), limit)
+
+
+@lru_cache(maxsize=256)
+def _read(backbone: Backbone, name: str, own: str, how: str, limit: int) -> Reader:
+    return reader(backbone, _task(name, own, how), limit)
+
+
+def _task_facts(study: Study, name: str, own: str, sample: Reader) -> TaskFacts:
+    task = _task(name, own, _sampled(study, None))
+    rows = {split: len(task.examples(split)) for split in ("train", "val", "test")}
+    rows = {split: min(count, getattr(study.rows, split) or count) for split, count in rows.items()}
+    if study.shots is not None:
+        few = study.shots * max(1, len(task.labels))
+        rows |= {split: min(rows[split], few) for split in ("train", "val")}
+    return TaskFacts(task.fingerprint, task.category, rows, lengths_of(sample, study.training.batch))
+
+
+def _sampled(study: Study, rows: int | None) -> str:
+    """How a task is read to learn how long its examples are: so many training rows, whatever the study reads."""
+    cut = {"train": rows, "val": None, "test": None}
+    return json.dumps({"template": study.template, "rows": cut, "shots": None, "seed": 0}, sort_keys=True)

@@ -1,0 +1,86 @@
+"""The built-in members of deltacompose, which enter by the same door as anyone's: a name and where it is.
+
+Listing them imports none of them. `from deltacompose_plugins import LoRA` works for every method's class.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+deltacompose_api = 1
+
+METHODS = {
+    "adapter": "deltacompose_plugins.adapter:Adapter",
+    "parallel_adapter": "deltacompose_plugins.parallel_adapter:ParallelAdapter",
+    "compacter": "deltacompose_plugins.compacter:Compacter",
+    "prompt": "deltacompose_plugins.prompt:Prompt",
+    "p_tuning": "deltacompose_plugins.p_tuning:PTuning",
+    "prefix": "deltacompose_plugins.prefix:Prefix",
+    "ia3": "deltacompose_plugins.ia3:IA3",
+    "bitfit": "deltacompose_plugins.bitfit:BitFit",
+    "norm": "deltacompose_plugins.norm:Norm",
+    "last_layers": "deltacompose_plugins.last_layers:LastLayers",
+    "selective": "deltacompose_plugins.selective:Selective",
+    "diff_pruning": "deltacompose_plugins.diff_pruning:DiffPruning",
+    "masked": "deltacompose_plugins.masked:Masked",
+    "lora": "deltacompose_plugins.lora:LoRA",
+    "vera": "deltacompose_plugins.vera:VeRA",
+    "intrinsic": "deltacompose_plugins.intrinsic:Intrinsic",
+    "intrinsic_prompt": "deltacompose_plugins.intrinsic_prompt:IntrinsicPrompt",
+    "full": "deltacompose_plugins.full:Full",
+    "peft": "deltacompose_plugins.peft_bridge:Peft",
+}
+
+EXPRESSIONS = {
+    # MAM adapter: He et al. 2021, arXiv 2110.04366, section 4.6.
+    "mam": "prefix(length=30) + parallel_adapter(bottleneck=512, scale=4.0)",
+}
+
+
+def deltacompose_methods() -> Mapping[str, Any]:
+    return METHODS
+
+
+def deltacompose_expressions() -> Mapping[str, str]:
+    return EXPRESSIONS
+
+
+def deltacompose_tasks() -> Mapping[str, Any]:
+    from deltacompose_plugins.tasks import members
+
+    return members()
+
+
+def deltacompose_backbones() -> Mapping[str, Any]:
+    from deltacompose_plugins.backbones import members
+
+    return members()
+
+
+def deltacompose_measures() -> Mapping[str, Any]:
+    from deltacompose_plugins.measures import MEASURES
+
+    return MEASURES
+
+
+def deltacompose_engines() -> Mapping[str, Any]:
+    from deltacompose_plugins.engines import ENGINES
+
+    return ENGINES
+
+
+_CLASSES = {target.partition(":")[2]: target for target in METHODS.values()}
+
+
+def __getattr__(name: str) -> Any:
+    """A method's class, imported now."""
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, attribute = _CLASSES[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_CLASSES]

@@ -1,0 +1,196 @@
+"""Cells on a dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from concurrent.futures import Future, InvalidStateError
+from pathlib import Path
+from typing import Any
+
+from deltacompose.engine.executor import Executor, UnfitWorker, WorkerDied, answer, value
+from deltacompose.errors import BadInput
+from deltacompose_plugins.engines.options import checked, late, variables, worker_count
+
+
+def dask(options: Mapping[str, Any]) -> Executor:
+    """Cells on a dask cluster: one of this machine's processes, or the cluster of a scheduler that runs already.
+
+    Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for them (10); without either,
+    `workers` and `threads` of a local cluster, for which a script must keep its main part under
+    `if __name__ == "__main__"`. Devices are assigned where workers are started, by CUDA_VISIBLE_DEVICES.
+    """
+    checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads"))
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        raise BadInput("the engine 'dask' needs the extra 'cluster': pip install 'deltacompose[cluster]'") from None
+    return Dask(options)
+
+
+class Dask:
+    """Calls on the workers of a dask scheduler. One that ran before us keeps running, with what it has under way."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._wait = float(options.get("wait") or 10)
+        self._cluster: Any = None if _is_running(options) else _local_cluster(options)
+        self._client = self._connected(options)
+        self._plugins = plugins()
+        self._late: set[str] = set()
+        try:
+            self._check_workers()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connected(self, options: Mapping[str, Any]) -> Any:
+        from distributed import Client
+
+        connect: Any = Client
+        where = self._cluster or options.get("scheduler") or _address(options["scheduler_file"])
+        try:
+            return connect(where, timeout=self._wait * 0.9, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"no dask scheduler answers at {where} ({_first_line(error)}); start one by `dask scheduler` and "
+                f"`dask worker`, or use the local engine 'pool'"
+            ) from None
+
+    def _check_workers(self) -> None:
+        """Refuse workers that lack what this process has, before any cell is sent to them."""
+        try:
+            self._client.wait_for_workers(1, timeout=self._wait)
+        except TimeoutError:
+            raise BadInput("the dask scheduler has no workers; start one by `dask worker ADDRESS`") from None
+        for address, found in self._client.run(plugins, on_error="return").items():
+            lack = _first_line(found) if isinstance(found, BaseException) else lacking(self._plugins, found)
+            if lack:
+                raise UnfitWorker(f"the dask worker at {address} cannot take part: {lack}")
+
+    @property
+    def slots(self) -> int:
+        return max(1, int(sum(self._client.nthreads().values())))
+
+    def submit(self, function: str, spec: dict[str, Any]) -> Future[Any]:
+        if self._client.status != "running":
+            raise BadInput(f"the connection to the dask scheduler is {self._client.status}; finished cells are kept")
+        future: Future[Any] = Future()
+        task = self._client.submit(carry, function, spec, self._plugins, pure=False)
+        task.add_done_callback(lambda ended: self._ended(ended, future))
+        if spec.get("limit"):
+            timer = threading.Timer(spec["limit"], self._give_up, (task, future, spec["limit"]))
+            timer.daemon = True
+            timer.start()
+            future.add_done_callback(lambda ended: timer.cancel())
+        return future
+
+    def _ended(self, task: Any, future: Future[Any]) -> None:
+        if task.key not in self._late:
+            _hand_over(task, future)
+
+    def _give_up(self, task: Any, future: Future[Any], limit: float) -> None:
+        """A running task ends only with its worker, which its nanny starts again."""
+        workers = [address for address, keys in self._client.processing().items() if task.key in keys]
+        self._late.add(task.key)
+        task.cancel(force=True)
+        with contextlib.suppress(ValueError):  # a worker without a nanny cannot be restarted: the call runs to its end
+            self._client.restart_workers(workers, raise_for_error=False)
+        _settled(future, error=TimeoutError(late(limit)))
+
+    def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            self._client.close(timeout=5)
+        if self._cluster is not None:
+            self._cluster.close(timeout=5)
+
+
+def _is_running(options: Mapping[str, Any]) -> bool:
+    running = bool(options.get("scheduler") or options.get("scheduler_file"))
+    if running and (options.get("workers") or options.get("threads")):
+        raise BadInput(
+            "the workers of a running dask scheduler are set where they are started; leave out workers, threads"
+        )
+    return running
+
+
+def _local_cluster(options: Mapping[str, Any]) -> Any:
+    """Processes of this machine under a scheduler of their own; when a worker is killed, its call fails at once."""
+    import dask.config
+    import distributed
+
+    start: Any = distributed.LocalCluster
+    settings = {
+        "distributed.worker.daemon": False,  # a worker may start processes of its own
+        "distributed.scheduler.allowed-failures": 0,
+        "distributed.nanny.pre-spawn-environ": variables(options.get("threads", 1)),
+    }
+    workers = {"n_workers": worker_count(options), "threads_per_worker": 1, "processes": True, "memory_limit": 0}
+    with dask.config.set(settings):
+        return start(**workers, dashboard_address=None)
+
+
+def _address(scheduler_file: str) -> str:
+    """The address in a file that `dask scheduler --scheduler-file` wrote."""
+    try:
+        return str(json.loads(Path(scheduler_file).read_text())["address"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{scheduler_file} is no file of a dask scheduler ({_first_line(error)}); start one by "
+            f"`dask scheduler --scheduler-file {scheduler_file}`, or use the local engine 'pool'"
+        ) from None
+
+
+def _hand_over(task: Any, future: Future[Any]) -> None:
+    """Give a finished dask task's outcome to a future of the standard library."""
+    if task.status == "finished":
+        reply = task.result()
+        try:
+            _settled(future, result=value(reply))
+        except Exception as error:
+            _settled(future, error=error)
+    else:
+        reason = task.exception() if task.status == "error" else task.status
+        _settled(future, error=WorkerDied(f"the call was lost with its dask worker: {reason}"))
+
+
+def _settled(future: Future[Any], result: Any = None, error: BaseException | None = None) -> None:
+    with contextlib.suppress(InvalidStateError):  # the limit and the end came at one moment: the first counts
+        future.set_result(result) if error is None else future.set_exception(error)
+
+
+def carry(function: str, spec: dict[str, Any], expected: Mapping[str, str]) -> dict[str, Any]:
+    """What a dask worker does: answer a call, if it has the driver's plugins; workers may join at any time."""
+    lack = lacking(expected, plugins()) or _unseen(spec)
+    if lack:
+        unfit = ("UnfitWorker", "BadInput", "ValueError", "Exception")
+        return {"error": {"kinds": unfit, "message": f"a dask worker on {socket.gethostname()}: {lack}", "trace": ""}}
+    return answer(function, spec)
+
+
+def _unseen(spec: Mapping[str, Any]) -> str:
+    if "store" in spec and not (Path(spec["store"]) / "store.json").exists():
+        return f"it does not see the store {spec['store']}; put the store where every worker has it under that path"
+    return ""
+
+
+def plugins() -> dict[str, str]:
+    """The plugins that are active in this process: distribution and version by name."""
+    from deltacompose.plugins import loaded
+
+    return {plugin.name: plugin.origin for plugin in loaded().plugins if plugin.state == "active"}
+
+
+def lacking(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+    """What a worker lacks of the driver's plugins, as a sentence; empty if nothing."""
+    for name, origin in expected.items():
+        if found.get(name) != origin:
+            has = f"has {found[name]} instead" if name in found else "does not have it"
+            return f"the plugin {name!r} of {origin} is in use here, and the worker {has}; install it there"
+    return ""
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

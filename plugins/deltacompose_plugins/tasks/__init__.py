@@ -1,0 +1,47 @@
+"""The built-in tasks: 26 embedded ones, whose rows lie beside this file, and those of the Hugging Face hub.
+
+Each is a row of data in `embedded.yaml` or `hub.yaml`; listing them reads these two files and no examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deltacompose.members import Lazy
+from deltacompose.task import Task
+
+HERE = Path(__file__).parent
+_EMBEDDED = {"columns": {"input": "input", "target": "target"}, "data": {"split": "split"}, "verified": True}
+"""What all embedded tasks have in common."""
+
+
+def members() -> dict[str, Lazy]:
+    """Every built-in task by name, made when it is first read."""
+    return {
+        name: Lazy("deltacompose_plugins.tasks:task", name)
+        for name in (*descriptions("embedded"), *descriptions("hub"))
+    }
+
+
+def task(name: str) -> Task:
+    """The built-in task of that name."""
+    from deltacompose.taskdata import task_from_mapping
+
+    if name in descriptions("embedded"):
+        return task_from_mapping(
+            name, {**_EMBEDDED, "path": f"rows/{name}.jsonl", **descriptions("embedded")[name]}, HERE
+        )
+    described = descriptions("hub")[name]
+    return task_from_mapping(name, {"licence": f"see its card, hf.co/datasets/{described['path']}", **described}, HERE)
+
+
+@cache
+def descriptions(kind: str) -> Mapping[str, Mapping[str, Any]]:
+    """The descriptions of the "embedded" or the "hub" tasks by name."""
+    with (HERE / f"{kind}.yaml").open(encoding="utf-8") as file:
+        return dict(yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {})

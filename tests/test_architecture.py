@@ -1,0 +1,273 @@
+"""The house: imports go down its floors, and what must never be is nowhere in it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import networkx as nx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+HOUSE = ROOT / "deltacompose"
+MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
+
+FLOORS = """
+0  errors composition recipe study flops further planning
+1  hookspecs members plugins templates places tables quantised checkpoints derive backbone loading pico
+   method metrics examples task taskdata
+2  company reader weights shapes speed overlap attach delta merge combine interop
+3  learner training store
+4  engine cost
+5  analysis
+6  figures
+7  checks catalogue
+8  api inputs probes derived work efficiency results cli
+"""
+"""A room (a file or a package of `deltacompose`) imports only from rooms that stand before it here."""
+
+ROOMS = [room for room in FLOORS.split() if not room.isdigit()]
+NO_TORCH = {
+    "errors",
+    "composition",
+    "recipe",
+    "study",
+    "hookspecs",
+    "members",
+    "plugins",
+    "templates",
+    "places",
+    "tables",
+}
+NO_TORCH |= {"examples", "task", "taskdata", "metrics", "store", "analysis", "figures"}
+LIGHT = ("errors", "hookspecs", "members", "plugins", "templates")
+TORCH = {"torch", "transformers", "peft", "torchvision", "accelerate"}
+HEAVY = TORCH | {"numpy", "scipy", "sklearn", "pandas", "matplotlib", "seaborn", "pydantic", "networkx", "jinja2"}
+TALLEST = 400
+
+
+def files(*folders: Path) -> list[Path]:
+    return sorted(path for folder in folders for path in folder.rglob("*.py"))
+
+
+def named(path: Path) -> str:
+    """The dotted name of a module of the house or of the built-in members."""
+    parts = path.relative_to(HOUSE.parent if HOUSE in path.parents else MEMBERS.parent).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def room(module: str) -> str:
+    """The room that a module of the house belongs to; "" is the public face."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+SOURCES = {named(path): ast.parse(path.read_text(encoding="utf-8")) for path in files(HOUSE, MEMBERS)}
+PATHS = {named(path): path for path in files(HOUSE, MEMBERS)}
+OWN = [path for path in files(HOUSE, ROOT / "plugins") if "tests" not in path.parts]
+
+
+def imports(tree: ast.AST, known: frozenset[str] = frozenset(SOURCES)) -> Iterator[str]:
+    """Every module that a file imports, inside functions too; `from package import module` is the module."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names):
+                yield from (alias.name for alias in names)
+            case ast.ImportFrom(module=str(module), names=names, level=0):
+                for alias in names:
+                    yield f"{module}.{alias.name}" if f"{module}.{alias.name}" in known else module
+            case ast.ImportFrom(level=level) if level:
+                yield "." * level
+
+
+def test_every_room_stands_on_a_floor():
+    strangers = {room(module) for module in SOURCES if module.startswith("deltacompose.")} - set(ROOMS)
+    assert not strangers, f"on no floor: {sorted(strangers)}; put them into FLOORS here and into docs/architecture.md"
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("deltacompose.")])
+def test_imports_go_down_the_floors(module):
+    own = ROOMS.index(room(module))
+    for imported in imports(SOURCES[module]):
+        assert not imported.startswith("."), f"{module} imports relatively; write the whole name"
+        assert not imported.startswith("deltacompose_plugins"), f"{module} imports a member, which enters by plugins.py"
+        if imported.split(".")[0] == "deltacompose":
+            assert room(imported), f"{module} imports the public face, which stands above every room"
+            assert ROOMS.index(room(imported)) <= own, f"{module} imports {imported}, which stands above it"
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module.startswith("deltacompose_plugins")])
+def test_members_import_from_the_house_and_never_its_roof(module):
+    for imported in imports(SOURCES[module]):
+        if imported.split(".")[0] == "deltacompose":
+            assert room(imported) in ROOMS[: ROOMS.index("figures")], f"{module} imports {imported}"
+
+
+def test_no_module_imports_itself_in_a_round():
+    graph = nx.DiGraph((module, to) for module in SOURCES for to in imports(SOURCES[module]) if to in SOURCES)
+    assert list(nx.simple_cycles(graph, length_bound=8)) == []
+    assert nx.is_directed_acyclic_graph(graph)
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if room(module) in NO_TORCH])
+def test_rooms_without_torch_import_none(module):
+    assert {imported.split(".")[0] for imported in imports(SOURCES[module])} & TORCH == set()
+
+
+def modules_after_importing(*names: str) -> set[str]:
+    program = f"import sys, importlib\nfor n in {names!r}: importlib.import_module(n)\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_the_rooms_without_torch_leaves_torch_out():
+    rooms = [module for module in SOURCES if room(module) in NO_TORCH]
+    assert modules_after_importing(*rooms) & TORCH == set()
+
+
+def test_importing_the_package_and_the_plugin_door_costs_nothing():
+    assert modules_after_importing("deltacompose", *(f"deltacompose.{name}" for name in LIGHT)) & HEAVY == set()
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if room(m) not in ("", "api", "cli", "plugins")])
+def test_only_the_public_face_and_the_command_take_what_is_loaded(module):
+    """Every other room is given the members that it needs, so a test can give it others."""
+    if module.startswith("deltacompose."):
+        calls = [node.func for node in ast.walk(SOURCES[module]) if isinstance(node, ast.Call)]
+        assert "loaded" not in {ast.unparse(call).rpartition(".")[2] for call in calls}
+
+
+# What must never be
+
+
+def faults(tree: ast.AST) -> list[str]:
+    """What a file does that must never be, with the line."""
+    safe = {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and _inherits(node, "SafeLoader")}
+    found = [(node, fault) for node in ast.walk(tree) for fault in _faults(node, safe)]
+    return [f"line {node.lineno}: {fault}" for node, fault in found]
+
+
+def _faults(node: ast.AST, safe_loaders: set[str]) -> Iterator[str]:
+    match node:
+        case ast.Assert():
+            yield "assert outside tests"
+        case ast.ExceptHandler(type=None):
+            yield "bare except"
+        case ast.Import() | ast.ImportFrom():
+            pickles = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+            yield from (f"imports {name}" for name in imports(node) if name.split(".")[0] in pickles)
+        case ast.Assign(targets) if {"forward", "__class__"} & {getattr(target, "attr", "") for target in targets}:
+            yield "assigns forward or __class__"
+        case ast.Compare() if _compares_model_type(node):
+            yield "compares a model_type; what depends on an architecture is a table"
+        case ast.Call():
+            yield from _call_faults(node, safe_loaders)
+
+
+def _call_faults(call: ast.Call, safe_loaders: set[str]) -> Iterator[str]:
+    name = ast.unparse(call.func)
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if name in ("eval", "exec", "compile", "__import__", "os.system"):
+        yield name
+    if name.endswith(".eval") and (call.args or options):
+        yield "evaluates text"
+    if name.endswith(".query"):
+        yield "pandas' query, an eval"
+    if name.endswith("torch.load") and options.get("weights_only") != "True":
+        yield "torch.load without weights_only=True"
+    if (
+        options.get("allow_pickle") == "True"
+        or options.get("shell") == "True"
+        or options.get("trust_remote_code") == "True"
+    ):
+        yield "trusts what it reads: " + ", ".join(option for option, value in options.items() if value == "True")
+    if name in ("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load"):
+        loader = options.get("Loader", ast.unparse(call.args[1]) if len(call.args) > 1 else "")
+        if loader not in safe_loaders and "SafeLoader" not in loader:
+            yield "reads YAML without a safe loader"
+
+
+def _inherits(node: ast.ClassDef, parent: str) -> bool:
+    return any(ast.unparse(base).endswith(parent) for base in node.bases)
+
+
+def _compares_model_type(node: ast.Compare) -> bool:
+    sides = [node.left, *node.comparators]
+    texts = [
+        side
+        for side in sides
+        if any(isinstance(leaf, ast.Constant) and isinstance(leaf.value, str) for leaf in _leaves(side))
+    ]
+    return bool(texts) and any("model_type" in ast.unparse(side) for side in sides if side not in texts)
+
+
+def _leaves(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple | ast.List | ast.Set) else [node]
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_must_never_be_is_in_no_file(path):
+    assert faults(ast.parse(path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_has_a_telling_name_and_can_be_held_in_the_head(path):
+    assert path.stem not in ("utils", "util", "base", "common", "helpers", "misc")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= TALLEST
+
+
+BAD = [
+    "assert x",
+    "try:\n    x\nexcept:\n    pass",
+    "import pickle",
+    "from joblib import load",
+    "import torch.nn, marshal",
+    "eval('1')",
+    "frame.eval('a + b')",
+    "frame.query('a > 1')",
+    "exec(text)",
+    "torch.load(path)",
+    "torch.load(path, weights_only=False)",
+    "np.load(path, allow_pickle=True)",
+    "AutoModel.from_pretrained(name, trust_remote_code=True)",
+    "subprocess.run(text, shell=True)",
+    "yaml.load(text)",
+    "yaml.load(text, yaml.FullLoader)",
+    "yaml.load(text, Loader=yaml.UnsafeLoader)",
+    "class Loose(yaml.Loader): ...\nyaml.load(text, Loose)",
+    "yaml.unsafe_load(text)",
+    "module.forward = mine",
+    "module.__class__ = Mine",
+    "if config.model_type == 't5': x",
+    "if config.model_type in ('t5', 'bart'): x",
+    "if 't5' == getattr(config, model_type): x",
+]
+GOOD = [
+    "model.eval()",
+    "torch.load(path, weights_only=True)",
+    "json.load(file)",
+    "yaml.safe_load(text)",
+    "class Strict(yaml.SafeLoader): ...\nyaml.load(text, Strict)",
+    "yaml.load(text, Loader=yaml.CSafeLoader)",
+    "yaml.load(text, getattr(yaml, 'CSafeLoader', yaml.SafeLoader))",
+    "table = tables[config.model_type]",
+    "if config.model_type in table.serves: x",
+    "forward = mine",
+    "try:\n    x\nexcept ValueError:\n    pass",
+]
+
+
+@pytest.mark.parametrize("source", BAD)
+def test_each_thing_that_must_never_be_would_be_found(source):
+    assert len(faults(ast.parse(source))) == 1
+
+
+@pytest.mark.parametrize("source", GOOD)
+def test_its_harmless_likeness_is_let_pass(source):
+    assert faults(ast.parse(source)) == []
+
+
+def test_imports_are_read_wherever_they_stand():
+    tree = ast.parse("import a.b\ndef f():\n    from deltacompose import errors, Study\n    from . import c")
+    assert list(imports(tree)) == ["a.b", "deltacompose.errors", "deltacompose", "."]

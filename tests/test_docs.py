@@ -1,0 +1,121 @@
+"""Every Python block of the documentation runs, in the order of its page, in a folder of its own.
+
+A block whose first line is a comment with a path, as `# src/package/file.py`, is a file: it is written there, and later
+blocks import it.
+"""
+
+import importlib
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deltacompose import plugins
+from deltacompose.study import Study
+from deltacompose.templates import new_plugin
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+"""The README is longer at work, and is run with less of it by `test_readme.py`."""
+BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.S | re.M)
+FILE = re.compile(r"# (?P<path>[\w./-]+\.py)\n")
+
+
+def blocks(page, language):
+    """The blocks of a language with the line that each begins after."""
+    text = page.read_text(encoding="utf-8")
+    for found in BLOCK.finditer(text):
+        if found["language"] == language:
+            yield text[: found.start()].count("\n") + 1, found["text"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder whose `src` is imported from, here and in processes started here; afterwards nothing is left."""
+    (tmp_path / "src").mkdir()
+    known = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "src"))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    plugins.loaded.cache_clear()
+
+
+def forget(path):
+    """Lets a file that has changed be imported anew, as it would be in a new process."""
+    importlib.invalidate_caches()
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == str(path):
+            del sys.modules[name]
+
+
+def run(page, folder, monkeypatch):
+    """Runs a page's Python blocks in one module."""
+    module = types.ModuleType(f"page_{page.stem}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    for line, text in blocks(page, "python"):
+        if found := FILE.match(text):
+            path = folder / found["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+            forget(path)
+        else:
+            exec(compile("\n" * line + text, str(page), "exec"), module.__dict__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_block_of_a_page_runs(page, folder, monkeypatch):
+    installed(folder, "ssf")
+    run(page, folder, monkeypatch)
+
+
+def installed(folder, name):
+    """What `deltacompose plugins new` writes, found as if it had been installed editable."""
+    made = new_plugin(name, folder)
+    for path in (made / "src").rglob("*.py"):
+        target = folder / "src" / path.relative_to(made / "src")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(path.read_text())
+    info = folder / "src" / f"deltacompose_{name}-0.1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: deltacompose-{name}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[deltacompose]\n{name} = deltacompose_{name}\n")
+
+
+def test_the_study_of_a_page_is_a_study(folder):
+    (text,) = (text for _, text in blocks(ROOT / "docs" / "writing_a_method.md", "yaml"))
+    (folder / "ssf.yaml").write_text(text)
+    assert yaml.safe_load(text)["compositions"] == ["ssf", "lora", "ssf + lora", "lora >> ssf"]
+    assert Study.read(folder / "ssf.yaml").name == "ssf"
+
+
+@pytest.mark.slow
+def test_the_distributions_own_test_passes_with_the_pages_methods(folder, monkeypatch):
+    installed(folder, "ssf")
+    for _, text in blocks(ROOT / "docs" / "writing_a_method.md", "python"):
+        if found := FILE.match(text):
+            (folder / found["path"]).write_text(text, encoding="utf-8")
+    test = folder / "deltacompose-ssf" / "tests" / "test_ssf.py"
+    few = test.read_text().replace("[Ssf()]", "[Ssf(), LoraFa(), Dpt()], backbones=('gpt2',)")
+    imports = "from deltacompose_ssf.lora_fa import LoraFa\nfrom deltacompose_ssf.dpt import Dpt\n"
+    test.write_text(imports + few)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(test)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+def test_a_block_that_fails_is_told_by_its_page_and_line(folder, monkeypatch):
+    page = folder / "page.md"
+    page.write_text("# A page\n\n```python\nx = 1\n```\n\n```python\nx += 1\nraise KeyError(x)\n```\n")
+    with pytest.raises(KeyError, match="2") as error:
+        run(page, folder, monkeypatch)
+    assert error.traceback[-1].lineno + 1 == 9
+    assert str(error.traceback[-1].path) == str(page)

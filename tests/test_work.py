@@ -1,0 +1,230 @@
+"""Studies carried out for real on pico backbones: banks, sequences, grids, failures, and what is never redone."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+
+import deltacompose as dc
+from deltacompose import work
+from deltacompose.errors import BadInput
+from deltacompose.pico import pico, pico_tokenizer
+from deltacompose.recipe import Recipe
+from deltacompose.store import open_store
+from deltacompose.study import BackboneChoice, Study
+
+WORDS = {"good": ["bright", "kind", "calm"], "bad": ["grim", "rude", "torn"]}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A pico BERT in a folder, and two tasks with rows of their own."""
+    place = tmp_path_factory.mktemp("work")
+    pico("bert").save_pretrained(place / "bert")
+    pico_tokenizer("bert").save_pretrained(place / "bert")
+    for name, seed in (("mood", 0), ("tone", 1)):
+        source = random.Random(seed)
+        rows = []
+        for split, count in (("train", 40), ("val", 12), ("test", 12)):
+            for k in range(count):
+                label = ("good", "bad")[k % 2]
+                text = f"{name} {split} {k} {source.choice(WORDS[label])}"
+                rows.append({"split": split, "input": text, "target": label})
+        (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return place
+
+
+def own(name):
+    return {
+        "path": f"{name}.jsonl",
+        "data": {"split": "split"},
+        "columns": {"input": "input", "target": "target"},
+        "category": "mood",
+        "metric": "accuracy",
+        "verbalizer": {"bad": "bad", "good": "good"},
+    }
+
+
+@pytest.fixture
+def study(folder):
+    return Study(
+        name="pico",
+        tasks=("mood", "tone"),
+        compositions=("bitfit",),
+        backbone=BackboneChoice(model=str(folder / "bert")),
+        seeds=(0, 1),
+        training=Recipe(steps=4, batch=4, evaluate_every=2, limit=32),
+        transfer=True,
+        own_tasks={name: own(name) for name in ("mood", "tone")},
+        folder=str(folder),
+    )
+
+
+def records(store, kind):
+    return [record for record in dc.records(store) if record["kind"] == kind]
+
+
+def scores(store):
+    return {json.dumps(r["spec"], sort_keys=True): r["result"]["score"] for r in records(store, "evaluate")}
+
+
+def histories(store):
+    return {r["key"]: [(h["step"], h["score"]) for h in r["result"]["history"]] for r in records(store, "train")}
+
+
+def test_a_study_is_carried_out_once_and_then_found(study, tmp_path):
+    first = dc.run(study, tmp_path)
+    assert len(first.done) == 2 + 4 + 8 + 4
+    assert not first.failed
+    second = dc.run(study, tmp_path)
+    assert (second.done, len(second.stored)) == ((), 18)
+
+
+def test_every_evaluation_keeps_a_prediction_for_every_example(study, tmp_path):
+    dc.run(study, tmp_path)
+    store = open_store(tmp_path)
+    for record in records(tmp_path, "evaluate"):
+        lines = (store.folder(record["key"]) / "predictions.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        assert len(rows) == record["result"]["examples"] == 12
+        assert record["result"]["score"] == pytest.approx(sum(row["score"] for row in rows) / 12)
+        assert all((row["prediction"] == row["target"]) == bool(row["score"]) for row in rows)
+
+
+def test_the_size_of_the_bank_changes_no_score(study, tmp_path):
+    study = replace(study, compositions=("prompt(length=2) + lora(rank=2) + adapter(bottleneck=2)",))
+    for bank in (1, 2, 4):
+        dc.run(study, tmp_path / str(bank), bank=bank)
+    assert scores(tmp_path / "1") == scores(tmp_path / "2") == scores(tmp_path / "4")
+    assert histories(tmp_path / "1") == histories(tmp_path / "2") == histories(tmp_path / "4")
+
+
+def test_sequences_that_begin_alike_share_what_is_trained(study, tmp_path):
+    sequences = ("bitfit", "bitfit >> lora", "bitfit >> lora >> adapter")
+    study = replace(study, tasks=("mood",), seeds=(0,), compositions=sequences)
+    dc.run(study, tmp_path)
+    assert len(records(tmp_path, "train")) == 3
+
+
+def test_a_neutral_stage_starts_where_the_last_one_left_off(study, tmp_path):
+    study = replace(study, tasks=("mood",), compositions=("bitfit >> lora(rank=2)",))
+    dc.run(study, tmp_path)
+    trained = {(r["spec"]["seed"], r["spec"]["stage"]): r["result"] for r in records(tmp_path, "train")}
+    for seed in (0, 1):
+        assert trained[seed, 1]["history"][0]["score"] == trained[seed, 0]["dev"]
+
+
+def test_a_grid_is_chosen_from_on_development_data_alone(study, tmp_path):
+    study = replace(study, grid=(0.1, 1.0, 10.0), transfer=False, tasks=("mood",))
+    dc.run(study, tmp_path)
+    [chosen] = records(tmp_path, "select")
+    dev: dict[float, list[float]] = {}
+    for record in records(tmp_path, "train"):
+        dev.setdefault(record["spec"]["grid"], []).append(record["result"]["dev"])
+    means = {factor: sum(values) / len(values) for factor, values in dev.items()}
+    assert means[chosen["result"]["grid"]] == max(means.values())
+    found = [(r["spec"], r["result"]["score"]) for r in records(tmp_path, "evaluate") if r["spec"]["source"] == "mood"]
+    final = {spec["seed"]: score for spec, score in found if spec["grid"] is None}
+    every = {(spec["seed"], spec["grid"]): score for spec, score in found if spec["grid"] is not None}
+    assert final == {seed: every[seed, chosen["result"]["grid"]] for seed in (0, 1)}
+
+
+def test_training_may_start_from_another_tasks_weights(study, tmp_path):
+    study = replace(study, start_from=("mood",), seeds=(0,), transfer=False)
+    dc.run(study, tmp_path)
+    [started] = [r for r in records(tmp_path, "train") if r["spec"]["start"]]
+    assert (started["spec"]["start"], started["spec"]["task"]) == ("mood", "tone")
+    assert dc.transfer_matrix(tmp_path, "bitfit").seeds == (0,)
+
+
+def test_few_shots_are_drawn_anew_for_each_seed(study, tmp_path):
+    study = replace(study, shots=2, transfer=False, tasks=("mood",))
+    dc.run(study, tmp_path)
+    keys = {record["key"] for record in records(tmp_path, "train")}
+    assert len(keys) == 2
+    rows, own_tasks = {"train": None, "val": None, "test": None}, work.options_of(study)["tasks"]
+    how = [json.dumps({"template": True, "rows": rows, "shots": 2, "seed": seed}) for seed in (0, 1)]
+    drawn = [work._task("mood", own_tasks, one) for one in how]
+    assert [len(task.examples("train")) for task in drawn] == [4, 4]
+    assert drawn[0].examples("train") != drawn[1].examples("train")
+
+
+def test_a_diverging_training_fails_alone_and_blocks_what_reads_it(study, tmp_path):
+    recipe = replace(study.training, learning_rates={"lora": 1e30}, clip=1e30)
+    study = replace(study, compositions=("bitfit", "lora"), training=recipe)
+    outcome = dc.run(study, tmp_path, bank=4)
+    assert {reason.partition(":")[0] for reason in outcome.failed.values()} == {"Diverged"}
+    assert all("lora" in reason for reason in outcome.failed.values())
+    assert dc.transfer_matrix(tmp_path, "bitfit").failed.sum() == 0
+    assert len(outcome.blocked) == 8 + 4
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(study, tmp_path, monkeypatch):
+    study = replace(study, tasks=("mood",), seeds=(0,), compositions=("prompt(length=2) + lora(rank=2, dropout=0.1)",))
+    dc.run(study, tmp_path / "whole")
+    saved = work._Checkpoints.save
+
+    def save_and_stop(self, job, tensors, info):
+        saved(self, job, tensors, info)
+        if info["step"] == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work._Checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            dc.run(study, tmp_path / "broken")
+    dc.run(study, tmp_path / "broken")
+    deltas = []
+    for name in ("whole", "broken"):
+        [record] = records(tmp_path / name, "train")
+        deltas.append(dc.load_delta(open_store(tmp_path / name).folder(record["key"])))
+    assert deltas[0].weights.keys() == deltas[1].weights.keys()
+    assert all((deltas[0].weights[n] == deltas[1].weights[n]).all() for n in deltas[0].weights)
+
+
+def test_a_random_delta_has_the_norms_of_the_trained_one_and_nothing_else_of_it(study, tmp_path):
+    dc.run(study, tmp_path)
+    [record, *_] = records(tmp_path, "train")
+    trained = dc.load_delta(open_store(tmp_path).folder(record["key"]))
+    drawn = work.randomised(trained, 0)
+    for name, tensor in trained.weights.items():
+        assert float(drawn.weights[name].norm()) == pytest.approx(float(tensor.norm()), rel=1e-5)
+        assert not (drawn.weights[name] == tensor).all() or not tensor.any()
+
+
+def test_another_backbone_than_the_plans_is_refused(study, tmp_path):
+    plan = dc.plan(study)
+    cell = next(cell for _, cell in plan.nodes(data="cell") if cell.kind == "train")
+    spec = {"kind": cell.kind, "spec": {**cell.spec, "backbone": "0" * 64}, "parents": []}
+    open_store(tmp_path)
+    with pytest.raises(BadInput, match="the plan is for a backbone of fingerprint 000000000000"):
+        work.carry_out({"store": str(tmp_path), "cells": [spec], "options": work.options_of(study)})
+
+
+def test_unknown_names_in_a_study_say_what_exists(study, tmp_path):
+    for change, said in (
+        ({"tasks": ("mod",)}, "no task 'mod'"),
+        ({"compositions": ("lroa",)}, "did you mean 'lora'"),
+        ({"backbone": BackboneChoice(model="nowhere/at-all")}, "nowhere/at-all"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            dc.run(replace(study, **change), tmp_path)
+    with pytest.raises(BadInput, match="no engine 'pol'; did you mean 'pool'"):
+        dc.run(study, tmp_path, engine="pol")
+
+
+def test_the_cost_of_one_delta_is_measured_in_a_process_of_its_own(study, tmp_path):
+    study = replace(
+        study, tasks=("mood",), seeds=(0,), transfer=False, efficiency=True, compositions=("bitfit", "lora")
+    )
+    dc.run(study, tmp_path)
+    trained = {r["spec"]["composition"]: r["result"] for r in records(tmp_path, "train")}
+    for record in records(tmp_path, "efficiency"):
+        found = record["result"]
+        assert found["parameters"] == trained[record["spec"]["composition"]]["parameters"]
+        assert found["peak_memory"] >= found["backbone_memory"] > 0
+        assert found["seconds_per_step"] > 0
+        assert found["checkpoint"] > 4 * found["parameters"]
