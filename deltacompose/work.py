@@ -145,6 +145,7 @@ def _evaluate(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -
             "trivial": score.trivial,
             "examples": len(score.per_example),
             "category": task.category,
+            "backbone": backbone.name,
         }
         examples = task.examples(cell.spec["split"])
         rows = [

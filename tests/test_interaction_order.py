@@ -2,9 +2,11 @@
 
 import itertools
 import json
+from dataclasses import replace
 from statistics import fmean
 
 import numpy as np
+import picostudy
 import pytest
 import typer
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
 from typer.testing import CliRunner
 
+import deltacompose as dc
 from deltacompose.analysis.compositions import canonical, stages
 from deltacompose.analysis.convergence import Point, Training, efficiency, reached, speed
 from deltacompose.analysis.order import friedman, order_effects, permutation
@@ -336,3 +339,16 @@ def test_positions_average_over_the_orders_that_have_the_stage_there():
     (record,) = order_effects(sequences())
     gains = [o["gains"][1] for text, o in record["orders"].items() if text.split(" >> ")[1] == "bitfit"]
     assert record["positions"]["bitfit"]["gains"][1] == pytest.approx(fmean(gains))
+
+
+def test_a_study_is_analysed_by_its_own_cells_alone(tmp_path):
+    study = picostudy.make(tmp_path, tasks=("mood",), transfer=False, compositions=("bitfit", "lora", "bitfit + lora"))
+    study.write(tmp_path / "study.yaml")
+    replace(study, compositions=("lora",), seeds=(0,)).write(tmp_path / "smaller.yaml")
+    dc.run(study, tmp_path / "store")
+    (whole,) = json.loads(command(tmp_path / "study.yaml", "--store", tmp_path / "store", "--json"))
+    assert set(whole["means"]) == {"none", "bitfit", "lora", "bitfit + lora"}
+    (smaller,) = json.loads(command(tmp_path / "smaller.yaml", "--store", tmp_path / "store", "--json"))
+    assert (set(smaller["means"]), smaller["seeds"]) == ({"none", "lora"}, ["0"])
+    with pytest.raises(BadInput, match=r"there is no store .*elsewhere; `deltacompose run"):
+        command(tmp_path / "study.yaml", "--store", tmp_path / "elsewhere")

@@ -287,6 +287,17 @@ def test_an_unknown_chance_level_leaves_raw_scores_alone(undrawn):
 # What was gathered
 
 
+def test_a_backbone_is_called_by_its_name_and_the_beginning_of_its_fingerprint():
+    records = study(seeds=(0,), compositions=["lora"])
+    assert gather(records, {}).backbones == ["pico-0123"]
+    for cell in records:
+        if cell["kind"] == "evaluate":
+            cell["spec"]["backbone"] = "0123456789abcdef"
+            cell["result"]["backbone"] = "pico"
+    assert gather(records, {}).backbones == ["pico (0123456789ab)"]
+    assert "One backbone, pico (0123456789ab): nothing here speaks of another." in said(records, {})[1]
+
+
 def test_evaluations_that_a_failed_training_left_undone_are_failed():
     found = gather(with_holes(), CATEGORIES).matrices[COMPOSITIONS[1]]
     assert found.failed[found.seeds.index(1), found.sources.index("follows")].all()

@@ -10,15 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deltacompose.cli.options import StoreFolder
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from deltacompose.analysis.convergence import Training
     from deltacompose.analysis.runs import Run
 
+STUDIES = (".yaml", ".yml")
+KINDS = ("train", "evaluate", "efficiency")
+
 
 def interaction(
-    source: Annotated[Path, typer.Argument(help="A store, or a CSV file with one row per run (or per mean).")],
+    source: Annotated[
+        Path, typer.Argument(help="A store, a study's YAML file, or a CSV file with one row per run (or per mean).")
+    ],
     factors: Annotated[
         str, typer.Option(help="The methods, joined by commas: 0/1 columns, or methods in the text.")
     ] = "",
@@ -34,6 +40,7 @@ def interaction(
     select: Annotated[str, typer.Option(help="Choose from the grid on `dev`, or on `test` (which flatters).")] = "dev",
     where: Annotated[str, typer.Option(help="Rows to keep: COLUMN OP LITERAL, joined by `and`.")] = "",
     percent: Annotated[float, typer.Option(help="Of the final score, for the speed of convergence.")] = 90.0,
+    store: StoreFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one record per group.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the JSON, the tables and the figures.")] = None,
 ) -> None:
@@ -50,9 +57,9 @@ def interaction(
     given = {"unit": unit, "grid": grid, "seed": seed, "dev": dev, "score": score, "train": train, "chance": chance}
     options = {name: column for name, column in (given | {"composition": composition}).items() if column}
     groups, methods = _listed(by), _listed(factors)
-    if source.is_dir():
+    if source.is_dir() or source.suffix in STUDIES:
         _refuse(options)
-        runs, methods, trainings, remarks = _from_store(source, methods, groups, where)
+        runs, methods, trainings, remarks = _from_store(source, store, methods, groups, where)
     else:
         runs, methods, remarks = _from_csv(source, options, methods, groups, where)
         trainings = {}
@@ -94,25 +101,37 @@ def _from_csv(
 
 
 def _from_store(
-    path: Path, factors: list[str], by: list[str], where: str
+    source: Path, folder: Path | None, factors: list[str], by: list[str], where: str
 ) -> tuple[list[Run], list[str], dict[str, Training], list[str]]:
     from deltacompose.analysis import stored
     from deltacompose.analysis.compositions import methods
     from deltacompose.analysis.runs import runs
     from deltacompose.analysis.where import read
-    from deltacompose.store import open_store
+    from deltacompose.cli.study import needed
 
-    store = open_store(path, create=False)
-    records = [record for kind in ("train", "evaluate", "efficiency") for record in store.records(kind)]
+    store = needed(source, folder)
+    wanted = _asked_for(source)
+    found = (record for kind in KINDS for record in store.records(kind))
+    records = [record for record in found if wanted is None or record["key"] in wanted]
     shared = dict.fromkeys([*by, *(clause.column for clause in (read(where) if where else ()))])
     rows, remarks = _kept(stored.rows(records, list(shared)), where)
-    found = sorted(methods([row["composition"] for row in rows]))
+    present = sorted(methods([row["composition"] for row in rows]))
     for factor in factors:
-        if factor not in found:
-            raise unknown("method of the store", factor, found)
+        if factor not in present:
+            raise unknown("method of the store", factor, present)
     columns = stored.COLUMNS.without(by)
     trainings = stored.trainings(records, lambda key: _size(store.folder(key) / "delta.safetensors"))
-    return runs(rows, columns, factors or found, by), factors or found, trainings, remarks
+    return runs(rows, columns, factors or present, by), factors or present, trainings, remarks
+
+
+def _asked_for(source: Path) -> set[str] | None:
+    """The keys of a study's cells; None of a store, all of which is meant."""
+    if source.is_dir():
+        return None
+    from deltacompose import results
+    from deltacompose.study import Study
+
+    return set(results.plan(Study.read(source)))
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:

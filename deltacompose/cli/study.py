@@ -122,7 +122,7 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
     """How far a run is, from any terminal; STUDY may be a store."""
     from deltacompose import engine
 
-    facts = engine.status(_needed(study, store), None if study.is_dir() else _planned(study))
+    facts = engine.status(needed(study, store), None if study.is_dir() else _planned(study))
     if as_json:
         return show.as_json(facts)
     counts = ("cells", "done", "running", "waiting", "failed", "blocked")
@@ -136,7 +136,7 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
 
 def retry(study: StudyFile, store: StoreFolder = None) -> None:
     """Forget the failures of a study, so that the next run tries those cells again; STUDY may be a store."""
-    opened = _needed(study, store)
+    opened = needed(study, store)
     keys = opened.keys("failed")
     opened.forget_failures(keys)
     typer.echo(f"{len(keys)} failed cells will be tried again by the next run")
@@ -152,7 +152,7 @@ def report(
     from deltacompose.figures import report as pages
     from deltacompose.study import Study
 
-    opened = _needed(study, store)
+    opened = needed(study, store)
     folder = out or opened.root / "figures"
     read = None if study.is_dir() else Study.read(study)
     records = results.of_transfer(results.records(opened, read))
@@ -168,7 +168,7 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
     from deltacompose.study import Study
 
     read = Study.read(study)
-    rows = results.lifts(results.of_transfer(results.records(_needed(study, store), read)), read.split)
+    rows = results.lifts(results.of_transfer(results.records(needed(study, store), read)), read.split)
     if as_json:
         return show.as_json(rows)
     columns = ("composition", "task", "metric", "chance", "untouched", "score", "lift", "low", "high", "seeds", "zero")
@@ -178,7 +178,7 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
 
 def verify(study: StudyFile, store: StoreFolder = None) -> None:
     """Compare every stored file with its checksum; STUDY may be a store."""
-    problems = _needed(study, store).verify()
+    problems = needed(study, store).verify()
     for problem in problems:
         typer.echo(str(problem), err=True)
     typer.echo(f"{len(problems)} problems")
@@ -195,7 +195,7 @@ def gc(
     from deltacompose import results
     from deltacompose.study import Study
 
-    removed = _needed(study, store).gc(set(results.plan(Study.read(study))), dry=not delete)
+    removed = needed(study, store).gc(set(results.plan(Study.read(study))), dry=not delete)
     for path in removed:
         typer.echo(str(path))
     typer.echo(f"{len(removed)} {'removed' if delete else 'would be removed; --delete removes them'}")
@@ -207,7 +207,7 @@ def _opened(path: Path) -> Store | None:
     return open_store(path, create=False) if path.is_dir() else None
 
 
-def _needed(study: Path, store: Path | None) -> Store:
+def needed(study: Path, store: Path | None) -> Store:
     place = store_of(study, store)
     opened = _opened(place)
     if opened is None and not study.is_file():

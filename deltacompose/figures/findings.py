@@ -26,6 +26,7 @@ class Findings:
         trainings: finished cells of kind `train`.
         failures: cells of any kind that were tried and failed.
         unread: compositions that were trained and never evaluated on the split.
+        names: of the backbones, by their fingerprints.
     """
 
     split: str
@@ -33,11 +34,13 @@ class Findings:
     trainings: Sequence[Record]
     failures: Sequence[Record]
     unread: Sequence[str]
+    names: Mapping[str, str]
 
     @property
     def backbones(self) -> list[str]:
-        """Fingerprints or names of the backbones."""
-        return sorted({matrix.backbone for matrix in self.matrices.values()})
+        """The backbones by name, where it is known, with the beginning of the fingerprint of their weights."""
+        prints = sorted({matrix.backbone for matrix in self.matrices.values()})
+        return [f"{self.names[one]} ({one[:12]})" if one in self.names else one[:12] for one in prints]
 
     @property
     def seeds(self) -> list[int]:
@@ -84,7 +87,12 @@ def gather(
         trainings=sorted((record for record in done if record["kind"] == "train"), key=_name),
         failures=sorted(failed, key=_name),
         unread=sorted(text for text in trained if not any(_begins(text, other) for other in read)),
+        names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
     )
+
+
+def _names_its_backbone(record: Record) -> bool:
+    return record["kind"] == "evaluate" and "backbone" in record["result"]
 
 
 def _name(record: Record) -> tuple[str, ...]:
