@@ -296,7 +296,7 @@ def test_a_search_whose_greatest_d_misses_the_goal_finds_none():
 def test_a_quadratic_with_s_independent_constraints_has_d90_of_s(kind, s, seed):
     """Li et al. 2018: loss Σ (a_i·θ − b_i)² over s constraints of 400 parameters, score exp(−loss)."""
     rng = np.random.default_rng(seed)
-    a, b = rng.normal(size=(s, 400)), 10 * rng.uniform(1, 2, size=s)
+    a, b = rng.normal(size=(s, 400)), 1e4 * rng.uniform(1, 2, size=s)
 
     def score_of(d):
         constants = projections.project(kind, seed, d, 400)
