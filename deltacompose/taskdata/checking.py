@@ -64,7 +64,7 @@ def _fetched(task: Task) -> dict[str, Any]:
         rows = {split: len(load(path, whole, split, folder)) for split in own_splits(path, data)}
     except BadInput as error:
         return row | {"state": "failed", "reason": str(error)}
-    return row | {"state": "cached", "rows": rows, "cache": cache_folder()}
+    return row | {"state": "cached", "rows": rows, "cache": cache_folder(data)}
 
 
 def _described(task: Task) -> Rows | None:

@@ -180,7 +180,7 @@ def load(path: str, data: Data, split: str, folder: Path) -> Any:
     except _unreachable() as error:
         raise Unreachable(
             f"the hub cannot be reached for {path!r} and there is no copy of it in the cache "
-            f"{cache_folder()} ({_line(error)}); where there is a network, "
+            f"{cache_folder(data)} ({_line(error)}); where there is a network, "
             "`deltacompose prefetch` puts one there"
         ) from None
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
@@ -188,9 +188,11 @@ def load(path: str, data: Data, split: str, folder: Path) -> Any:
         raise BadInput(f"data set {path!r}{config}, split {name!r}: {_line(error)}") from None
 
 
-def cache_folder() -> str:
-    """Where `datasets` keeps its copies; `HF_HOME` and `HF_DATASETS_CACHE` move it."""
-    return str(_library().config.HF_DATASETS_CACHE)
+def cache_folder(data: Data) -> str:
+    """Where copies of the hub's data sets are kept; `HF_HOME` moves it."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE if data.revision == PARQUET else str(_library().config.HF_DATASETS_CACHE)
 
 
 def _address(path: str, data: Data, folder: Path) -> dict[str, Any]:
@@ -199,15 +201,30 @@ def _address(path: str, data: Data, folder: Path) -> dict[str, Any]:
     if local.is_dir():
         return {"path": str(local / data.config if data.config and (local / data.config).is_dir() else local)}
     if data.revision == PARQUET:
-        return {"path": path, "data_dir": data.config, "revision": PARQUET}  # a folder per configuration
+        return {"path": str(_parquet(path, data.config))}
     return {"path": path, "name": data.config, "revision": data.revision}
 
 
+def _parquet(path: str, config: str | None) -> Path:
+    """The folder of a configuration in the hub's own parquet copy, from the hub's cache where there is no network.
+
+    `datasets` fetches such a folder by itself, and does not find it again in its cache without a network.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = f"{config}/*" if config else None
+    whole = snapshot_download(path, repo_type="dataset", revision=PARQUET, allow_patterns=wanted)
+    folder = Path(whole, config or "")
+    if not folder.is_dir():
+        raise ConnectionError(f"there is no {folder}")
+    return folder
+
+
 def _unreachable() -> tuple[type[Exception], ...]:
-    """What a failing network raises: the library's own word for it, and that of the client that it downloads with."""
+    """What a failing network raises: the libraries' own words for it, and that of the client they download with."""
     from huggingface_hub import errors
 
-    return ConnectionError, getattr(errors, "HTTPError", ConnectionError)
+    return ConnectionError, errors.LocalEntryNotFoundError, getattr(errors, "HTTPError", ConnectionError)
 
 
 def _library() -> Any:
