@@ -129,6 +129,20 @@ def test_a_text_that_is_too_long_loses_its_middle():
     assert read.input_tokens("abcdefghijklmnop") == (*whole[:4], *whole[-4:])
 
 
+def test_an_example_that_is_longer_than_the_model_is_named_before_it_is_read():
+    long = (Example("0", "a" * 600, "b" * 10),)
+    task = Task("long", "made", "generation", "exact_match", lambda split: long)
+    with pytest.raises(
+        BadInput, match=r"task 'long' has 508 tokens of input and 12 of answer.*for 512; .* limit of at most 500"
+    ):
+        reader(pico_backbone("gpt2"), task, limit=508).rows("train")
+    assert len(reader(pico_backbone("gpt2"), task, limit=500).predict("test")) == 1
+    assert len(reader(pico_backbone("t5"), task, limit=600).predict("test")) == 1  # relative positions have no end
+    wordy = Task("wordy", "made", "generation", "exact_match", lambda split: (Example("0", "a", "b" * 600),))
+    with pytest.raises(BadInput, match=r"task 'wordy' has an answer of 601 tokens, and .* has positions for 512$"):
+        reader(pico_backbone("bart"), wordy).rows("train")
+
+
 def test_what_a_backbone_cannot_read_is_said():
     encoder = pico_backbone("bert")
     with pytest.raises(BadInput, match="is an encoder and cannot generate"):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from deltacompose.errors import BadInput
 from deltacompose.reader.rows import IGNORED, Batch, Reader, Row, continuation
+from deltacompose.task import Example
 
 
 class LikelihoodReader(Reader):
@@ -32,6 +33,7 @@ class LikelihoodReader(Reader):
         return grouped.sum(1) / known.sum(1)
 
     def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+        self._check_positions(max(map(self._read_before, rows)), tokens)
         ids = self._generated(
             rows, max_new_tokens=tokens, do_sample=False, num_beams=1, eos_token_id=self._end, pad_token_id=self._pad
         )
@@ -54,6 +56,10 @@ class LikelihoodReader(Reader):
         return (own * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
 
     @abstractmethod
+    def _read_before(self, row: Row) -> int:
+        """How many tokens the stack that speaks has read of a row before its answer."""
+
+    @abstractmethod
     def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
         """The same for candidates `(rows · count, tokens)`."""
 
@@ -64,6 +70,20 @@ class LikelihoodReader(Reader):
     @abstractmethod
     def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
         """New tokens `(rows, tokens)` alone."""
+
+    def _row(self, example: Example) -> Row:
+        row = super()._row(example)
+        self._check_positions(self._read_before(row), max(map(len, (row.answer, *row.candidates))))
+        return row
+
+    def _check_positions(self, read: int, said: int) -> None:
+        """Refuses an example that is longer than the model."""
+        limit = self.backbone.stream(self.backbone.streams[-1]).limit
+        if limit is None or read + said <= limit:
+            return
+        found = f"{read} tokens of input and {said} of answer" if read else f"an answer of {said} tokens"
+        cure = f"; the input needs a limit of at most {limit - said}" if read and said < limit else ""
+        raise BadInput(f"task {self.task.name!r} has {found}, and {self.backbone.name} has positions for {limit}{cure}")
 
     def _continuation(self, text: str) -> tuple[int, ...]:
         return continuation(self.backbone.tokenizer, text)
@@ -97,6 +117,9 @@ class DecoderReader(LikelihoodReader):
             "mask": torch.cat([left_mask, right_mask], 1),
             "answer": self._tensor(answers, lengths[1], IGNORED),
         }
+
+    def _read_before(self, row: Row) -> int:
+        return len(row.input)
 
     def _inputs(self, rows: Sequence[Row], length: int | None = None) -> tuple[Tensor, Tensor]:
         inputs = [row.input for row in rows]
@@ -144,6 +167,9 @@ class DecoderReader(LikelihoodReader):
 
 class EncoderDecoderReader(LikelihoodReader):
     """A sequence-to-sequence model: the encoder reads the input once, the decoder gives the answer."""
+
+    def _read_before(self, row: Row) -> int:
+        return 0
 
     def _continuation(self, text: str) -> tuple[int, ...]:
         return tuple(self.backbone.tokenizer(text_target=text, add_special_tokens=False)["input_ids"])
