@@ -57,11 +57,12 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     how: dict[str, Any] = {name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options}
     how["bank"] = options.pop("bank", _bank())
     progress = options.pop("progress", None)
-    cells = plan(study)
-    executor = make(options)
+    if engine == "pool":
+        options = _gpus(study, options.get("devices")) | options
+    executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:
         what = Work(group=work.by_expression)
-        return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
+        return run_plan(plan(study), open_store(store), executor, what, work.options_of(study) | how, progress)
     finally:
         executor.close()
 
@@ -160,6 +161,17 @@ def lifts(found: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]
 def _bank() -> int:
     """Deltas in one pass: on a CPU more than one gains nothing at ordinary batch sizes."""
     return 16 if torch.cuda.is_available() else 1
+
+
+def _gpus(study: Study, given: Sequence[str] | None) -> dict[str, Any]:
+    """How the GPUs of this machine are shared out: one for each worker, or all for one where a delta needs several."""
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not given and (not count or study.backbone.device == "cpu"):
+        return {}
+    if not given and (study.processes > 1 or study.backbone.device is not None):
+        return {"workers": 1}
+    devices = given or (visible.split(",")[:count] if visible else list(map(str, range(count))))
+    return {"workers": len(devices), "devices": devices}
 
 
 def _is_final(spec: Mapping[str, Any]) -> bool:

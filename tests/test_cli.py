@@ -256,6 +256,16 @@ def test_a_mistake_in_a_command_is_one_sentence(folder, refused, words, said):
     assert said in refused(*words)
 
 
+def test_an_unreachable_scheduler_is_said_before_data_are_read_with_the_local_engine(folder, refused):
+    (folder / "mood.csv").unlink()
+    began = time.monotonic()
+    said = refused("run", "tiny.yaml", "--engine", "dask", "--scheduler", "tcp://127.0.0.1:9")
+    assert time.monotonic() - began < 10
+    assert "no dask scheduler answers at tcp://127.0.0.1:9" in said
+    assert "use the local engine 'pool'" in said
+    assert not (folder / "results").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

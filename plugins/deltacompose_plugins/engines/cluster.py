@@ -19,9 +19,9 @@ from deltacompose_plugins.engines.options import checked, late, variables, worke
 def dask(options: Mapping[str, Any]) -> Executor:
     """Cells on a dask cluster: one of this machine's processes, or the cluster of a scheduler that runs already.
 
-    Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for them (10); without either,
-    `workers` and `threads` of a local cluster, for which a script must keep its main part under
-    `if __name__ == "__main__"`. Devices are assigned where workers are started, by CUDA_VISIBLE_DEVICES.
+    Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for its workers (10), half of it for
+    the scheduler; without either, `workers` and `threads` of a local cluster, for which a script must keep its main
+    part under `if __name__ == "__main__"`. Devices are assigned where workers are started, by CUDA_VISIBLE_DEVICES.
     """
     checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads"))
     try:
@@ -52,7 +52,7 @@ class Dask:
         connect: Any = Client
         where = self._cluster or options.get("scheduler") or _address(options["scheduler_file"])
         try:
-            return connect(where, timeout=self._wait * 0.9, set_as_default=False)
+            return connect(where, timeout=self._wait / 2, set_as_default=False)
         except (OSError, ValueError) as error:
             raise BadInput(
                 f"no dask scheduler answers at {where} ({_first_line(error)}); start one by `dask scheduler` and "
