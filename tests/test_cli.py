@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 from safetensors.numpy import load_file, save_file
 
 import deltacompose as dc
-from deltacompose import cli
+from deltacompose import checks, cli, plugins
+from deltacompose.cli import catalogue
 from deltacompose.pico import pico, pico_tokenizer
 
 STUDY = """\
@@ -410,3 +413,18 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_what_is_finished(folder, typed, en
     assert "stopped; what was finished is kept" in "".join(said)
     assert typed("verify", "store")[0] == 0
     assert "10 done" in typed("status", "store")[1]
+
+
+def test_a_plugins_members_are_read_and_its_methods_put_through_the_suite(capsys, monkeypatch):
+    monkeypatch.setattr(checks, "check_method", partial(checks.check_method, backbones=("bert",)))
+    catalogue.check_plugin("example")
+    said = capsys.readouterr()
+    assert re.search(r"method +red +sound", said.out)
+    assert said.err == "checking red\n"
+
+
+def test_a_method_whose_settings_have_no_default_is_unchecked_and_not_broken():
+    known = plugins.loaded()
+    found = catalogue._checked(known, {"kind": "method", "name": "intrinsic_prompt", "reason": ""})
+    assert found["state"] == "unchecked"
+    assert found["reason"].startswith("at its default settings: intrinsic_prompt: no decoder can be read from file=''")

@@ -121,12 +121,9 @@ def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")]
 
     known = door.loaded()
     rows = door.check(known, name)
-    for row in rows:
-        row["reason"] = row["reason"] or _unfit(known, row)
-    show.table(
-        [{**row, "state": "broken" if row["reason"] else "sound"} for row in rows], ("kind", "name", "state", "reason")
-    )
-    if any(row["reason"] for row in rows):
+    rows = [_checked(known, row) for row in rows]
+    show.table(rows, ("kind", "name", "state", "reason"))
+    if any(row["state"] == "broken" for row in rows):
         raise typer.Exit(1)
 
 
@@ -169,14 +166,32 @@ def _backbone(member: object) -> dict[str, Any]:
     return {"what": "weights", "serves": []}
 
 
-def _unfit(known: Any, row: dict[str, str]) -> str:
-    """Why a method does not pass the conformance suite; empty if it does, or if the member is no method."""
-    if row["kind"] != "method":
-        return ""
-    from deltacompose.checks import check_method
+def _checked(known: Any, row: dict[str, str]) -> dict[str, str]:
+    """The row with its state: `sound`, `broken`, or `unchecked` for a method whose settings have no sound default."""
+    if row["reason"] or row["kind"] != "method":
+        return {**row, "state": "broken" if row["reason"] else "sound"}
+    from deltacompose.checks import BACKBONES, check_method
+    from deltacompose.pico import pico_backbone
+
+    method = known.methods[row["name"]]()
+    typer.echo(f"checking {row['name']}", err=True)
+    refusals = [_refusal(method, pico_backbone(family)) for family in BACKBONES]
+    if all(refusals):
+        return {**row, "state": "unchecked", "reason": f"at its default settings: {refusals[0]}"}
+    try:
+        check_method(method)
+    except (AssertionError, BadInput) as reason:
+        return {**row, "state": "broken", "reason": str(reason)}
+    return {**row, "state": "sound"}
+
+
+def _refusal(method: Any, backbone: Any) -> str:
+    """Why a method has no weights or edits on a backbone; empty if it has."""
+    from deltacompose.weights import init_weights
 
     try:
-        check_method(known.methods[row["name"]]())
-    except (AssertionError, BadInput) as reason:
+        init_weights(backbone, method)
+        method.edits(backbone)
+    except BadInput as reason:
         return str(reason)
     return ""
