@@ -329,6 +329,13 @@ def test_lifts_have_intervals_and_say_on_which_side_of_zero_they_lie():
     assert found["a"].low < found["a"].value < found["a"].high
 
 
+def test_lifts_have_intervals_where_no_transfer_was_measured():
+    alone = np.where(np.eye(4, dtype=bool), matrix().values, np.nan)
+    found = lift.lifts(matrix(values=alone))
+    assert [(one.low, one.high) for one in found] == [(one.low, one.high) for one in lift.lifts(matrix())]
+    assert {one.verdict for one in found} == {"above"}
+
+
 def test_one_seed_without_examples_gives_lifts_without_intervals(tmp_path):
     found = lift.lifts(matrix(seeds=1))
     assert {one.verdict for one in found} == {"unknown"}

@@ -147,6 +147,12 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
     return Marks(against, q, difference, low, high, p, bh, by, tuple(sorted(covers)))
 
 
+def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estimate]:
+    """A(t → t) minus the level of reference, for every task whose own score and level are known in every seed."""
+    cells = _differences(matrix, against)
+    return {matrix.targets[t]: cell for s, t, cell in cells if matrix.sources[s] == matrix.targets[t]}
+
+
 def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
     """Whether `marks` would find a cell to test."""
     return any(matrix.off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))

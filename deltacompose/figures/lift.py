@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
-from deltacompose.analysis.uncertainty import can_be_tested, marks
+from deltacompose.analysis.uncertainty import own_differences
 from deltacompose.errors import BadInput
 from deltacompose.figures.style import (
     GREY,
@@ -62,18 +62,16 @@ class Lift:
 
 def lifts(matrix: TransferMatrix) -> list[Lift]:
     """The lift of every task that is source and target, in blocks of categories."""
-    low = high = np.full(matrix.values.shape[1:], np.nan)
-    covers = "nothing"
-    if can_be_tested(matrix, "untouched"):  # else there is one seed and no per-example scores: values without intervals
-        tested = marks(matrix, "untouched")
-        low, high = tested.low, tested.high
-        covers = ", ".join(cover for cover in tested.covers if cover != "nothing")
+    tested = own_differences(matrix, "untouched")
     values, count = mean_over_seeds(matrix.lift()), (~np.isnan(matrix.values)).sum(axis=0)
     found = []
     for task in ordered(matrix.tasks, matrix.categories):
         at = matrix.sources.index(task), matrix.targets.index(task)
+        low, high, covers = np.nan, np.nan, "nothing"
+        if task in tested:
+            low, high, covers = tested[task].low, tested[task].high, tested[task].covers
         about = (matrix.composition, matrix.categories.get(task, ""), task)
-        found.append(Lift(*about, float(values[at]), float(low[at]), float(high[at]), int(count[at]), covers))
+        found.append(Lift(*about, float(values[at]), float(low), float(high), int(count[at]), covers))
     return found
 
 
