@@ -273,7 +273,7 @@ def test_the_command_writes_tables_and_figures_whose_titles_count_seeds(results,
     said = command(results, "--by", "shots", "--out", tmp_path / "out")
     names = sorted(path.stem.split("-")[0] + path.suffix for path in (tmp_path / "out").iterdir())
     each = [f"{name}.{kind}" for name in ("convergence", "effects", "orders") for kind in ("png", "svg")] * 2
-    assert names == sorted([*each, "interaction.json", "interaction.md"])
+    assert names == sorted([*each, "interaction.json", "interaction.md", "runs.csv"])
     assert (tmp_path / "out" / "interaction.md").read_text() == said
     for words in (
         "| prompt | on adapter + bitfit | 5.00",
@@ -339,6 +339,15 @@ def test_positions_average_over_the_orders_that_have_the_stage_there():
     (record,) = order_effects(sequences())
     gains = [o["gains"][1] for text, o in record["orders"].items() if text.split(" >> ")[1] == "bitfit"]
     assert record["positions"]["bitfit"]["gains"][1] == pytest.approx(fmean(gains))
+
+
+def test_the_runs_that_were_analysed_are_written_and_read_again(results, tmp_path):
+    command(results, "--where", "shots == 16", "--out", tmp_path)
+    written = ["--composition", "composition", "--unit", "task", "--dev", "dev", "--chance", "chance", "--json"]
+    (again,) = json.loads(command(tmp_path / "runs.csv", *written))
+    (first,) = json.loads(command(results, "--where", "shots == 16", "--json"))
+    assert again["means"] == pytest.approx(first["means"])
+    assert again["shapley"] == pytest.approx(first["shapley"])
 
 
 def test_a_study_is_analysed_by_its_own_cells_alone(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,22 @@ class Run:
         parts = {"grid value": self.grid, "seed": self.seed}
         known = "".join(f", {part} {value}" for part, value in parts.items() if value)
         return " ".join([*self.group, self.unit, f"({self.combination}{known})"])
+
+
+def table(runs: Iterable[Run], by: Sequence[str] = ()) -> str:
+    """Runs as a tidy CSV that `read_csv` and `runs` read again, scores in the scale of the runs.
+
+    Args:
+        by: the names of the columns that form groups.
+    """
+    text = io.StringIO()
+    names = (*by, "composition", "task", "grid", "seed", "dev", "score", "chance")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    for run in sorted(runs, key=lambda run: (run.group, run.combination, run.unit, run.seed, run.grid)):
+        known = ("" if value is None else repr(value) for value in (run.dev, run.score, run.chance))
+        writer.writerow([*run.group, run.combination, run.unit, run.grid, run.seed, *known])
+    return text.getvalue()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

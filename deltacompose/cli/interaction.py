@@ -48,6 +48,7 @@ def interaction(
 
     With intervals, the optimism of choosing on test, trivial solutions, what is missing, and the effects of order.
     """
+    from deltacompose.analysis import runs as tidy
     from deltacompose.analysis.interaction import analyse, histories
     from deltacompose.figures.interaction_tables import summary
 
@@ -75,6 +76,7 @@ def interaction(
 
         write_text(out / "interaction.json", text)
         write_text(out / "interaction.md", tables)
+        write_text(out / "runs.csv", tidy.table(runs, groups))
         for record, title in zip(records, titles, strict=True):
             values = tuple(record[name] for name in groups)
             _draw(record, title, out, [row for row in histories(runs, trainings, chosen) if row["group"] == values])
