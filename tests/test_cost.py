@@ -280,3 +280,28 @@ def test_a_speed_is_a_positive_number_for_every_kind_of_pass():
         found = speed(read, shape_of(read.backbone), lengths_of(read, 8), 8)
         assert found.keys() == {"train", "evaluate"}
         assert min(found.values()) > 1e5
+
+
+def test_a_pass_is_timed_on_one_thread_as_workers_have_and_leaves_the_threads_as_they_were(monkeypatch):
+    read = reader(pico_backbone("bert"), CHOICE)
+    seen, loss = [], read.loss
+    monkeypatch.setattr(read, "loss", lambda *given: seen.append(torch.get_num_threads()) or loss(*given))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        speed(read, shape_of(read.backbone), lengths_of(read, 8), 8)
+        assert set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_machine_that_does_something_else_is_not_taken_for_a_slow_one(monkeypatch):
+    read = reader(pico_backbone("bert"), CHOICE)
+    loss, rank = read.loss, read.rank
+    monkeypatch.setattr(read, "loss", lambda *given: time.sleep(0.5) or loss(*given))
+    monkeypatch.setattr(read, "rank", lambda *given: time.sleep(0.5) or rank(*given))
+    found = speed(read, shape_of(read.backbone), lengths_of(read, 8), 8)
+    needed = flops.training(shape_of(read.backbone), lengths_of(read, 8), DeltaShape(), 8)
+    assert found["train"] > 2 * needed / 0.5
+    assert found["evaluate"] > 0
