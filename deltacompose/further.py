@@ -44,6 +44,8 @@ class Planner(Protocol):
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float: ...
 
+    def train(self, expression: Composition, task: str, seed: int, factor: float) -> list[Cell]: ...
+
 
 def further(planner: Planner, trained: Trained) -> Iterator[Cell]:
     """All such cells of a study."""

@@ -6,13 +6,14 @@ common, and sequences that begin alike share the trained beginning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import networkx as nx
 
-from deltacompose import flops
+from deltacompose import flops, search
 from deltacompose.composition import Composition
 from deltacompose.errors import unknown
 from deltacompose.flops import DeltaShape, Lengths, Memory, Shape
@@ -21,6 +22,9 @@ from deltacompose.study import Cell, Study
 
 EFFICIENCY_STEPS = 23
 """Steps of a measurement of cost, of which the first few are not timed."""
+
+Extension = Callable[[Cell, Mapping[str, Any]], Iterable[Cell]]
+"""The cells that a finished cell, with its record, adds to a plan."""
 
 UNTOUCHED, RANDOM = "untouched", "random"
 """The two sources that are no task: the backbone without a delta, and random tensors of a trained delta's norms."""
@@ -158,12 +162,42 @@ class _Planner:
 
 
 def plan(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> nx.DiGraph:
-    """The cells of a study as a directed graph from parents to children; a node is a key with the attribute `cell`."""
+    """The cells of a study as a directed graph from parents to children; a node is a key with the attribute `cell`.
+
+    Those that finished cells add (`extension`) are not among them.
+    """
     graph = nx.DiGraph()
     for cell in _cells(study, _Planner(study, facts), parse):
-        graph.add_node(cell.key, cell=cell)
-        graph.add_edges_from((parent, cell.key) for parent in cell.parents)
+        _put(graph, cell)
     return graph
+
+
+def extension(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> Extension:
+    """Gives the cells that a finished cell, with its record, adds to the plan of a study."""
+    return partial(search.added, _Planner(study, facts), parse)
+
+
+def grown(graph: nx.DiGraph, added: Extension, record: Callable[[str], Mapping[str, Any] | None]) -> nx.DiGraph:
+    """A plan with all that its finished cells have added to it, and the cells that those added.
+
+    Args:
+        record: the record of a finished cell by its key; None of one that is not finished.
+    """
+    whole = graph.copy()
+    waiting = [cell for _, cell in graph.nodes(data="cell")]
+    while waiting:
+        cell = waiting.pop()
+        found = record(cell.key) if cell.kind == search.KIND else None
+        for new in added(cell, found) if found is not None else ():
+            if new.key not in whole:
+                _put(whole, new)
+                waiting.append(new)
+    return whole
+
+
+def _put(graph: nx.DiGraph, cell: Cell) -> None:
+    graph.add_node(cell.key, cell=cell)
+    graph.add_edges_from((parent, cell.key) for parent in cell.parents)
 
 
 def memory(study: Study, facts: Facts, parse: Callable[[str], Composition], bank: int = 1) -> float:
@@ -194,6 +228,7 @@ def _cells(study: Study, planner: _Planner, parse: Callable[[str], Composition])
         for source in study.start_from:
             yield from _started(study, planner, parse(text), source)
     yield from further(replace(planner, study=_checked(study, parse)), made)
+    yield from search.first(planner, parse, made)
 
 
 def _checked(study: Study, parse: Callable[[str], Composition]) -> Study:

@@ -11,7 +11,8 @@ from typing import Any
 import networkx as nx
 import torch
 
-from deltacompose import api, planning, taskdata, work
+from deltacompose import api, planning, search, taskdata, work
+from deltacompose.analysis.intrinsic import most_tries
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.records import with_examples
 from deltacompose.cost import Cost, cost
@@ -24,10 +25,22 @@ from deltacompose.study import Study
 from deltacompose.taskdata import task_from_mapping
 
 
-def plan(study: Study) -> nx.DiGraph:
-    """The cells of a study: a directed graph from what is read to what reads it."""
+def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
+    """The cells of a study: a directed graph from what is read to what reads it.
+
+    With a store, also those that finished cells have added: only then is it all that the store has of the study.
+    """
+    graph, added = _planned(study)
+    if store is None:
+        return graph
+    return planning.grown(graph, added, lambda key: store.record(key) if store.has(key) else None)
+
+
+def _planned(study: Study) -> tuple[nx.DiGraph, planning.Extension]:
+    """A study's plan before anything is carried out, and what finished cells add to it."""
     _check_training(study, max(len(api.parse(text).stages) for text in study.compositions))
-    return planning.plan(study, work.facts(study), api.parse)
+    facts = work.facts(study)
+    return planning.plan(study, facts, api.parse), planning.extension(study, facts, api.parse)
 
 
 def _check_training(study: Study, stages: int) -> None:
@@ -39,6 +52,28 @@ def _check_training(study: Study, stages: int) -> None:
         )
     for stage in range(stages):
         api.check_rates(study.recipe(stage))
+
+
+def notes(study: Study) -> list[str]:
+    """What a reader should know before a study is carried out: parts that meet, and how far its plan will grow."""
+    return [*work.notes(study), *_of_searches(study)]
+
+
+def _of_searches(study: Study) -> list[str]:
+    chosen, expressions = study.dimension, search.greatest(study.dimension)
+    if chosen is None:
+        return []
+    searches, each = len(study.tasks) * len(expressions), most_tries(chosen.most, chosen.resolution, goals=4)
+    said = [
+        f"{searches} searches for the intrinsic dimension add cells as they go, at most "
+        f"{searches * each * len(study.seeds) * len(study.grid)} trainings in all; only those that are in the plan by "
+        "now are counted"
+    ]
+    if "dense" in chosen.projections:
+        onto = work.facts(study).deltas[str(api.parse(expressions[0]))].dense
+        size = f"{4 * onto * chosen.most / 1e9:.2g} GB at d = {chosen.most}"
+        said.append(f"a dense projection takes {size}, in memory and on disk beside each delta that it trained")
+    return said
 
 
 def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
@@ -61,8 +96,9 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         options = _gpus(study, options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:
-        what = Work(group=work.by_expression)
-        return run_plan(plan(study), open_store(store), executor, what, work.options_of(study) | how, progress)
+        cells, added = _planned(study)
+        what = Work(group=work.by_expression, extend=added)
+        return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
     finally:
         executor.close()
 
@@ -76,7 +112,7 @@ def cost_of(study: Study, store: Store | None = None, workers: int | None = None
     known = work.facts(study)
     workers = workers or torch.cuda.device_count() or len(os.sched_getaffinity(0))
     memory = planning.memory(study, known, api.parse, bank or _bank())
-    return cost(plan(study), store, lambda: work.speed_of(study), workers, memory)
+    return cost(plan(study, store), store, lambda: work.speed_of(study), workers, memory)
 
 
 def prefetch(study: Study) -> list[dict[str, Any]]:
@@ -102,10 +138,10 @@ def records(store: Store | str | Path, study: Study | None = None) -> list[Mappi
     """The records of a store, the failed ones too; evaluations with the score of each example.
 
     Args:
-        study: if given, only the cells that it asks for.
+        study: if given, only the cells that it asks for, and those that its finished cells have added.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
-    wanted = None if study is None else set(plan(study))
+    wanted = None if study is None else set(plan(study, store))
     found = [*store.records(), *store.records(state="failed")]
     return list(with_examples((one for one in found if wanted is None or one["key"] in wanted), store.folder))
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deltacompose.errors import BadInput
@@ -111,6 +111,35 @@ class SubspaceChoice:
 
 
 @dataclass(frozen=True)
+class DimensionChoice:
+    """A search for the intrinsic dimension of every task: the least d that is good enough (arXiv 1804.08838).
+
+    Attributes:
+        most: the greatest d that is tried.
+        reference: one of the study's compositions, whose score is the full one.
+        share: of the full score that is enough, .9 for d₉₀.
+        resolution: neighbouring d of the grid differ by at most that share, or by one.
+        projections: those of the method `intrinsic` that are compared.
+        per_layer: with one scale per layer beside the d numbers, without, or both.
+        places: kinds of places whose parameters change; none is the method's own choice, query and value.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    most: Annotated[int, Ge(1)]
+    reference: str = "full"
+    share: Annotated[float, Gt(0), Le(1)] = 0.9
+    resolution: Annotated[float, Ge(0)] = 0.25
+    projections: Annotated[tuple[Literal["sketch", "fastfood", "dense"], ...], MinLen(1)] = (
+        "sketch",
+        "fastfood",
+        "dense",
+    )
+    per_layer: Annotated[tuple[bool, ...], MinLen(1)] = (True,)
+    places: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Study:
     """A grid of experiments: every composition on every task with every seed, and what is measured of them.
 
@@ -130,6 +159,7 @@ class Study:
         measures: names of similarity measures; what they need of the model (activations, gradients, features,
             probabilities, predictions) is collected of every delta.
         subspace: a subspace learned from the deltas of one composition, with its readouts.
+        dimension: a search for the intrinsic dimension of every task, which adds trainings as it goes.
         swap: composition-aware transfer: every part of a delta with several is taken from every other task's in turn.
         processes: how many processes train each delta together, each on its share of every batch.
         split: where results are read; choices are made on the development split whatever this says.
@@ -154,6 +184,7 @@ class Study:
     efficiency: bool = False
     measures: tuple[str, ...] = ()
     subspace: SubspaceChoice | None = None
+    dimension: DimensionChoice | None = None
     swap: bool = False
     processes: Annotated[int, Ge(1)] = 1
     split: Literal["val", "test"] = "test"
@@ -261,7 +292,13 @@ def _sentence(kind: Any, error: Any) -> str:
     return f"{at}: {found!r}: {said[:1].lower()}{said[1:]}{hint}" if at else said
 
 
-_RECORDS = {"training": Recipe, "backbone": BackboneChoice, "rows": Rows, "subspace": SubspaceChoice}
+_RECORDS = {
+    "training": Recipe,
+    "backbone": BackboneChoice,
+    "rows": Rows,
+    "subspace": SubspaceChoice,
+    "dimension": DimensionChoice,
+}
 """The fields of a study that are records themselves."""
 
 

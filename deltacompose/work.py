@@ -7,6 +7,7 @@ group will want them again.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -20,7 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from deltacompose import api, derived
+from deltacompose import api, derived, search
+from deltacompose.analysis.dimension import searched
 from deltacompose.analysis.measure import named
 from deltacompose.backbone import Backbone
 from deltacompose.company import company
@@ -51,7 +53,7 @@ def facts(study: Study) -> Facts:
     backbone = _backbone(options["backbone"])
     tasks = dict.fromkeys((*study.tasks, *study.start_from))
     known = {name: _task_facts(study, name, options["tasks"], _sample(study, name)) for name in tasks}
-    texts = [api.parse(text) for text in study.compositions]
+    texts = [api.parse(text) for text in (*study.compositions, *search.greatest(study.dimension))]
     beginnings = [whole.until(k + 1) for whole in texts for k in range(len(whole.stages))]
     deltas = {str(part): delta_shape(backbone, part) for part in beginnings}
     needs = {str(named(name, api.measures()).needs) for name in study.measures}
@@ -167,6 +169,17 @@ def _select(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> 
         store.add(cell, {"grid": best, "dev": {str(factor): mean for factor, mean in sorted(means.items())}})
 
 
+def _search(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
+    """Reads off what was trained which d a search needs next; with few shots, chance is a mean over the seeds."""
+    for cell in cells:
+        spec, parents = cell.spec, [store.record(parent) for parent in cell.parents]
+        seeds = sorted({r["spec"]["seed"] for r in parents}) if spec["shots"] is not None else [0]
+        how = {"template": spec["template"], "rows": spec["rows"], "shots": spec["shots"]}
+        texts = [json.dumps({**how, "seed": seed}, sort_keys=True) for seed in seeds]
+        chance = sum(_task(spec["task"], options["tasks"], one).chance("val") for one in texts) / len(texts)
+        store.add(cell, searched(spec, parents, None if math.isnan(chance) else chance))
+
+
 def _efficiency(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
     """Measures what training one delta costs, in a fresh process that does nothing else."""
     for cell in cells:
@@ -211,6 +224,7 @@ _KINDS: dict[str, Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]] = 
     "train": _train,
     "evaluate": _evaluate,
     "select": _select,
+    "search": _search,
     "efficiency": _efficiency,
     "probe": _further(probe),
     "subspace": _further(derived.subspace),

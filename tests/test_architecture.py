@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0  errors composition recipe study flops further planning
+0  errors composition recipe study flops further search planning
 1  hookspecs members plugins templates places tables quantised checkpoints derive backbone loading pico
    method metrics examples task taskdata
 2  company reader weights shapes speed overlap attach delta merge combine interop

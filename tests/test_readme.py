@@ -22,7 +22,7 @@ from deltacompose.metrics import METRICS
 from deltacompose.pico import pico, pico_tokenizer
 from deltacompose.places import KINDS
 from deltacompose.recipe import Recipe
-from deltacompose.study import BackboneChoice, Rows, Study, SubspaceChoice
+from deltacompose.study import BackboneChoice, DimensionChoice, Rows, Study, SubspaceChoice
 from deltacompose.tables import read_table
 from deltacompose.taskdata import task_from_mapping
 from deltacompose.taskdata.description import Columns, Data, TaskRow
@@ -171,7 +171,7 @@ def _written(value):
     return ("below", "all", "`embedded`")
 
 
-@pytest.mark.parametrize("record", [Study, BackboneChoice, Recipe, SubspaceChoice])
+@pytest.mark.parametrize("record", [Study, BackboneChoice, Recipe, SubspaceChoice, DimensionChoice])
 def test_the_page_on_studies_has_every_field_with_its_default(record):
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| .+ \|$", page("studies.md"), re.M)
     for name, allowed in defaults(record):

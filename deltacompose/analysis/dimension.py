@@ -1,20 +1,20 @@
 """The intrinsic dimension of each task from a store: the trained `intrinsic(d=…)` deltas beside full tuning.
 
-Every d of the grid is an ordinary composition of the study, so nothing is added to the plan while it runs; d₉₀ (Li et
-al. 2018, arXiv 1804.08838) is the least d of that grid whose score reaches 90 % of the full one. Scores are those on
-development data, which nothing else is read from here.
+d₉₀ (Li et al. 2018, arXiv 1804.08838) is the least d whose score reaches 90 % of the full one, of those d that were
+trained: a grid that the study lists among its compositions, or what a search asked for, one d after another. Scores are
+those on development data, which nothing else is read from here.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.intrinsic import Search
+from deltacompose.analysis.intrinsic import Search, next_dimensions
 from deltacompose.errors import BadInput, unknown
 
 Record = Mapping[str, Any]
@@ -24,20 +24,24 @@ Scores = dict[int, dict[int, float]]
 METHOD, REFERENCE, SHARE = "intrinsic", "full", 0.9
 
 
-def intrinsic_dimensions(records: Iterable[Record], reference: str = REFERENCE, share: float = SHARE) -> list[Any]:
+def intrinsic_dimensions(
+    records: Iterable[Record], reference: str | None = None, share: float | None = None
+) -> list[Any]:
     """d₉₀ of every task for each way of projecting that a store has, ready for JSON; empty if it has none.
 
     One entry per setting of the method (projection, scales, places, seed of P): `tasks` has for each task `d` of the
-    mean over seeds, `below`, the next lower d of the grid, `by_seed`, and the same `above_chance`, where the share is
-    of what the full score exceeds chance by. None means that no d of the grid reached the goal.
+    mean over seeds, `below`, the next lower d that was tried, `by_seed`, and the same `above_chance`, where the share
+    is of what the full score exceeds chance by. None means that no d reached the goal. `search` says which d a search
+    has yet to train, `next`, none at its end; it is None where there was no search.
 
     Args:
-        records: finished cells, those of training and evaluation.
-        reference: the composition whose score is the full one.
-        share: of the full score that is enough.
+        records: finished cells, those of training, search and evaluation.
+        reference: the composition whose score is the full one; None is that of the searches, else `full`.
+        share: of the full score that is enough; None is that of the searches, else .9.
 
     Raises:
-        BadInput: `intrinsic` deltas without the full ones to compare them with.
+        BadInput: `intrinsic` deltas without the full ones to compare them with, or searches that differ in what they
+            compare with.
     """
     done = [record for record in records if record.get("state", "done") == "done"]
     trained = [r for r in done if r["kind"] == "train" and not r["spec"].get("start")]
@@ -46,20 +50,69 @@ def intrinsic_dimensions(records: Iterable[Record], reference: str = REFERENCE, 
         settings = _settings(record)
         if settings is not None:
             spec, d = record["spec"], int(settings.pop("d"))
-            _best(families[json.dumps(settings, sort_keys=True)][spec["task"]][int(spec["seed"])], d, record)
+            _best(families[_text(settings)][spec["task"]][int(spec["seed"])], d, record)
     if not families:
         return []
+    searches = [record for record in done if record["kind"] == "search"]
+    reference = _agreed(searches, "reference", REFERENCE) if reference is None else reference
+    share = _agreed(searches, "share", SHARE) if share is None else share
     full = _full(trained, reference)
     chance = {r["spec"]["target"]: float(r["result"]["chance"]) for r in done if r["kind"] == "evaluate"}
+    chance |= {r["spec"]["task"]: r["result"]["chance"] for r in searches}  # that of development data
+    latest = {(_text(r["spec"]["settings"]), r["spec"]["task"]): r for r in sorted(searches, key=_tried)}
     return [
         {
             **json.loads(text),
             "reference": reference,
             "share": share,
-            "tasks": {t: _of_task(t, own, full, chance.get(t), share) for t, own in sorted(tasks.items())},
+            "tasks": {
+                task: {**_of_task(task, own, full, chance.get(task), share), "search": _state(latest.get((text, task)))}
+                for task, own in sorted(tasks.items())
+            },
         }
         for text, tasks in sorted(families.items())
     ]
+
+
+def searched(spec: Mapping[str, Any], parents: Sequence[Record], chance: float | None) -> dict[str, Any]:
+    """What a search knows of its task when all of `parents` are trained, and `next`, the d to train now by seed.
+
+    Two goals are searched for, the share of the full score and the share of what it exceeds chance by, each for the
+    mean over the seeds, which trains all of them, and for every seed by itself, so that d is as fine for a seed as for
+    the mean. `next` is empty when all have been found. The rest of the result is as `intrinsic_dimensions` says of one
+    task.
+
+    Args:
+        spec: of the search: `task`, `settings` without d, `reference`, `share`, `resolution`, `most`.
+        parents: the training cells of the reference and of every d so far, those of all seeds.
+        chance: of the task, on development data; None where it is not known.
+    """
+    task, full = spec["task"], _full(parents, spec["reference"])
+    scores: Scores = {seed: {} for seed in full[task]}
+    for record in parents:
+        settings = _settings(record) or {}
+        d = settings.pop("d", None)
+        if _text(settings) == _text(spec["settings"]):
+            _best(scores[int(record["spec"]["seed"])], int(d), record)
+    found = _of_task(task, scores, full, chance, spec["share"])
+    mean = {int(d): score for d, score in found["scores"].items()}
+
+    def wanted(goal: float, known: Mapping[int, float]) -> set[int]:
+        floors = {floor for floor in (0.0, chance or 0.0) if goal > floor}
+        searches = [Search(goal, spec["most"], spec["share"], floor, spec["resolution"]) for floor in floors]
+        return {d for search in searches for d in next_dimensions(search, known)}
+
+    together = wanted(found["full"], mean)
+    each = {seed: (together | wanted(full[task][seed], own)) - set(own) for seed, own in sorted(scores.items())}
+    return {
+        **found,
+        "chance": chance,
+        "next": {str(seed): sorted(waiting) for seed, waiting in each.items() if waiting},
+    }
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    return json.dumps(settings, sort_keys=True)
 
 
 def _settings(record: Record) -> dict[str, Any] | None:
@@ -73,6 +126,30 @@ def _settings(record: Record) -> dict[str, Any] | None:
 def _best(scores: dict[int, float], d: int, record: Record) -> None:
     """Of several learning rates the best development score counts, as it would be chosen."""
     scores[d] = max(float(record["result"]["dev"]), scores.get(d, -np.inf))
+
+
+def _tried(search: Record) -> int:
+    return len(search["parents"])
+
+
+def _state(search: Record | None) -> dict[str, Any] | None:
+    if search is None:
+        return None
+    return {
+        "next": sorted({d for own in search["result"]["next"].values() for d in own}),
+        "most": search["spec"]["most"],
+    }
+
+
+def _agreed(searches: Iterable[Record], name: str, otherwise: Any) -> Any:
+    """What all searches say of a setting, or what holds where there is none."""
+    found = sorted({record["spec"][name] for record in searches})
+    if len(found) > 1:
+        raise BadInput(
+            f"the searches of this store differ in their {name}: {', '.join(map(str, found))}; give the one that is "
+            "meant, or the study's file instead of its store"
+        )
+    return found[0] if found else otherwise
 
 
 def _full(trained: Iterable[Record], reference: str) -> dict[str, dict[int, float]]:

@@ -8,6 +8,7 @@ rise with d.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -113,6 +114,13 @@ def d90(
     while waiting := next_dimensions(search, scores):
         scores.update({d: score_of(d) for d in waiting})
     return found(search, scores)
+
+
+def most_tries(most: int, resolution: float, goals: int = 1) -> int:
+    """No search for so many goals at once runs more d than this: all doublings, and a bisection for each goal."""
+    doubling, tried = _doubling(most), grid(most, resolution)
+    between = [sum(low < d < high for d in tried) for low, high in itertools.pairwise(doubling)]
+    return len(doubling) + goals * max(between, default=0).bit_length()
 
 
 def start_from(d: int, scores: Mapping[int, float]) -> int | None:

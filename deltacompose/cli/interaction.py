@@ -16,6 +16,7 @@ from deltacompose.errors import BadInput, unknown
 if TYPE_CHECKING:
     from deltacompose.analysis.convergence import Training
     from deltacompose.analysis.runs import Run
+    from deltacompose.store import Store
 
 STUDIES = (".yaml", ".yml")
 KINDS = ("train", "evaluate", "efficiency")
@@ -112,7 +113,7 @@ def _from_store(
     from deltacompose.cli.study import needed
 
     store = needed(source, folder)
-    wanted = _asked_for(source)
+    wanted = _asked_for(source, store)
     found = (record for kind in KINDS for record in store.records(kind))
     records = [record for record in found if wanted is None or record["key"] in wanted]
     shared = dict.fromkeys([*by, *(clause.column for clause in (read(where) if where else ()))])
@@ -126,14 +127,14 @@ def _from_store(
     return runs(rows, columns, factors or present, by), factors or present, trainings, remarks
 
 
-def _asked_for(source: Path) -> set[str] | None:
+def _asked_for(source: Path, store: Store) -> set[str] | None:
     """The keys of a study's cells; None of a store, all of which is meant."""
     if source.is_dir():
         return None
     from deltacompose import results
     from deltacompose.study import Study
 
-    return set(results.plan(Study.read(source)))
+    return set(results.plan(Study.read(source), store))
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:

@@ -86,20 +86,20 @@ def plan(
     ] = None,
 ) -> None:
     """What the study asks for: its cells, which of them are stored, and what the others will cost."""
-    from deltacompose import results, work
+    from deltacompose import results
     from deltacompose.study import Study
 
     read, place = Study.read(study), store_of(study, store)
     facts = results.cost_of(read, _opened(place), workers, bank)
     counts = {name: int(facts.total(name)) for name in ("cells", "stored", "to_run")}
     if as_json:
-        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": work.notes(read)}
+        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": results.notes(read)}
         return show.as_json(counts | whole)
     typer.echo(f"study {read.name}: {counts['cells']} cells, {counts['stored']} stored, {counts['to_run']} to run")
     rows = [_cost_row(row) for row in facts.kinds]
     show.table(rows, tuple(rows[0]))
     typer.echo(_wall(facts))
-    for note in work.notes(read):
+    for note in results.notes(read):
         typer.echo(f"note: {note}")
     return None
 
@@ -122,7 +122,8 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
     """How far a run is, from any terminal; STUDY may be a store."""
     from deltacompose import engine
 
-    facts = engine.status(needed(study, store), None if study.is_dir() else _planned(study))
+    opened = needed(study, store)
+    facts = engine.status(opened, None if study.is_dir() else _planned(study, opened))
     if as_json:
         return show.as_json(facts)
     counts = ("cells", "done", "running", "waiting", "failed", "blocked")
@@ -195,7 +196,8 @@ def gc(
     from deltacompose import results
     from deltacompose.study import Study
 
-    removed = needed(study, store).gc(set(results.plan(Study.read(study))), dry=not delete)
+    opened = needed(study, store)
+    removed = opened.gc(set(results.plan(Study.read(study), opened)), dry=not delete)
     for path in removed:
         typer.echo(str(path))
     typer.echo(f"{len(removed)} {'removed' if delete else 'would be removed; --delete removes them'}")
@@ -217,12 +219,12 @@ def needed(study: Path, store: Path | None) -> Store:
     return opened
 
 
-def _planned(study: Path) -> nx.DiGraph:
+def _planned(study: Path, store: Store) -> nx.DiGraph:
     """The cells of a study; a store stands for itself without it, and needs neither its backbone nor torch."""
     from deltacompose import results
     from deltacompose.study import Study
 
-    return results.plan(Study.read(study))
+    return results.plan(Study.read(study), store)
 
 
 def _named(plan: nx.DiGraph, key: str) -> str:

@@ -52,8 +52,13 @@ def subspace(
     seen: Annotated[str, typer.Option(help="Tasks to learn from, joined by commas; the others test it.")] = "",
     hidden: Annotated[int | None, typer.Option(help="Of the decoder.  [default: the prompts' width]")] = None,
     steps: Annotated[int, typer.Option(help="Of the autoencoder's training.")] = 1000,
-    reference: Annotated[str, typer.Option(help="Composition whose score is the full one, for d90.")] = "full",
-    share: Annotated[float, typer.Option(help="Of the full score that is enough: .9 for d90.")] = 0.9,
+    reference: Annotated[
+        str | None,
+        typer.Option(help="Composition whose score is the full one, for d90.  [default: a search's, full]"),
+    ] = None,
+    share: Annotated[
+        float | None, typer.Option(help="Of the full score that is enough.  [default: a search's, .9 for d90]")
+    ] = None,
     split: Split = "",
     store: StoreFolder = None,
     out: Out = None,
@@ -220,21 +225,36 @@ def _ranks(answer: Answer, end: str) -> dict[str, Any]:
 
 def _say_dimensions(found: list[Any]) -> None:
     for one in found:
+        scaled = "one scale per layer" if one["per_layer"] else "no scales"
         typer.echo(
-            f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection:"
+            f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection, "
+            f"{scaled}, {', '.join(one['places'])}:"
         )
         rows = [
             {
                 "task": task,
-                "d": number(of["d"]),
-                "above": of["below"],
-                "by seed": ", ".join(number(d) for d in of["by_seed"].values()),
-                "above chance": number((of["above_chance"] or {}).get("d")),
+                **_least(of, "d"),
+                **_least(of["above_chance"] or {}, "d above chance"),
                 "full": of["full"],
+                "found by": _way(of["search"]),
             }
             for task, of in one["tasks"].items()
         ]
-        show.table(rows, ("task", "d", "above", "by seed", "above chance", "full"))
+        show.table(rows, tuple(rows[0]))
+
+
+def _least(found: Mapping[str, Any], head: str) -> dict[str, str]:
+    """d of the mean over seeds behind the next lower d that was tried, and d of each seed."""
+    d = f"> {found['below']}" if found and found["d"] is None else number(found.get("d"))
+    known = f"{d} ({found['below']} is too few)" if found.get("d") and found["below"] else d
+    return {head: known, f"{head}, by seed": ", ".join(map(number, found.get("by_seed", {}).values()))}
+
+
+def _way(search: Mapping[str, Any] | None) -> str:
+    if search is None:
+        return "grid"
+    waiting = ", ".join(map(str, search["next"]))
+    return f"search, still to train d = {waiting}" if waiting else f"search up to {search['most']}"
 
 
 def _say_readouts(found: list[dict[str, Any]]) -> None:

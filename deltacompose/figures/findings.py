@@ -23,7 +23,7 @@ class Findings:
     Attributes:
         matrices: by composition, shorter texts first. Those in which transfer was measured have the same sources,
             targets and seeds, so a cell that only one composition lacks is seen as missing there.
-        trainings: finished cells of kind `train`.
+        trainings: finished cells of kind `train`; not those at the many d of a search for the intrinsic dimension.
         failures: cells of any kind that were tried and failed.
         unread: compositions that were trained and never evaluated on the split.
         names: of the backbones, by their fingerprints.
@@ -80,15 +80,20 @@ def gather(
     evaluations += _blocked(failed, evaluations, split)
     read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
     matrices = {text: from_records(evaluations, text, categories, split) for text in read}
-    trained = {str(record["spec"]["composition"]) for record in done if record["kind"] == "train"}
+    searched = {parent for record in done if record["kind"] == "search" for parent in record["parents"]}
+    trainings = [r for r in done if r["kind"] == "train" and (_text(r) in read or r.get("key") not in searched)]
     return Findings(
         split=split,
         matrices=_on_common_axes(matrices),
-        trainings=sorted((record for record in done if record["kind"] == "train"), key=_name),
+        trainings=sorted(trainings, key=_name),
         failures=sorted(failed, key=_name),
-        unread=sorted(text for text in trained if not any(_begins(text, other) for other in read)),
+        unread=sorted(text for text in set(map(_text, trainings)) if not any(_begins(text, one) for one in read)),
         names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
     )
+
+
+def _text(record: Record) -> str:
+    return str(record["spec"]["composition"])
 
 
 def _names_its_backbone(record: Record) -> bool:
