@@ -102,6 +102,13 @@ class Learner:
             )
 
     @property
+    def due(self) -> bool:
+        """Whether it is to be evaluated before it takes another step."""
+        if self.failure or (self.history and self.history[-1]["step"] == self.step):
+            return False
+        return self.step % self.recipe.evaluate_every == 0 or self.step == self.recipe.steps
+
+    @property
     def size(self) -> int:
         """Trainable parameters."""
         return sum(x.numel() for x in self.weights.values())
@@ -165,7 +172,9 @@ class Learner:
             self.best = (value, {**self.kept(), **self._scheduled()})
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """All that is needed to go on from here in another process."""
+        """All that is needed to go on from here in another process; of one that has diverged, that it has."""
+        if self.failure:
+            return {}, {"failure": str(self.failure)}
         tensors = {f"weights/{n}": x.detach() for n, x in self.weights.items()}
         tensors |= {f"constants/{n}": x for n, x in self.constants.items()}
         for n, x in self.weights.items():
@@ -183,6 +192,9 @@ class Learner:
 
     def restore(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Goes on from a state: the weights that follow are those of an uninterrupted run."""
+        if "failure" in info:
+            self.failure = Diverged(info["failure"])
+            return
         device = self.backbone.model.device
         own = {
             kind: {n.partition("/")[2]: x.to(device) for n, x in tensors.items() if n.startswith(f"{kind}/")}

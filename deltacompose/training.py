@@ -1,7 +1,9 @@
 """Training one stage of a composition, for a bank of deltas at once, and evaluating deltas.
 
 Each delta has its own batches, optimiser, learning rates and record; all that a bank shares is the pass through the
-backbone. So what a delta becomes does not depend on its neighbours, and one that diverges fails alone.
+backbone. So what a delta becomes does not depend on its neighbours but for rounding, where a device multiplies larger
+matrices in another order, and one that diverges fails alone. A bank that is interrupted goes on as the same bank, from
+one step: its passes are what they would have been, and its deltas equal to the bit.
 """
 
 from __future__ import annotations
@@ -26,13 +28,19 @@ from deltacompose.reader import Batch, Reader
 from deltacompose.task import score
 from deltacompose.weights import generator, parts, penalty
 
+State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""All that a delta needs to go on in another process: tensors, and what JSON can hold."""
+
 
 class Checkpoints(Protocol):
-    """Where a delta's training leaves off and goes on again."""
+    """Where a bank's training leaves off and goes on again."""
 
-    def save(self, job: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None: ...
+    def save(self, states: Sequence[State]) -> None:
+        """Keeps a state of each job, all taken at one moment, in the place of those before."""
 
-    def load(self, job: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
+    def load(self) -> Mapping[int, State]:
+        """What jobs go on from, by their numbers: states that were saved together."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,10 +64,8 @@ def train(
         For each job the delta, or the error that ended it alone.
     """
     learners = [Learner(backbone, job) for job in jobs]
-    for index, learner in enumerate(learners):
-        saved = checkpoints.load(index) if checkpoints else None
-        if saved:
-            learner.restore(*saved)
+    for index, saved in (checkpoints.load() if checkpoints else {}).items():
+        learners[index].restore(*saved)
     _share_constants(learners)
     attachment = attach(backbone, jobs[0].expression)
     try:
@@ -86,10 +92,8 @@ def evaluate(reader: Reader, delta: Delta | None, split: str) -> Evaluation:
 
 
 def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoints: Checkpoints | None) -> None:
-    for index, one in enumerate(learners):
-        due = one.step % one.recipe.evaluate_every == 0 or one.step == one.recipe.steps
-        if one.failure or not due or (one.history and one.history[-1]["step"] == one.step):
-            continue
+    due = [one for one in learners if one.due]
+    for one in due:
         attachment.put({**one.kept(), **one.constants})
         reader = one.job.reader
         try:
@@ -98,8 +102,8 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
             one.failure = one.diverged(str(error))
             continue
         one.evaluated(value)
-        if checkpoints and not one.failure:
-            checkpoints.save(index, *one.state())
+    if checkpoints and due:
+        checkpoints.save([one.state() for one in learners])
 
 
 def _predicted(job: Job, split: str) -> list[str]:
@@ -135,7 +139,8 @@ def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> Non
     leaves = [x for one in learners for x in one.weights.values()]
     found = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
     *summed, whole = company.summed([*found, losses.detach()])
-    gradients = iter(summed)
+    # A sum over memory that is laid out otherwise rounds otherwise, and a bank of one has views where others have copies.
+    gradients = (x if x is None else x.contiguous() for x in summed)
     for (one, batch), loss in zip(group, losses.detach() if whole is None else whole, strict=True):
         one.tokens += sum(x.numel() for name, x in batch.items() if name in ("input", "candidates", "ids"))
         one.learn(loss, [next(gradients) for _ in one.weights])
@@ -145,11 +150,14 @@ def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> Non
 
 
 def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) -> Iterator[list[tuple[Learner, Batch]]]:
-    """Learners whose next batches have one shape, as many together as the budget of tokens allows."""
+    """Learners at one step whose next batches have one shape, as many together as the budget of tokens allows.
+
+    Those that are behind catch up apart, so that the others' passes are what they would be without them.
+    """
     alike: dict[Any, list[tuple[Learner, Batch]]] = {}
     for one in learners:
         batch = one.batch()
-        alike.setdefault(tuple(x.shape for x in batch.values()), []).append((one, batch))
+        alike.setdefault((one.step, *(x.shape for x in batch.values())), []).append((one, batch))
     for same in alike.values():
         tokens = max(x.numel() for x in same[0][1].values())
         size = max(1, budget // tokens) if _banked(attachment, same[0][0].job.expression) else 1

@@ -13,13 +13,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from deltacompose import api, derived, search
 from deltacompose.analysis.dimension import searched
@@ -43,7 +42,7 @@ from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
 from deltacompose.task import Task
 from deltacompose.taskdata import task_from_mapping
-from deltacompose.training import evaluate, train
+from deltacompose.training import State, evaluate, train
 from deltacompose.weights import generator
 
 
@@ -124,6 +123,7 @@ def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> N
         return
     for cell, outcome in zip(cells, outcomes, strict=True):
         if isinstance(outcome, Exception):
+            store.drop_checkpoint(cell.key)
             store.fail(cell, outcome)
             continue
         delta = api.with_origins(outcome)
@@ -235,28 +235,29 @@ _KINDS: dict[str, Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]] = 
 
 
 class _Checkpoints:
-    """Training checkpoints of a bank's cells in the store; of several processes one `writes`, and all read."""
+    """A bank's checkpoints in the store, one for each of its cells; of several processes one `writes`, and all read."""
 
     def __init__(self, store: Store, cells: Sequence[Cell], writes: bool = True) -> None:
         self.store, self.cells, self.writes = store, cells, writes
 
-    def save(self, job: int, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
-        if not self.writes:
-            return
+    def save(self, states: Sequence[State]) -> None:
+        if self.writes:
+            each = zip(self.cells, states, strict=True)
+            self.store.save_checkpoints({cell.key: partial(_write_state, state) for cell, state in each})
 
-        def write(folder: Path) -> None:
-            save_file(
-                {name: x.detach().cpu().contiguous() for name, x in tensors.items()}, folder / "state.safetensors"
-            )
-            (folder / "state.json").write_text(json.dumps(info))
+    def load(self) -> dict[int, State]:
+        found = self.store.checkpoints(cell.key for cell in self.cells)
+        folders = {i: found[cell.key] for i, cell in enumerate(self.cells) if cell.key in found}
+        return {
+            i: (load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text()))
+            for i, folder in folders.items()
+        }
 
-        self.store.save_checkpoint(self.cells[job].key, write)
 
-    def load(self, job: int) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        folder = self.store.checkpoint(self.cells[job].key)
-        if folder is None:
-            return None
-        return load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text())
+def _write_state(state: State, folder: Path) -> None:
+    tensors = {name: x.detach().cpu().contiguous() for name, x in state[0].items()}
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "state.json").write_text(json.dumps(state[1]))
 
 
 def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Job:

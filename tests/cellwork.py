@@ -63,7 +63,7 @@ def _carried(cell, store, options):
 
 def _trained(cell, store, options):
     """A long chain of numbers: one step wrong, repeated or left out changes everything after it."""
-    number, step = cell.spec["seed"] + sum(cell.spec["task"].encode()), 0
+    number, step = first(cell), 0
     checkpoint = store.checkpoint(cell.key)
     if checkpoint is not None:
         step, number = json.loads((checkpoint / "state.json").read_text())
@@ -79,6 +79,11 @@ def _trained(cell, store, options):
                 cell.key, lambda folder, state=state: (folder / "state.json").write_text(state) and None
             )
     return [str(number)] * cell.spec.get("lines", 4), {"dev": number / 2**64, "steps": STEPS}
+
+
+def first(cell):
+    """The number that a training begins with."""
+    return cell.spec["seed"] + sum(cell.spec["task"].encode())
 
 
 def _next(number):

@@ -145,6 +145,36 @@ def test_a_group_that_has_no_room_is_halved_until_it_has(store):
     assert [len(event["keys"]) for event in events(store, "start")] == [8, 4, 4, 2, 2, 2, 2]
 
 
+def test_a_group_whose_worker_died_comes_back_whole_and_then_in_halves(store, tmp_path):
+    cells = [training("dies once", bank="lora", act="die once"), *(training(seed=s, bank="lora") for s in range(3))]
+    with closing(pool({"workers": 1})) as one:
+        outcome = run(plan_of(*cells), store, one, folder=str(tmp_path))
+        assert set(outcome.done) == {cell.key for cell in cells}
+        assert [len(event["keys"]) for event in events(store, "start")] == [4, 4]
+        deadly = [training("dies always", bank="lora", act="die"), training(seed=7, bank="lora")]
+        outcome = run(plan_of(*deadly), store, one, folder=str(tmp_path), attempts=2)
+    assert set(outcome.failed) == {deadly[0].key}
+    assert outcome.done == (deadly[1].key,)
+    assert [len(event["keys"]) for event in events(store, "start")][2:] in ([2, 2, 1, 1, 1], [2, 2, 1, 1])
+
+
+def test_cells_that_were_saved_together_go_on_together_whatever_the_size_of_the_bank(store):
+    cells = [training(seed=seed, bank="lora") for seed in range(5)]
+    begun = [cells[3], cells[0], cells[4]]
+
+    def state(cell):
+        return lambda folder: (folder / "state.json").write_text(json.dumps([0, cellwork.first(cell)])) and None
+
+    store.save_checkpoints({cell.key: state(cell) for cell in begun})
+    run(plan_of(*cells), store, bank=2)
+    starts = [event["keys"] for event in events(store, "start")]
+    assert starts[0] == [cell.key for cell in begun]
+    assert starts[1:] == [[cells[1].key, cells[2].key]]
+    undisturbed = open_store(store.root.parent / "undisturbed")
+    run(plan_of(*cells), undisturbed)
+    assert contents(store) == contents(undisturbed)
+
+
 def test_in_a_group_only_the_cell_that_fails_fails(store):
     cells = [training(seed=seed, bank="lora") for seed in range(5)]
     bad = training("bad", bank="lora", act="raise")

@@ -232,6 +232,34 @@ def test_a_damaged_checkpoint_is_not_used(store):
     assert (store.checkpoint(cell.key) / "delta.txt").read_text() == "new"
 
 
+def test_cells_that_train_together_are_known_as_such_until_they_are_done(store):
+    cells = [training("one"), training("two"), training("three")]
+    keys = tuple(cell.key for cell in cells)
+    assert store.together(keys[0]) == ()
+    store.save_checkpoints({key: write("state") for key in keys})
+    assert [store.together(key) for key in keys] == [keys] * 3
+    store.save_checkpoints({key: write("state") for key in keys[:2]})
+    assert [store.together(key) for key in keys] == [keys[:2], keys[:2], keys]
+    store.add(cells[0], {})
+    assert (store.together(keys[0]), store.together(keys[1])) == ((), keys[:2])
+
+
+def test_cells_without_a_checkpoint_in_common_have_each_its_newest(store):
+    one, two, none = (training(name).key for name in ("one", "two", "none"))
+    for text in ("first", "second"):
+        store.save_checkpoint(one, write(text))
+    store.save_checkpoint(two, write("first"))
+    found = store.checkpoints([one, two, none])
+    assert {key: (folder / "delta.txt").read_text() for key, folder in found.items()} == {one: "second", two: "first"}
+    assert store.checkpoints([]) == {}
+
+
+def test_a_checkpoint_of_no_key_is_refused(store):
+    for use in (store.together, store.drop_checkpoint, lambda key: store.checkpoints([key])):
+        with pytest.raises(BadInput, match="is no key of a cell"):
+            use("../elsewhere")
+
+
 # Races and kills
 
 
@@ -318,6 +346,23 @@ def test_a_checkpoint_is_the_old_or_the_new_whatever_call_its_writer_is_killed_b
         if not killed:
             break
     assert not killed
+
+
+def test_cells_that_train_together_have_a_checkpoint_in_common_whatever_call_their_writer_is_killed_before(tmp_path):
+    keys = [training(name).key for name in ("one", "two", "three")]
+    seen = set()
+    for number in range(200):
+        store = open_store(tmp_path / str(number))
+        store.save_checkpoints({key: write("old") for key in keys})
+        killed = _ended_at_step(lambda store=store: store.save_checkpoints({key: write("new") for key in keys}), number)
+        found = store.checkpoints(keys)
+        (common,) = {(folder / "delta.txt").read_text() for folder in found.values()}
+        assert list(found) == keys
+        seen.add((common, len({store.checkpoint(key).name for key in keys})))
+        if not killed:
+            break
+    assert not killed
+    assert {("old", 2), ("new", 1)} <= seen  # some were killed when one of the cells was ahead of the others
 
 
 def test_an_error_of_the_disk_after_the_rename_does_no_harm(store, monkeypatch):

@@ -167,9 +167,9 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(study, tmp_path, mo
     dc.run(study, tmp_path / "whole")
     saved = work._Checkpoints.save
 
-    def save_and_stop(self, job, tensors, info):
-        saved(self, job, tensors, info)
-        if info["step"] == 2:
+    def save_and_stop(self, states):
+        saved(self, states)
+        if states[0][1]["step"] == 2:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -177,12 +177,41 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(study, tmp_path, mo
         with pytest.raises(KeyboardInterrupt):
             dc.run(study, tmp_path / "broken")
     dc.run(study, tmp_path / "broken")
-    deltas = []
-    for name in ("whole", "broken"):
-        [record] = records(tmp_path / name, "train")
-        deltas.append(dc.load_delta(open_store(tmp_path / name).folder(record["key"])))
-    assert deltas[0].weights.keys() == deltas[1].weights.keys()
-    assert all((deltas[0].weights[n] == deltas[1].weights[n]).all() for n in deltas[0].weights)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+
+
+def weights(store):
+    """The checksums of all trained tensors."""
+    return {record["key"]: record["files"]["delta.safetensors"] for record in records(store, "train")}
+
+
+@pytest.mark.parametrize("written", [0, 1, 3, 4, 5, 6, 8])
+def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_path, monkeypatch, written):
+    """Three deltas with three evaluations write nine states."""
+    recipe = replace(study.training, batch=2)
+    study = replace(study, tasks=("mood",), seeds=(0, 1, 2), transfer=False, training=recipe)
+    study = replace(study, compositions=("prompt(length=2) + lora(rank=2, dropout=0.1)",))
+    dc.run(study, tmp_path / "whole", bank=3)
+    write, count = work._write_state, []
+
+    def write_or_stop(state, folder):
+        if len(count) == written:
+            raise KeyboardInterrupt
+        count.append(folder)
+        write(state, folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "_write_state", write_or_stop)
+        with pytest.raises(KeyboardInterrupt):
+            dc.run(study, tmp_path / "broken", bank=3)
+    dc.run(study, tmp_path / "broken", bank=1 if written else 3)
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    assert histories(tmp_path / "broken") == histories(tmp_path / "whole")
+    kinds = {key: cell.kind for key, cell in dc.plan(study).nodes(data="cell")}
+    starts = [event["keys"] for event in open_store(tmp_path / "broken").events() if event["event"] == "start"]
+    banks = [keys for keys in starts if kinds[keys[0]] == "train"]
+    assert len(banks) == 2
+    assert banks[0] == banks[1]
 
 
 def test_a_random_delta_has_the_norms_of_the_trained_one_and_nothing_else_of_it(study, tmp_path):

@@ -87,8 +87,10 @@ def run_plan(
             `by_bank` says.
         progress: is told every event.
 
-    A group that fails comes back as two halves; a cell that fails alone comes back if its error may pass, else it is
-    kept as failed and its descendants are blocked. Several drivers may share a store.
+    Cells that were checkpointed together go on together, so that a bank is resumed as the bank that it was. A group
+    whose worker died comes back as it was; one that fails otherwise, or has no attempts left, as two halves. A cell
+    that fails alone comes back if its error may pass, else it is kept as failed and its descendants are blocked.
+    Several drivers may share a store.
 
     Raises:
         Unwritable: the store cannot be written; what is finished is kept.
@@ -135,7 +137,7 @@ class _Run:
         self.running: dict[Future[Any], tuple[list[Cell], float]] = {}
         self.active: set[str] = set()
         self.elsewhere: list[Cell] = []
-        self.attempts: Counter[str] = Counter()
+        self.attempts: Counter[tuple[str, ...]] = Counter()
 
     # What is to be done
 
@@ -163,8 +165,15 @@ class _Run:
                 self.pace.expect(cell)
 
     def _grouped(self, ready: Sequence[Cell]) -> list[list[Cell]]:
-        idle = self.executor.slots - len(self.running) - self.schedule.queued
-        return self.work.group(ready, self.options | {"slots": max(1, idle)})
+        own = {cell.key: self.store.together(cell.key) for cell in ready}
+        mates = {key: together for together in own.values() for key in together}  # some may not be saved yet
+        begun: dict[tuple[str, ...], dict[str, Cell]] = {}
+        for cell in ready:
+            begun.setdefault(own[cell.key] or mates.get(cell.key, ()), {})[cell.key] = cell
+        fresh = list(begun.pop((), {}).values())
+        groups = [[cells[key] for key in together if key in cells] for together, cells in begun.items()]
+        idle = self.executor.slots - len(self.running) - self.schedule.queued - len(groups)
+        return [*groups, *(self.work.group(fresh, self.options | {"slots": max(1, idle)}) if fresh else ())]
 
     def _record(self, cell: Cell) -> dict[str, Any] | None:
         """The record of a stored cell; a damaged one is moved aside, to be computed again."""
@@ -261,14 +270,16 @@ class _Run:
         if disk_is_full(error):
             raise Unwritable(f"the run cannot go on: {error}; finished cells are kept") from error
         reason = f"{kinds(error)[0]}: {error}"
-        if len(cells) > 1:
+        group = tuple(cell.key for cell in cells)
+        self.attempts[group] += 1
+        tried, alone = self.attempts[group], len(cells) == 1
+        passing = may_pass(error) if alone else "WorkerDied" in kinds(error)
+        if passing and tried < self.options.get("attempts", 3):
+            self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
+            return
+        if not alone:
             middle = len(cells) // 2
             self._put_back([cells[:middle], cells[middle:]], 0.0, reason)
-            return
-        self.attempts[cells[0].key] += 1
-        tried = self.attempts[cells[0].key]
-        if may_pass(error) and tried < self.options.get("attempts", 3):
-            self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
             return
         self.store.fail(cells[0], error, tried)
         self.pace.done(cells[0], None)
@@ -293,7 +304,7 @@ class _Run:
                 continue
             if self.claims.take(cell.key):
                 self.claims.release([cell.key])
-                self.schedule.put_back([cell], time.monotonic())
+                self.schedule.begin(cell)
             else:
                 self.elsewhere.append(cell)
 

@@ -75,4 +75,7 @@ class EncoderReader(Reader):
     def _pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors `(rows, width)`: the mean of the states of all tokens that are not padding."""
         states = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        return F.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        pooled = F.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+        if pooled.requires_grad:
+            pooled.register_hook(Tensor.contiguous)  # of one delta it comes as a view, whose sums round otherwise
+        return pooled

@@ -6,7 +6,8 @@ place. Whoever finds the place taken drops its own copy. Nothing here trusts a c
     store.json                          the format of the store
     cells/<first two digits>/<key>/     record.json and the cell's further files
     failed/<key>.json                   what went wrong, with traceback: failed is not missing
-    checkpoints/<key>/<number>/         mid-training states, the highest number being the newest
+    checkpoints/<key>/<number>/         mid-training states, the highest number being the newest; together.json names
+                                        the cells that were saved with it, under the same number
     tmp/<machine>.<pid>.<random>/       what is being written or removed
     aside/                              damaged cells, kept for the curious
     events.jsonl                        what happened, one JSON object a line
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deltacompose.errors import BadInput
-from deltacompose.store import disk
+from deltacompose.store import checkpoints, disk
 from deltacompose.store.disk import Unwritable, alive, machine
 from deltacompose.store.table import write_table
 from deltacompose.study import Cell
@@ -230,35 +231,30 @@ class Store:
 
     def checkpoint(self, key: str) -> Path | None:
         """The folder of a cell's newest whole checkpoint, its checksums compared; None where there is none."""
-        for number in self._checkpoints(key):
-            folder = self.root / "checkpoints" / key / str(number)
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                sums = json.loads((folder / "checksums.json").read_bytes())
-                if all(disk.checksum(folder / name) == expected for name, expected in sums.items()):
-                    return folder
-        return None
+        return self.checkpoints([key]).get(key)
+
+    def checkpoints(self, keys: Iterable[str]) -> dict[str, Path]:
+        """For each of some cells the folder of a whole checkpoint: of the newest that all of them have.
+
+        Where no checkpoint is common to all it is each one's newest; a cell that has none is left out.
+        """
+        return checkpoints.common(self.root, map(_checked, keys))
 
     def save_checkpoint(self, key: str, write: Callable[[Path], None]) -> None:
         """Replace a cell's checkpoint by what `write` puts into the folder that it is given."""
-        older = self._checkpoints(key)
-        home = self.root / "checkpoints" / key
-        with disk.writing(self.root), disk.temporary(self.root) as folder:
-            write(folder)
-            disk.written(folder / "checksums.json", json.dumps(disk.checksums(folder)))
-            disk.sync_all(folder)
-            home.mkdir(parents=True, exist_ok=True)
-            os.rename(folder, home / str(max(older, default=0) + 1))
-            disk.sync(home)
-        for number in older:
-            disk.discard(self.root, home / str(number))
+        self.save_checkpoints({key: write})
+
+    def save_checkpoints(self, writes: Mapping[str, Callable[[Path], None]]) -> None:
+        """Replace the checkpoints of cells that train together; whatever is killed when, all have one in common."""
+        checkpoints.save(self.root, {_checked(key): write for key, write in writes.items()})
+
+    def together(self, key: str) -> tuple[str, ...]:
+        """The cells with which an unfinished one was last saved, itself among them; none where it has no checkpoint."""
+        return checkpoints.together(self.root, _checked(key))
 
     def drop_checkpoint(self, key: str) -> None:
         """Remove a cell's checkpoint; `add` does so of itself."""
         disk.discard(self.root, self.root / "checkpoints" / _checked(key))
-
-    def _checkpoints(self, key: str) -> list[int]:
-        names = disk.names(self.root / "checkpoints" / _checked(key))
-        return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
     def check_writable(self) -> None:
         """Raise `Unwritable` before any work is done in vain."""
