@@ -14,6 +14,7 @@ from deltacompose import results
 from deltacompose.analysis.dimension import intrinsic_dimensions, searched
 from deltacompose.analysis.intrinsic import Search, grid, most_tries, next_dimensions
 from deltacompose.cli import app
+from deltacompose.cli.subspace import _least
 from deltacompose.errors import BadInput
 from deltacompose.recipe import Recipe
 from deltacompose.store import open_store
@@ -89,6 +90,13 @@ def test_subspace_says_the_intrinsic_dimension_with_its_spread_from_a_search(int
     assert "least d with 100% of the score of full, sketch projection, one scale per layer" in said
     assert "> 3" in said
     assert "search up to 3" in said
+
+
+@pytest.mark.parametrize(
+    ("d", "below", "said"), [(6, 5, "6 (5 is too few)"), (1, 0, "1"), (None, 9, "> 9"), (None, 0, "–")]
+)
+def test_a_dimension_is_said_with_the_next_lower_one_that_was_tried(d, below, said):
+    assert _least({"d": d, "below": below, "by_seed": {"0": d}}, "d")["d"] == said
 
 
 def test_a_report_passes_over_the_many_trainings_of_a_search(interrupted):

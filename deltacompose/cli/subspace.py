@@ -244,9 +244,9 @@ def _say_dimensions(found: list[Any]) -> None:
 
 
 def _least(found: Mapping[str, Any], head: str) -> dict[str, str]:
-    """d of the mean over seeds behind the next lower d that was tried, and d of each seed."""
-    d = f"> {found['below']}" if found and found["d"] is None else number(found.get("d"))
-    known = f"{d} ({found['below']} is too few)" if found.get("d") and found["below"] else d
+    """d of the mean over seeds, with the next lower d that was tried, and d of each seed."""
+    d, below = found.get("d"), found.get("below")
+    known = number(d) + (f" ({below} is too few)" if below else "") if d else f"> {below}" if below else "–"
     return {head: known, f"{head}, by seed": ", ".join(map(number, found.get("by_seed", {}).values()))}
 
 
