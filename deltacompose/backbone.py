@@ -79,7 +79,7 @@ class Backbone:
 
     @property
     def kind(self) -> str:
-        """`encoder`, `decoder` or `encoder-decoder`."""
+        """`encoder`, `decoder`, `encoder-decoder` or `denoiser`."""
         return self.table.kind
 
     @property
@@ -92,6 +92,8 @@ class Backbone:
         if name not in self.table.stacks:
             raise unknown("stream", name, self.streams)
         stack, config = self.table.stacks[name], self.model.config
+        if stack.module is None:
+            raise BadInput(f"{self.name} is a {self.kind} and reads no tokens: it takes no prompts, tokenizer or task")
         limit = None if stack.limit is None else read_number(stack.limit, config)
         pooler = None if stack.pooler is None else join(self.base, stack.pooler)
         pooler = pooler if pooler in dict(self.model.named_modules()) else None
@@ -102,12 +104,14 @@ class Backbone:
         """How many layers a stack has."""
         if stack not in self.table.stacks:
             raise unknown("stack", stack, self.table.stacks)
+        if self.table.stacks[stack].blocks:
+            return len({place.layer for place in self.places() if place.stack == stack} - {None})
         return read_number(self.table.stacks[stack].layers, self.model.config)
 
     @property
     def embedding_width(self) -> int:
         """The width of the token embeddings that the streams take."""
-        return self.width(self.places("embedding")[0])
+        return self.width(self.stream(self.streams[0]).embedding)
 
     def places(self, *kinds: str) -> tuple[Place, ...]:
         """The places of these kinds in forward order; all without kinds.
@@ -192,8 +196,10 @@ class Backbone:
         module = self.module_until(place)
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
-            stack = place.stack or self.streams[-1]
-            return read_number(self.table.stacks[stack].width, self.model.config)
+            stack = self.table.stacks[place.stack or self.streams[-1]]
+            if not stack.width:
+                raise BadInput(f"{place.name} has no weight to tell its width, and table {self.family!r} says none")
+            return read_number(stack.width, self.model.config)
         if isinstance(module, nn.Embedding):
             return module.embedding_dim
         if isinstance(module, nn.Linear):  # a matrix in four bits is held in another shape
@@ -207,6 +213,8 @@ class Backbone:
         if place.kind.partition(".")[0] not in ("attention", "cross_attention"):
             raise BadInput(f"{place.name} is no place of an attention and has no heads")
         stack, config = self.table.stacks[place.stack], self.model.config
+        if not stack.heads:
+            raise BadInput(f"{self.name} is a {self.kind}, whose attention takes no keys and values before its own")
         return read_number(stack.heads, config), read_number(stack.head_width, config)
 
     @cached_property
@@ -242,12 +250,12 @@ class Backbone:
 
 
 def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", revision: str = "") -> Backbone:
-    """The backbone that a table makes of a transformers model.
+    """The backbone that a table makes of a model of transformers or diffusers, which has no base model inside.
 
     Raises:
         BadInput: the table puts a place where the model has no module.
     """
-    base = model.base_model_prefix if model.base_model is not model else ""
+    base = model.base_model_prefix if getattr(model, "base_model", model) is not model else ""
     modules = frozenset(path for path, _ in model.named_modules(remove_duplicate=False))
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__

@@ -1,4 +1,7 @@
-"""A pretrained checkpoint from a folder or the hub: found, checked and read, frozen and without dropout."""
+"""A pretrained checkpoint from a folder or the hub: found, checked and read, frozen and without dropout.
+
+A name on the hub may have a third part, the folder of one model of a pipeline: `owner/name/unet`.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ HEADS = {"mlm": "AutoModelForMaskedLM"}
 """The transformers class of each kind of backbone, and of an encoder with a head that was asked for."""
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+UNWANTED = ["*.fp16*", "*.non_ema*"]
+"""Copies of weights that lie beside them, as diffusers' checkpoints have, of which none is read."""
+
+WEIGHTS = tuple(f"{stem}model.safetensors{end}" for stem in ("", "diffusion_pytorch_") for end in ("", ".index.json"))
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
 
@@ -95,9 +101,11 @@ def find(checkpoint: Checkpoint) -> Path:
         if pickles:
             raise BadInput(
                 f"{location} has its weights only as pickles ({', '.join(pickles)}), which can run code when they are "
-                "read; expected model.safetensors, which `model.save_pretrained(folder)` of transformers writes"
+                "read; expected model.safetensors, which `model.save_pretrained(folder)` writes"
             )
-        raise BadInput(f"{folder} holds no model: it has no model.safetensors")
+        parts = sorted({path.parent.name for path in folder.glob("*/diffusion_pytorch_model*.safetensors*")})
+        among = f"; it is a pipeline, whose parts {', '.join(parts)} are folders with a model each" if parts else ""
+        raise BadInput(f"{folder} holds no model: it has no model.safetensors{among}")
     expected, file = checkpoint.sha256, folder / WEIGHTS[0]
     if expected and (found := _sha256(file)) != expected:
         raise BadInput(f"{file} is not the file that was tested: its sha256 is {found}, expected {expected}")
@@ -106,7 +114,7 @@ def find(checkpoint: Checkpoint) -> Path:
 
 def read_config(folder: Path) -> Any:
     """The configuration in a folder, with every dropout set to zero."""
-    with _clearly(folder, "configuration"):
+    with clearly(folder, "configuration"):
         return without_dropout(transformers.AutoConfig.from_pretrained(folder))
 
 
@@ -133,6 +141,8 @@ def kind_of(config: Any) -> str:
 
 def class_name(kind: str, head: str | None) -> str:
     """The transformers class that makes a kind of backbone, with a head that was asked for."""
+    if kind not in CLASSES:
+        raise BadInput(f"a table of the kind {kind} serves models of diffusers, and this one is of transformers")
     if head is None:
         return CLASSES[kind]
     if head not in HEADS:
@@ -152,7 +162,7 @@ def read_model(folder: Path, config: Any, maker: str, manner: Manner) -> Any:
         BadInput: the files cannot be read, or lack weights, so that random ones would stand in for them.
     """
     told, place = manner.options(), manner.place
-    with _clearly(folder, "model"), _quietly():
+    with clearly(folder, "model"), quietly():
         model, report = getattr(transformers, maker).from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, **told
         )
@@ -164,10 +174,14 @@ def read_model(folder: Path, config: Any, maker: str, manner: Manner) -> Any:
             f"{folder} has no weights for {len(missing)} tensors of {type(model).__name__}, among them {missing[0]}; "
             f"it was saved as {', '.join(config.architectures or ['an unknown class'])}"
         )
+    return still(model if place is None or "device_map" in told else model.to(place))
+
+
+def still(model: Any) -> Any:
+    """The model frozen, in evaluation mode, its dropout zero."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    model = model if place is None or "device_map" in told else model.to(place)
     differentiable(model)
     return model.requires_grad_(False).eval()
 
@@ -176,7 +190,7 @@ def read_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder; one without a padding token pads with its end-of-sequence token."""
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise BadInput(f"{folder} holds no tokenizer; give one by tokenizer=, as a folder or as a tokenizer in hand")
-    with _clearly(folder, "tokenizer"), _quietly():
+    with clearly(folder, "tokenizer"), quietly():
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token is None and tokenizer.eos_token is not None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -184,16 +198,19 @@ def read_tokenizer(folder: Path) -> Any:
 
 
 def _fetched(name: str) -> Path:
-    """The snapshot of a model on the hub; from the cache where there is no network."""
-    if re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name) is None:
+    """The snapshot of a model on the hub, or of one part of a pipeline; from the cache where there is no network."""
+    found = re.fullmatch(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(/\w[\w.-]*)?", name)
+    if found is None:
         raise BadInput(f"no folder {name!r}, and it is no name on the Hugging Face hub, such as google-t5/t5-small")
+    repository, part = found[1], (found[2] or "")[1:]
+    wanted = [f"{part}/{pattern}" for pattern in WANTED] if part else WANTED
     try:
-        with _quietly():
-            return Path(snapshot_download(name, allow_patterns=WANTED))
+        with quietly():
+            return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=UNWANTED), part)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise BadInput(
             f"no backbone {name!r}: it is no folder, no copy lies in the cache {constants.HF_HUB_CACHE}, and the hub "
-            f"did not give it ({type(error).__name__}); where there is a network run `hf download {name}`, "
+            f"did not give it ({type(error).__name__}); where there is a network run `hf download {repository}`, "
             "take its cache along, and say where it lies by the variable HF_HOME"
         ) from error
 
@@ -226,7 +243,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _clearly(folder: Path, what: str) -> Iterator[None]:
+def clearly(folder: Path, what: str) -> Iterator[None]:
     """Turns what transformers raises for damaged files into one sentence."""
     try:
         yield
@@ -236,7 +253,7 @@ def _clearly(folder: Path, what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without transformers' progress bars and reports: what matters in them is checked here."""
     level, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]

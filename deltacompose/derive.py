@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from deltacompose.checkpoints import kind_of
+from deltacompose.denoisers import kind_of_model, model_type
 from deltacompose.errors import BadInput
 from deltacompose.tables import BACKBONE_KINDS, Table, read_number, read_table
 
@@ -66,7 +66,9 @@ def derive(model: Any) -> Table:
     Raises:
         BadInput: no list of layers, or no attention in the layers, is found.
     """
-    kind, name = kind_of(model.config), model.config.model_type
+    kind, name = kind_of_model(model), model_type(model)
+    if kind == "denoiser":
+        raise BadInput(f"no table can be derived for {name}, a model of diffusers; write one for it")
     names = BACKBONE_KINDS[kind]
     modules = dict(model.base_model.named_modules())
     stacks: dict[str, Any] = {}

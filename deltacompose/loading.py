@@ -19,6 +19,7 @@ from deltacompose.checkpoints import (
     read_model,
     read_tokenizer,
 )
+from deltacompose.denoisers import denoiser_in, model_type, read_denoiser
 from deltacompose.derive import derive
 from deltacompose.errors import BadInput, unknown
 from deltacompose.tables import Table, read_table
@@ -38,7 +39,7 @@ def load_backbone(
     table: Any = None,
     attention: str | None = None,
 ) -> Backbone:
-    """The backbone of a name, a folder, a name on the hub, or a transformers model in hand.
+    """The backbone of a name, a folder, a name on the hub, or a model of transformers or diffusers in hand.
 
     What is read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
     its own device and in its own precision.
@@ -57,16 +58,19 @@ def load_backbone(
     """
     tables = tables or {}
     if not isinstance(model, str | Path):
-        own = derive(model) if table == DERIVED else choose_table(model.config, table, tables)
+        own = derive(model) if table == DERIVED else choose_table(model_type(model), table, tables)
         return _checked(bind(model, own, _tokenizer(tokenizer)))
     folder = find(_checkpoint(str(model), tables))
-    config = read_config(folder)
-    chosen = None if table == DERIVED else choose_table(config, table, tables)
-    maker = class_name(chosen.kind if chosen else kind_of(config), head)
-    made = read_model(folder, config, maker, Manner(dtype, device, attention))
-    tokenizer = read_tokenizer(folder) if tokenizer is None else _tokenizer(tokenizer)
-    revision = folder.name if folder.parent.name == "snapshots" else ""
-    return _checked(bind(made, chosen or derive(made), tokenizer, name=str(model), revision=revision))
+    denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
+    config: Any = None if denoiser else read_config(folder)
+    chosen = None if table == DERIVED else choose_table(denoiser or config.model_type, table, tables)
+    if denoiser:
+        made = read_denoiser(folder, denoiser, head, manner)
+    else:
+        made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
+        tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
+    named = {"name": str(model), "revision": _commit(folder)}
+    return _checked(bind(made, chosen or derive(made), _tokenizer(tokenizer), **named))
 
 
 def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:
@@ -94,8 +98,8 @@ def tables_of(tables: Mapping[str, Any]) -> Iterator[Table]:
             yield read_table(name, member)
 
 
-def choose_table(config: Any, table: Any, tables: Mapping[str, Any]) -> Table:
-    """The table that is asked for, else the one that serves the configuration's model type.
+def choose_table(model_type: str, table: Any, tables: Mapping[str, Any]) -> Table:
+    """The table that is asked for, else the one that serves the model's type.
 
     Raises:
         BadInput: no table serves it, or two do.
@@ -103,19 +107,19 @@ def choose_table(config: Any, table: Any, tables: Mapping[str, Any]) -> Table:
     if isinstance(table, Table):
         return table
     if isinstance(table, Mapping):
-        return read_table(config.model_type, table)
+        return read_table(model_type, table)
     known = {one.name: one for one in tables_of(tables)}
     if table is not None:
         if table not in known:
             raise unknown("table", str(table), [*known, DERIVED])
         return known[table]
-    serving = [one for one in known.values() if config.model_type in one.serves]
+    serving = [one for one in known.values() if model_type in one.serves]
     if len(serving) > 1:
         names = " and ".join(one.name for one in serving)
-        raise BadInput(f"the tables {names} both serve {config.model_type!r}; say which by table=")
+        raise BadInput(f"the tables {names} both serve {model_type!r}; say which by table=")
     if not serving:
         raise BadInput(
-            f"no table serves models of the type {config.model_type!r}; tables: {', '.join(known) or 'none'}; "
+            f"no table serves models of the type {model_type!r}; tables: {', '.join(known) or 'none'}; "
             "`deltacompose backbones --derive MODEL` shows one derived from the module names: paste it into the study, "
             f"or accept it by table={DERIVED!r}"
         )
@@ -139,10 +143,17 @@ def _tokenizer(tokenizer: Any) -> Any:
     return read_tokenizer(Path(tokenizer)) if isinstance(tokenizer, str | Path) else tokenizer
 
 
+def _commit(folder: Path) -> str:
+    """The commit of a snapshot of the hub that a folder is, or lies in; "" elsewhere."""
+    return next((one.name for one in (folder, folder.parent) if one.parent.name == "snapshots"), "")
+
+
 def _checked(backbone: Backbone) -> Backbone:
     """The backbone, if its tokenizer's ids all have an embedding."""
-    embedding = backbone.parameter(backbone.places("embedding")[0], "weight")
-    if backbone.tokenizer is not None and len(backbone.tokenizer) > len(embedding):
+    if backbone.tokenizer is None:
+        return backbone
+    embedding = backbone.embeddings(backbone.streams[0])
+    if len(backbone.tokenizer) > len(embedding):
         raise BadInput(
             f"the tokenizer has {len(backbone.tokenizer)} tokens and {backbone.name} embeds {len(embedding)}: "
             "it belongs to another model"

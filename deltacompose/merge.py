@@ -57,9 +57,11 @@ def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
     """All edits of a trained delta, in the order written.
 
     Raises:
-        BadInput: the delta was trained on another backbone.
+        BadInput: the delta was trained on another backbone, or on a denoiser, which has no logits to compare.
     """
     delta.check(backbone)
+    if backbone.kind == "denoiser":
+        raise BadInput(f"{backbone.name} is a denoiser; only deltas of backbones that read text are merged or exported")
     t = {**delta.weights, **delta.constants}
     return [
         InForce(part, edit, part_of(t, prefix))

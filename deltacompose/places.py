@@ -28,6 +28,10 @@ KINDS = {
     "cross_attention.key": "the cross attention's projection to keys",
     "cross_attention.value": "the cross attention's projection to values",
     "cross_attention.output": "the cross attention's projection of the joined heads",
+    "text_attention.query": "the projection of a text's own tokens to queries, where image and text attend jointly",
+    "text_attention.key": "the projection of a text's own tokens to keys",
+    "text_attention.value": "the projection of a text's own tokens to values",
+    "text_attention.output": "the projection of the joined heads at a text's own tokens",
     "ffn": "the whole feed-forward network, before residual",
     "ffn.norm": "the norm of the feed-forward sublayer",
     "ffn.gate": "the gate of a gated feed-forward network",
@@ -35,6 +39,10 @@ KINDS = {
     "ffn.activation": "the inner activation: the input of ffn.down",
     "ffn.down": "the projection back to the backbone's width",
     "ffn.post_norm": "a second norm, after the feed-forward network and before the residual",
+    "text_ffn": "the feed-forward network of a text's own tokens, before residual",
+    "text_ffn.up": "its projection to the inner width",
+    "text_ffn.activation": "its inner activation: the input of text_ffn.down",
+    "text_ffn.down": "its projection back to the backbone's width",
     "layer": "the whole block",
     "norm": "the final norm of a stack",
     "head.transform": "the layer before a masked-language head",
@@ -78,7 +86,8 @@ class Place:
 class Spot:
     """Where a table says that a place lies: module paths with `{layer}` still open.
 
-    Paths start at the base model; with a leading `/`, at the whole model.
+    Paths start at the base model; with a leading `/`, at the whole model. A path that starts with `{layer}` is one
+    in a block of a stack that lists its blocks.
     """
 
     module: str
@@ -92,8 +101,8 @@ class Spot:
         return (self.module,) if self.until is None else (self.module, self.until)
 
 
-_NAME = re.compile(r"(?:(?P<stack>encoder|decoder)\.)?(?:(?P<layer>\{layer\}|\d+)\.)?(?P<kind>[a-z_.]+)")
-_PATH = r"/?[A-Za-z_][\w{}]*(?:\.[\w{}]+)*"
+_NAME = re.compile(r"(?:(?P<stack>encoder|decoder|denoiser)\.)?(?:(?P<layer>\{layer\}|\d+)\.)?(?P<kind>[a-z_.]+)")
+_PATH = r"/?[A-Za-z_{][\w{}]*(?:\.[\w{}]+)*"
 _SPOT = re.compile(
     rf"(?P<module>{_PATH})"
     rf"(?: \.\. (?P<until>{_PATH})"

@@ -3,7 +3,7 @@
 A table is written as one YAML mapping:
 
     serves: [llama, mistral]               # the `model_type` of the configurations that it fits
-    kind: decoder                          # encoder | decoder | encoder-decoder
+    kind: decoder                          # encoder | decoder | encoder-decoder | denoiser
     stacks:
       decoder:
         module: .                          # takes the embedded tokens; `.` is the base model
@@ -19,6 +19,19 @@ A table is written as one YAML mapping:
       decoder.{layer}.ffn.gate: [layers.{layer}.mlp.gate_proj, layers.{layer}.mlp.w1?]
 
 Module paths start at the base model (`model.base_model` of transformers), with a leading `/` at the whole model.
+
+A denoiser is a model of diffusers, which its class names. It reads no tokens, and its layers may lie anywhere:
+
+    serves: [UNet2DConditionModel]
+    kind: denoiser
+    stacks:
+      denoiser:
+        blocks:                            # in forward order; each `*` is a number
+        - down.*.blocks.*
+        - mid.blocks.*?                    # which need not exist
+        width: heads * head_width          # of what has no weight to tell its width (optional)
+    places:
+      denoiser.{layer}.attention.query: '{layer}.attn1.to_q'     # `{layer}` is the path of the block
 """
 
 from __future__ import annotations
@@ -26,8 +39,9 @@ from __future__ import annotations
 import difflib
 import itertools
 import operator
+import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -38,21 +52,30 @@ from deltacompose.errors import BadInput, unknown
 from deltacompose.places import KINDS, Place, Spot, read_spot, split_name
 
 Number = int | str | tuple[int | str, ...]
-BACKBONE_KINDS = {"encoder": ("encoder",), "decoder": ("decoder",), "encoder-decoder": ("encoder", "decoder")}
+BACKBONE_KINDS = {
+    "encoder": ("encoder",),
+    "decoder": ("decoder",),
+    "encoder-decoder": ("encoder", "decoder"),
+    "denoiser": ("denoiser",),
+}
 """The kinds of backbone, and the stacks of each."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """One stack of layers, as a table describes it: a module path, and numbers to be read from the configuration."""
+    """One stack of layers, as a table describes it: a module path, and numbers to be read from the configuration.
 
-    module: str
-    layers: Number
-    width: Number
-    heads: Number
-    head_width: Number
+    A denoiser's has patterns of paths instead, `blocks`, and perhaps a width.
+    """
+
+    module: str | None = None
+    layers: Number = ()
+    width: Number = ()
+    heads: Number = ()
+    head_width: Number = ()
     limit: Number | None = None
     pooler: str | None = None
+    blocks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +92,7 @@ class Table:
     def data(self) -> dict[str, Any]:
         """The table as plain data: what `read_table` takes."""
         stacks = {
-            name: {key: _plain(value) for key, value in vars(stack).items() if value is not None}
+            name: {key: _plain(value) for key, value in vars(stack).items() if value not in (None, ())}
             for name, stack in self.stacks.items()
         }
         places = {name: _plain(spots) for name, spots in self.places.items()}
@@ -121,11 +144,12 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
     Raises:
         BadInput: a place lies at no module of the model, or a number of the table is not in the configuration.
     """
-    numbered = {name: read_number(stack.layers, config) for name, stack in table.stacks.items()}
+    layers = {name: _layers(table, stack, config, base, modules) for name, stack in table.stacks.items()}
     found = []
-    for pattern, layer in _in_forward_order(table.places, numbered):
+    for pattern, layer in _in_forward_order(table.places, {name: len(paths) for name, paths in layers.items()}):
         stack, _, kind = split_name(pattern)
-        spots = [_filled(read_spot(text), layer, base) for text in table.places[pattern]]
+        path = "" if layer is None else layers[stack][layer]
+        spots = [_filled(read_spot(text), path, base) for text in table.places[pattern]]
         spot = next((spot for spot in spots if modules.issuperset(spot.paths)), None)
         name = pattern.replace("{layer}", str(layer))
         if spot is not None:
@@ -134,6 +158,21 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
             missing = next(path for path in spots[-1].paths if path not in modules)
             near = difflib.get_close_matches(missing, sorted(modules), n=4, cutoff=0.4)
             raise BadInput(f"table {table.name!r} puts {name} at {missing!r}, which is no module; near it: {near}")
+    return tuple(found)
+
+
+def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozenset[str]) -> tuple[str, ...]:
+    """What `{layer}` stands for in each layer of a stack: its number, or the path of the block."""
+    if not stack.blocks:
+        return tuple(map(str, range(read_number(stack.layers, config))))
+    found: list[str] = []
+    for pattern in stack.blocks:
+        whole = join(base, pattern.removesuffix("?"))
+        matches = filter(None, map(re.compile(re.escape(whole).replace(r"\*", r"(\d+)")).fullmatch, modules))
+        ordered = sorted(matches, key=lambda match: [int(number) for number in match.groups()])
+        if not ordered and not pattern.endswith("?"):
+            raise BadInput(f"table {table.name!r} has blocks at {pattern!r}, where the model has none")
+        found += [match.string.removeprefix(f"{base}.") for match in ordered]
     return tuple(found)
 
 
@@ -186,11 +225,11 @@ def _in_forward_order(patterns: Mapping[str, Any], layers: Mapping[str, int]) ->
         )
 
 
-def _filled(spot: Spot, layer: int | None, base: str) -> Spot:
+def _filled(spot: Spot, layer: str, base: str) -> Spot:
     """The spot with its layer filled in and its paths from the whole model."""
 
     def path(text: str) -> str:
-        text = text.replace("{layer}", str(layer))
+        text = text.replace("{layer}", layer)
         return text[1:] if text.startswith("/") else join(base, text)
 
     until = None if spot.until is None else path(spot.until)
@@ -202,8 +241,9 @@ def join(base: str, path: str) -> str:
     return base if path == "." else f"{base}.{path}" if base else path
 
 
-_STACK_KEYS = {field.name for field in fields(Stack)}
-_NEEDED = {field.name for field in fields(Stack) if field.default is MISSING}
+_TOKENS = ({"module", "layers", "width", "heads", "head_width"}, frozenset({"limit", "pooler"}))
+_STACK_KEYS = {"encoder": _TOKENS, "decoder": _TOKENS, "denoiser": ({"blocks"}, frozenset({"width"}))}
+"""What each stack must say, and what it may say besides."""
 
 
 def _table(name: str, data: Any) -> Table:
@@ -238,12 +278,20 @@ def _named(places: Any) -> Mapping[str, Any]:
 
 
 def _stack(name: str, data: Any) -> Stack:
-    given = _mapping(f"stack {name}", data, _NEEDED, frozenset(_STACK_KEYS - _NEEDED))
-    numbers = {key: _number(key, given[key]) for key in given.keys() - {"module", "pooler"}}
+    given = _mapping(f"stack {name}", data, *_STACK_KEYS[name])
+    numbers = {key: _number(key, given[key]) for key in given.keys() - {"module", "pooler", "blocks"}}
     for key in ("module", "pooler"):
         if key in given and not isinstance(given[key], str):
             raise BadInput(f"{key} of stack {name} is {given[key]!r}; expected a module path")
-    return Stack(**(given | numbers))
+    return Stack(**(given | numbers | ({"blocks": _blocks(given["blocks"])} if "blocks" in given else {})))
+
+
+def _blocks(data: Any) -> tuple[str, ...]:
+    patterns = data if isinstance(data, list) else [data]
+    for one in patterns:
+        if not isinstance(one, str) or re.fullmatch(r"\w+(?:\.(?:\w+|\*))*\??", one) is None or "*" not in one:
+            raise BadInput(f"blocks are at {one!r}; expected a module path with a '*' for each number, as blocks.*")
+    return tuple(patterns)
 
 
 def _number(key: str, data: Any) -> Number:

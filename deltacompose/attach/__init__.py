@@ -186,6 +186,7 @@ def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound
 
 
 def _attach_key_values(rack: Rack, backbone: Backbone, edit: KeyValueEdit, bound: Bound) -> None:
+    backbone.heads(edit.place)  # refuses a denoiser, whose attention has no such door
     if rack.prefixes is None:
         rack.prefixes = Prefixes(backbone.model)
     rack.prefixes.add(backbone.module(edit.place), bound)

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from deltacompose.analysis.measure import Measure
 from deltacompose.checks import (
     company,
@@ -36,6 +38,7 @@ from deltacompose.checks.tasks import TASK_CHECKS, OfTask
 from deltacompose.errors import BadInput, unknown
 from deltacompose.method import Method
 from deltacompose.pico import CONFIGURATIONS, pico
+from deltacompose.picodenoisers import DENOISERS, denoiser_batch, pico_denoiser
 from deltacompose.tables import Table
 from deltacompose.task import Task
 
@@ -150,19 +153,29 @@ def parametrize_with_checks(
 
 
 def check_backbone_table(
-    table: Table, model: Any = None, *, expected_failures: Mapping[str, str] | None = None
+    table: Table,
+    model: Any = None,
+    *,
+    batch: Mapping[str, Tensor] | None = None,
+    expected_failures: Mapping[str, str] | None = None,
 ) -> None:
     """Checks that every place of a table is where its name says, on a model that it serves.
 
     Args:
-        model: a small transformers model; None takes a pico model of one of the types that the table serves.
+        model: a small model; None takes a pico model of one of the types that the table serves.
+        batch: what the model is called with, by name; random tokens if None.
         expected_failures: reasons by the names of checks.
 
     Raises:
         Broken: a line for each check that fails unexpectedly, or passes unexpectedly.
-        BadInput: no model is given and there is no pico model that the table serves.
+        BadInput: no model is given and there is no pico model that the table serves, or a denoiser without a batch.
     """
-    _run(TABLE_CHECKS, OnModel(table, _pico(table) if model is None else model), expected_failures)
+    if model is not None and batch is None and table.kind == "denoiser":
+        raise BadInput(
+            f"table {table.name!r} is of a denoiser, which reads no tokens; give what it is called with by batch="
+        )
+    subject = OnModel(table, model, batch) if model is not None else _pico(table)
+    _run(TABLE_CHECKS, subject, expected_failures)
 
 
 def check_task(
@@ -201,11 +214,14 @@ def _run(checks: Sequence[Check], subject: Any, expected: Mapping[str, str] | No
     run([(check.name, partial(check, subject)) for check in checks if check.says_something_of(subject)], expected)
 
 
-def _pico(table: Table) -> Any:
-    """A pico model of a type that a table serves."""
+def _pico(table: Table) -> OnModel:
+    """A table on a pico model of a type that it serves."""
     for name, (model_type, _) in CONFIGURATIONS.items():
         if model_type in table.serves:
-            return pico(name).requires_grad_(False)
+            return OnModel(table, pico(name).requires_grad_(False))
+    for name in DENOISERS:
+        if name in table.serves:
+            return OnModel(table, pico_denoiser(name).requires_grad_(False), denoiser_batch(name))
     raise BadInput(f"there is no pico model of {', '.join(table.serves) or 'no type'}; give a small model of that type")
 
 

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from deltacompose.attach import attach
 from deltacompose.backbone import Backbone, Place, bind
-from deltacompose.checkpoints import kind_of
 from deltacompose.checks.batches import batch, forward
 from deltacompose.checks.contract import Broken, Check
 from deltacompose.checks.gradients import distance
+from deltacompose.denoisers import kind_of_model, model_type
 from deltacompose.errors import BadInput
 from deltacompose.method import Edit, KeyValueEdit, Method, OutputEdit, TokenEdit
 from deltacompose.tables import Table, read_table
@@ -45,10 +45,11 @@ class _Probe(Method):
 
 @dataclass(eq=False)
 class OnModel:
-    """A table and a model that it should serve."""
+    """A table and a model that it should serve, and what to call it with where that is not tokens."""
 
     table: Table
     model: Any
+    given: Mapping[str, Tensor] | None = None
 
     def __str__(self) -> str:
         return f"table {self.table.name!r} on {type(self.model).__name__}"
@@ -66,8 +67,10 @@ class OnModel:
             raise self.broken(str(error)) from error
 
     @cached_property
-    def batch(self) -> dict[str, Tensor]:
-        """Tokens that the model embeds, with a ragged mask."""
+    def batch(self) -> Mapping[str, Tensor]:
+        """What was given, else tokens that the model embeds, with a ragged mask."""
+        if self.given is not None:
+            return self.given
         given = batch(self.backbone, seed=0)
         rows = len(self.backbone.parameter(self.backbone.places("embedding")[0], "weight"))
         return {name: x % rows if "input_ids" in name else x for name, x in given.items()}
@@ -122,11 +125,11 @@ def reads_back(subject: OnModel) -> None:
 
 def serves_the_model(subject: OnModel) -> None:
     """The table names the model's type among those it serves, and says its kind."""
-    config = subject.model.config
-    if config.model_type not in subject.table.serves:
-        raise subject.broken(f"it does not serve {config.model_type!r}; it serves {', '.join(subject.table.serves)}")
-    if subject.table.kind != kind_of(config):
-        raise subject.broken(f"it says kind {subject.table.kind!r}; the configuration is of kind {kind_of(config)!r}")
+    served, kind = model_type(subject.model), kind_of_model(subject.model)
+    if served not in subject.table.serves:
+        raise subject.broken(f"it does not serve {served!r}; it serves {', '.join(subject.table.serves)}")
+    if subject.table.kind != kind:
+        raise subject.broken(f"it says kind {subject.table.kind!r}; the configuration is of kind {kind!r}")
 
 
 def every_place_is_passed(subject: OnModel) -> None:
@@ -184,7 +187,8 @@ def true_parts_of_attention(subject: OnModel) -> None:
         key = _moved(subject.seen({parts["key"]: _one_token})[parts["output"]][0], before)
         if key <= {TOKEN}:
             raise subject.broken(f"a change of token {TOKEN}'s {parts['key']} reaches the tokens {sorted(key)} alone")
-        if distance(subject.seen({parts["value"]: lambda x: 2 * x})[parts["output"]][0], 2 * before) > ROUNDING:
+        values = (parts["value"], f"{place.name.removesuffix(place.kind)}text_attention.value")
+        if distance(subject.seen(dict.fromkeys(values, _twice))[parts["output"]][0], 2 * before) > ROUNDING:
             raise subject.broken(f"twice the {parts['value']} do not give twice the attention")
 
 
@@ -213,25 +217,28 @@ def _one_token(x: Tensor) -> Tensor:
     return torch.cat([x[:, :TOKEN], 2 * x[:, TOKEN : TOKEN + 1].flip(-1) + 1, x[:, TOKEN + 1 :]], 1)
 
 
+def _twice(x: Tensor) -> Tensor:
+    return 2 * x
+
+
+def _reads_tokens(subject: OnModel) -> bool:
+    return subject.table.kind != "denoiser"
+
+
 def _moved(after: Tensor, before: Tensor) -> set[int]:
     """The positions at which two tensors `(rows, tokens, width)` differ."""
     far = (after - before).abs().amax((0, 2))
     return set((far > ROUNDING * before.abs().max()).nonzero().flatten().tolist())
 
 
-TABLE_CHECKS = tuple(
-    map(
-        Check,
-        (
-            reads_back,
-            serves_the_model,
-            every_place_is_passed,
-            true_widths,
-            every_place_matters,
-            true_matrices,
-            true_parts_of_attention,
-            prefixed_attentions,
-            prompted_streams,
-        ),
-    )
+TABLE_CHECKS = (
+    Check(reads_back),
+    Check(serves_the_model),
+    Check(every_place_is_passed),
+    Check(true_widths),
+    Check(every_place_matters),
+    Check(true_matrices),
+    Check(true_parts_of_attention),
+    Check(prefixed_attentions, when=_reads_tokens),
+    Check(prompted_streams, when=_reads_tokens),
 )

@@ -51,10 +51,10 @@ def joined(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def forward(backbone: Backbone, given: Mapping[str, Tensor]) -> Tensor:
-    """The logits, or the last states of an encoder, `(rows, tokens, width)`."""
-    how = {} if backbone.kind == "encoder" else {"use_cache": False}
+    """The logits, or the last states of an encoder, `(rows, tokens, width)`, or what a denoiser makes of noise."""
+    how = {"use_cache": False} if "decoder" in backbone.kind else {}
     output = backbone.model(**given, **how)
-    states: Tensor = output.last_hidden_state if "last_hidden_state" in output else output.logits
+    states: Tensor = next(output[name] for name in ("last_hidden_state", "logits", "sample") if name in output)
     return states
 
 

@@ -57,7 +57,9 @@ def snapshot(model: nn.Module) -> Snapshot:
             path: sum(len(getattr(module, name, ())) for name in _HOOKS) for path, module in modules.items()
         },
         "the attention implementation": {
-            path: module.config._attn_implementation for path, module in modules.items() if hasattr(module, "config")
+            path: getattr(module.config, "_attn_implementation", "")
+            for path, module in modules.items()
+            if hasattr(module, "config")
         },
         "requires_grad": {name: x.requires_grad for name, x in model.named_parameters()},
         "the identity": {name: id(x) for name, x in model.named_parameters(remove_duplicate=False)},

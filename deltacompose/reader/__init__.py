@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from deltacompose.backbone import Backbone
+from deltacompose.errors import BadInput
 from deltacompose.reader.encoder import EncoderReader
 from deltacompose.reader.likelihood import DecoderReader, EncoderDecoderReader
 from deltacompose.reader.masked import MaskedReader
@@ -30,6 +31,10 @@ _READERS: dict[str, type[Reader]] = {
 
 def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
     """The task as this kind of backbone reads it."""
+    if backbone.kind not in _READERS:
+        raise BadInput(
+            f"{backbone.name} is a {backbone.kind} and reads no text; tasks need an encoder, a decoder, or both"
+        )
     headed = f"{backbone.kind} with head"
     kind = headed if headed in _READERS and any(place.kind == "head" for place in backbone.places()) else backbone.kind
     return _READERS[kind](backbone, task, limit)
