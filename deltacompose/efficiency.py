@@ -8,11 +8,11 @@ reads a training cell's spec and where its backbone and tasks come from, takes a
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -33,10 +33,10 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
 
     Returns:
         `parameters`, `ratio` (to the backbone's), `seconds_per_step` (median), `peak_memory` (bytes of the process, or
-        of the device), `backbone_memory` (the same before training begins), `checkpoint` (bytes on disk), `threads`.
+        of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`.
     """
     read = work.reader_of(spec, options)
-    before = _peak(read.backbone.model.device.type)
+    before = _held(read.backbone.model.device.type)
     learner = Learner(read.backbone, Job(api.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"])))
     attachment = attach(read.backbone, learner.job.expression)
     seconds = []
@@ -62,11 +62,24 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _peak(device: str) -> int:
-    """Bytes: of the device on a GPU, else of the process."""
+def _held(device: str) -> int:
+    """Bytes of the device on a GPU, else of the process; from now on `_peak` counts anew."""
     if device == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.reset_peak_memory_stats()
+        return int(torch.cuda.memory_allocated())
+    Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
+
+
+def _peak(device: str) -> int:
+    return int(torch.cuda.max_memory_allocated()) if device == "cuda" else _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    """Bytes, by the system's word; `getrusage` would count the process that this one was forked from."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    found = next(line.split()[1] for line in lines if line.startswith(name))
+    return 1024 * int(found)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
 
 import deltacompose as dc
-from deltacompose import work
+from deltacompose import efficiency, work
 from deltacompose.errors import BadInput
 from deltacompose.pico import pico, pico_tokenizer
 from deltacompose.recipe import Recipe
@@ -257,3 +258,13 @@ def test_the_cost_of_one_delta_is_measured_in_a_process_of_its_own(study, tmp_pa
         assert found["peak_memory"] >= found["backbone_memory"] > 0
         assert found["seconds_per_step"] > 0
         assert found["checkpoint"] > 4 * found["parameters"]
+
+
+def test_memory_is_counted_from_when_training_begins():
+    freed = torch.ones(75_000_000)
+    del freed
+    before = efficiency._held("cpu")
+    assert efficiency._peak("cpu") - before < 100_000_000
+    used = torch.ones(50_000_000)
+    assert 150_000_000 < efficiency._peak("cpu") - before < 300_000_000
+    assert len(used) > 0
