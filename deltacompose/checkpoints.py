@@ -210,8 +210,8 @@ def _fetched(name: str) -> Path:
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise BadInput(
             f"no backbone {name!r}: it is no folder, no copy lies in the cache {constants.HF_HUB_CACHE}, and the hub "
-            f"did not give it ({type(error).__name__}); where there is a network run `hf download {repository}`, "
-            "take its cache along, and say where it lies by the variable HF_HOME"
+            f"did not give it ({type(error).__name__}); where there is a network run `hf download {repository}`, or "
+            "`deltacompose prefetch` for all of a study, take its cache along, and say where it lies by HF_HOME"
         ) from error
 
 

@@ -110,13 +110,13 @@ def by_expression(ready: Sequence[Cell], options: Mapping[str, Any]) -> list[lis
 
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-    backbone = _backbone(options["backbone"])
-    _check_backbone(backbone, cells)
     cells = [cell for cell in cells if not store.has(cell.key)]
     if not cells:
         return
-    started = time.monotonic()
-    with company() as crew:
+    with company() as crew:  # which gives each process its own GPU, so the backbone comes after it
+        backbone = _backbone(options["backbone"])
+        _check_backbone(backbone, cells)
+        started = time.monotonic()
         jobs = [replace(_job(store, cell, backbone, options), company=crew) for cell in cells]
         outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0))
     if crew.rank:
@@ -183,13 +183,14 @@ def _search(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> 
 def _efficiency(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
     """Measures what training one delta costs, in a fresh process that does nothing else."""
     for cell in cells:
+        started = time.monotonic()
         given = json.dumps({"spec": cell.spec, "options": dict(options)})
         command = [sys.executable, "-m", "deltacompose.efficiency"]
         done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
         if done.returncode:
             last = done.stderr.strip().splitlines()[-1:] or [f"exit status {done.returncode}"]
             raise BadInput(f"measuring {cell.spec['composition']} alone failed: {last[0]}")
-        store.add(cell, json.loads(done.stdout.splitlines()[-1]))
+        store.add(cell, json.loads(done.stdout.splitlines()[-1]), seconds=time.monotonic() - started)
 
 
 def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]:

@@ -214,6 +214,8 @@ def test_a_reader_that_ends_early_is_no_error():
         ("metric: accuracy", "metric: acuracy", "no metric 'acuracy'; did you mean 'accuracy'?"),
         ("good: bright", "fine: bright", "the label 'good' of example 'train-"),
         ("category: mood", "categroy: mood", "no entry 'categroy'"),
+        ("category: mood,", "data: {drop: {label: [bad, good]}}, category: mood,", "no row of 'train' is left of 80"),
+        ("limit: 32", "limit: 600", "limit=600 tokens of input, and ./encoder has positions for 512"),
     ],
 )
 def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refused, before, after, said):

@@ -44,6 +44,7 @@ def run(
     bank: Annotated[int | None, typer.Option(min=1, help="Deltas of one expression that train in one pass.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.")] = None,
     scheduler_file: Annotated[Path | None, typer.Option(help="A dask scheduler's file.")] = None,
+    wait: Annotated[float | None, typer.Option(min=1, help="Seconds to wait for a dask scheduler's workers.")] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a cell may take before it is tried again.")
     ] = None,
@@ -56,7 +57,7 @@ def run(
     from deltacompose.engine import shown
 
     options: dict[str, Any] = {"workers": workers, "bank": bank, "timeout": timeout, "scheduler": scheduler}
-    options["scheduler_file"] = str(scheduler_file) if scheduler_file else None
+    options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
     given = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:
