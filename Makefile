@@ -35,6 +35,7 @@ types: $(INSTALLED)
 
 campaign: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign.py --kills $(KILLS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign.py --kills $(KILLS) --real
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

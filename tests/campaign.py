@@ -1,7 +1,8 @@
 """Kill, fill, corrupt: a campaign against the engine and the store, over a study of 60 small cells.
 
 `python tests/campaign.py --kills 50` prints what came of it, one JSON object a line; its exit status is 0 if nothing
-was lost. The drivers that it kills are this same file, run as `campaign.py --drive STORE`.
+was lost. Its cells are of arithmetic; with `--real` it kills over a study of 69 real ones, trainings and evaluations of
+a pico backbone. The drivers that it kills are this same file, run as `campaign.py --drive STORE`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cellwork
+import networkx as nx
 from deltacompose_plugins.engines.inprocess import inprocess
 from deltacompose_plugins.engines.pool import pool
 
-from deltacompose.engine import run_plan, status
+from deltacompose.engine import Work, run_plan, status
 from deltacompose.errors import BadInput
 from deltacompose.store import alive, open_store
 
@@ -33,24 +38,69 @@ PLAN = cellwork.study(tasks=4, seeds=3)
 BUSY = ("step", "checkpoint", "write")
 
 
+@dataclass(frozen=True)
+class Field:
+    """What a campaign is fought over.
+
+    Attributes:
+        options: of the run, beside those of the campaign.
+        contents: what of a store must not depend on how it came about, by key.
+        every: steps between two checkpoints.
+        study: the study's file, for the drivers; none for cells of arithmetic.
+    """
+
+    plan: nx.DiGraph
+    work: Work
+    options: Mapping[str, Any]
+    contents: Callable[[Any], dict[str, Any]]
+    every: int
+    study: Path | None = None
+
+
+def arithmetic():
+    return Field(PLAN, Work("cellwork:carry_out"), {}, contents, cellwork.EVERY)
+
+
+def real(path):
+    """The real study of a file."""
+    import realwork
+
+    import deltacompose as dc
+    from deltacompose.work import options_of
+
+    study = dc.Study.read(path)
+    return Field(dc.plan(study), realwork.job_of(), options_of(study), realwork.contents, realwork.EVERY, path)
+
+
+def real_field(folder):
+    """The study of `realwork`, with its files, in a folder."""
+    import realwork
+
+    folder.mkdir()
+    realwork.study(folder).write(folder / "study.yaml")
+    return real(folder / "study.yaml")
+
+
 # Drivers
 
 
-def start(store, engine="pool", pause=0.0, **further):
+def start(store, engine="pool", pause=0.0, study=None, **further):
     """A driver in a process of its own."""
     options = {name: further.pop(name) for name in ("marks", "clock") if name in further}
-    settings = json.dumps({"pause": pause, "backoff": 0.01, "attempts": 50} | options)
+    settings = json.dumps({"pause": pause, "backoff": 0.01, "attempts": 50, "bank": 1} | options)
     command = [sys.executable, __file__, "--drive", str(store), "--engine", engine, "--options", settings]
-    return subprocess.Popen(command, **further)
+    alone = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *(["--study", str(study)] if study else [])], env=alone, **further)
 
 
-def drive(store, engine, options):
+def drive(store, engine, options, study=None):
     """What such a driver does; its exit status is 0 when all cells are done, 130 when it was interrupted."""
     if "clock" in options:
         _set_clock(options.pop("clock"))
+    field = real(Path(study)) if study else arithmetic()
     executor = pool({"workers": 2}) if engine == "pool" else inprocess({})
     try:
-        outcome = run_plan(PLAN, open_store(store), executor, "cellwork:carry_out", options)
+        outcome = run_plan(field.plan, open_store(store), executor, field.work, {**field.options, **options})
     except KeyboardInterrupt:
         return 130
     except BadInput as error:
@@ -67,17 +117,19 @@ def _set_clock(seconds):
     time.time = lambda: real() + seconds
 
 
-def undisturbed(folder):
-    """The same plan, carried out in this process and left in peace."""
-    store = open_store(folder / "undisturbed")
-    run_plan(PLAN, store, inprocess({}), "cellwork:carry_out")
-    return store
+def undisturbed(folder, field):
+    """The store of the same plan, carried out in one process that is left in peace; made once in a folder."""
+    path = folder / "undisturbed"
+    if not path.exists() and start(path, engine="inprocess", study=field.study).wait():
+        raise RuntimeError("a driver that was left in peace did not come to its end")
+    return open_store(path, create=False)
 
 
-def compared(store, folder):
+def compared(store, folder, field=None):
     """Cells that are not there, and cells that are not what they would be undisturbed."""
-    expected = contents(undisturbed(folder))
-    found = contents(store)
+    field = field or arithmetic()
+    expected = field.contents(undisturbed(folder, field))
+    found = field.contents(store)
     lost = expected.keys() - found.keys()
     different = [key for key in found if found[key] != expected.get(key)]
     return {"cells": len(expected), "cells lost": len(lost), "differences": len(different) + len(store.verify())}
@@ -99,7 +151,7 @@ def looked(path, wanted):
 
 
 class Reader(threading.Thread):
-    """Reads the whole store over and over, and counts what is not whole."""
+    """Reads the whole store over and over, with as much rest in between, and counts what is not whole."""
 
     def __init__(self, path):
         super().__init__(daemon=True)
@@ -107,20 +159,23 @@ class Reader(threading.Thread):
 
     def run(self):
         while not self.stopped.is_set():
+            began = time.monotonic()
             with contextlib.suppress(BadInput):
                 store = open_store(self.path, create=False)
                 self.half += len(store.verify())
                 self.reads += len(store.keys())
-            time.sleep(0.02)
+            self.stopped.wait(max(0.02, time.monotonic() - began))
 
     def stop(self):
         self.stopped.set()
         self.join()
 
 
-def kills(folder, kills, seed=0):
+def kills(folder, kills, seed=0, field=None):
     """SIGKILL driver and workers at random moments, at least two times in three inside a step or a write."""
+    field = field or arithmetic()
     chance, report, rounds = random.Random(seed), Counter(), 0
+    undisturbed(folder, field)
     began = time.monotonic()
     while report["kills"] < kills:
         rounds += 1
@@ -128,7 +183,7 @@ def kills(folder, kills, seed=0):
         marks.mkdir()
         reader = Reader(path)
         reader.start()
-        while _drive_and_kill(path, marks, chance, report, kills):
+        while _drive_and_kill(path, marks, chance, report, kills, field):
             pass
         reader.stop()
         report["half-written reads"] += reader.half
@@ -136,44 +191,61 @@ def kills(folder, kills, seed=0):
         store = open_store(path)
         store.sweep()
         report["left in tmp"] += len(list((store.root / "tmp").iterdir()))
-        for name, number in compared(store, folder).items():
+        for name, number in compared(store, folder, field).items():
             report[name] += number
         lost = steps_lost(marks)
         report["steps lost by a kill, at most"] = max(report["steps lost by a kill, at most"], lost)
-        shutil.rmtree(folder / "undisturbed")
-    whole = {"rounds": rounds, "seconds": round(time.monotonic() - began, 1)}
-    return {"campaign": "kills", "half-written reads": 0, "left in tmp": 0} | report | whole
+    whole = {"rounds": rounds, "cells of a round": len(field.plan), "seconds": round(time.monotonic() - began, 1)}
+    name = "kills" if field.study is None else "kills over real cells"
+    return {"campaign": name, "half-written reads": 0, "left in tmp": 0} | report | whole
 
 
-def _drive_and_kill(path, marks, chance, report, most):
+def _drive_and_kill(path, marks, chance, report, most, field):
     """One driver's life. False when its plan is done."""
-    driver = start(path, pause=0.004, marks=str(marks))
+    driver = start(path, pause=0.004, marks=str(marks), study=field.study)
     while driver.poll() is None:
         victim = chance.choice(["driver", "worker", "worker"])
         busy = chance.random() < 2 / 3
         time.sleep(chance.random() * 0.4)
-        phase = _wait_for(marks, driver, BUSY if busy else (*BUSY, "idle"))
-        if phase is None or report["kills"] >= most:
+        if report["kills"] >= most:
             break
-        pid = driver.pid if victim == "driver" else phase[0]
+        stopped = _stopped(marks, driver, BUSY if busy else (*BUSY, "idle"))
+        if stopped is None:
+            break
+        worker, phase = stopped
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+            os.kill(driver.pid if victim == "driver" else worker, signal.SIGKILL)
             report["kills"] += 1
             report[f"of a {victim}"] += 1
-            report["inside a step or a write"] += phase[1] in BUSY
-            report[f"in {phase[1]}"] += 1
+            report["inside a step or a write"] += phase in BUSY
+            report[f"in {phase}"] += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(worker, signal.SIGCONT)
     return driver.wait() != 0
 
 
-def _wait_for(marks, driver, phases):
-    """A living worker that is about one of these things right now, with what it is about."""
+def _stopped(marks, driver, phases):
+    """A worker that is held in the middle of one of these things, with what that is."""
     while driver.poll() is None:
         for mark in sorted(marks.glob("[0-9]*"), key=lambda path: random.random()):
-            phase = mark.read_text()
-            if phase in phases and alive(int(mark.name)):
-                return int(mark.name), phase
+            if mark.read_text() in phases and alive(int(mark.name)):
+                with contextlib.suppress(ProcessLookupError):
+                    worker = int(mark.name)
+                    os.kill(worker, signal.SIGSTOP)
+                    if _holds(worker) and (phase := mark.read_text()) in phases:
+                        return worker, phase
+                    os.kill(worker, signal.SIGCONT)
         time.sleep(0.001)
     return None
+
+
+def _holds(pid):
+    """Wait until a process stands still; False where it ends instead."""
+    while alive(pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt":
+                return True
+    return False
 
 
 def steps_lost(marks):
@@ -317,14 +389,16 @@ def main():
     reader = argparse.ArgumentParser(description=__doc__)
     reader.add_argument("--kills", type=int, default=50)
     reader.add_argument("--seed", type=int, default=0)
+    reader.add_argument("--real", action="store_true", help="kill over real trainings, and do nothing else")
     reader.add_argument("--drive", help=argparse.SUPPRESS)
     reader.add_argument("--engine", default="pool", help=argparse.SUPPRESS)
     reader.add_argument("--options", default="{}", help=argparse.SUPPRESS)
+    reader.add_argument("--study", help=argparse.SUPPRESS)
     given = reader.parse_args()
     if given.drive:
-        return drive(given.drive, given.engine, json.loads(given.options))
-    lost = 0
-    for name, act in {
+        return drive(given.drive, given.engine, json.loads(given.options), given.study)
+    over_real = {"kills": lambda folder: kills(folder, given.kills, given.seed, real_field(folder / "study"))}
+    over_arithmetic = {
         "kills": lambda folder: kills(folder, given.kills, given.seed),
         "full_disk": full_disk,
         "read_only": read_only,
@@ -332,7 +406,9 @@ def main():
         "eight_drivers": eight_drivers,
         "clock_set_back": clock_set_back,
         "speed": speed,
-    }.items():
+    }
+    lost = 0
+    for name, act in (over_real if given.real else over_arithmetic).items():
         with tempfile.TemporaryDirectory(prefix=f"campaign-{name}-") as folder:
             report = act(Path(folder))
         print(json.dumps(report), flush=True)

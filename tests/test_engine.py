@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -601,6 +602,24 @@ def test_the_log_has_what_the_bars_show_as_json_lines(store):
     assert lines[-1]["counts"] == {"cells": 6, "stored": 0, "running": 0, "done": 6, "failed": 0, "blocked": 0}
     assert lines[-1]["eta"] == 0.0
     assert [line["elapsed"] for line in lines] == sorted(line["elapsed"] for line in lines)
+
+
+def test_every_line_of_the_log_is_as_the_documentation_says(store, tmp_path):
+    bad, away = training("bad", act="raise"), training("away", act="raise now and then")
+    good = training("good")
+    run(plan_of(bad, evaluation(bad, "imdb"), away, good), store, folder=str(tmp_path))
+    (store.folder(good.key) / "record.json").write_text("cut o")
+    run(plan_of(good), store)
+    with pytest.raises(KeyboardInterrupt):
+        run(plan_of(training(act="interrupt")), store)
+    page = (Path(__file__).parent.parent / "docs" / "studies.md").read_text().partition("### The log")[2]
+    common, further = (table.split("\n\n")[0] for table in page.split("|---|", 2)[1:])
+    every = set(re.findall(r"^\| `(\w+)`", common, re.MULTILINE))
+    rows = [row.split("|")[1:-1] for row in further.splitlines() if row.startswith("| `")]
+    told = {event.strip(" `"): every | set(re.findall(r"`(\w+)`", fields)) for event, _, fields in rows}
+    assert {event["event"] for event in store.events()} == set(told)
+    for event in store.events():
+        assert set(event) == told[event["event"]], event["event"]
 
 
 def test_status_tells_from_another_process_while_the_run_goes_on(tmp_path):
