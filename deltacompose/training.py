@@ -139,7 +139,7 @@ def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> Non
     leaves = [x for one in learners for x in one.weights.values()]
     found = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
     *summed, whole = company.summed([*found, losses.detach()])
-    # A sum over memory that is laid out otherwise rounds otherwise, and a bank of one has views where others have copies.
+    # A sum over memory that is laid out otherwise rounds otherwise; a bank of one has views where others have copies.
     gradients = (x if x is None else x.contiguous() for x in summed)
     for (one, batch), loss in zip(group, losses.detach() if whole is None else whole, strict=True):
         one.tokens += sum(x.numel() for name, x in batch.items() if name in ("input", "candidates", "ids"))
