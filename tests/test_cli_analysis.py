@@ -263,6 +263,23 @@ def test_prompts_of_unequal_shapes_and_broken_numbers_are_refused_by_name(folder
         answer("similarity", *given(folder, "prompts"))
 
 
+def test_a_task_of_which_a_measure_says_nothing_is_left_out_of_it_by_name(folder):
+    with np.load(folder / "prompts.npz") as file:
+        prompts = dict(file)
+    np.savez(folder / "prompts.npz", **{**prompts, "cat": prompts["cat"] * 0})
+    measures = answer("similarity", *given(folder, "prompts"))["measures"]
+    assert measures["prompt_procrustes"]["left_out"] == ["cat"]
+    assert measures["prompt_procrustes"]["tasks"] == [task for task in TASKS if task != "cat"]
+    assert measures["prompt_distance"]["tasks"] == list(TASKS)
+    said = "prompt_procrustes has no value for cat: a prompt that is all zeros has no direction to rotate"
+    assert said in run("similarity", *given(folder, "prompts"))
+    lacking = answer("predict", *given(folder, "scores", "prompts"), "--permutations", 9)["lacking"]
+    assert lacking["prompt_procrustes"].startswith("it has no value for cat, and all measures")
+    np.savez(folder / "prompts.npz", ant=prompts["ant"], cat=prompts["cat"] * 0)
+    with pytest.raises(BadInput, match="prompt_cosine has no value for cat"):
+        answer("similarity", *given(folder, "prompts"), "--measure", "prompt_cosine")
+
+
 def test_missing_cells_stay_visible_and_stop_what_needs_them(folder):
     table = pd.read_csv(folder / "scores.csv", index_col=0)
     table.loc["ant", "bee"] = np.nan

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from deltacompose.analysis.measure import Array, Factors
+from deltacompose.analysis.measure import Array, Factors, Undefined
 from deltacompose.errors import BadInput
 
 _NUMBERS_AT_ONCE = 2**24
@@ -156,8 +156,8 @@ def procrustes(prompts: Array) -> Array:
     at most the number of tokens; its singular values are those of a smaller product of triangular factors.
     """
     norms = np.linalg.norm(prompts, axis=(1, 2), keepdims=True)
-    for i in np.flatnonzero(norms == 0):
-        raise BadInput(f"the prompt of task number {i} is all zeros: it has no direction to rotate")
+    if (norms == 0).any():
+        raise Undefined("a prompt that is all zeros has no direction to rotate", np.flatnonzero(norms == 0))
     factors = np.linalg.qr(np.swapaxes(np.asarray(prompts / norms, dtype=np.float64), 1, 2), mode="r")
     nuclear = np.stack(
         [np.linalg.svd(factor @ np.swapaxes(factors, 1, 2), compute_uv=False).sum(axis=1) for factor in factors]
@@ -201,6 +201,9 @@ def _angles(basis: Array, others: Array) -> Array:
 
 def _input_bases(tasks: Sequence[Factors]) -> list[list[Array]]:
     """For each place the tasks' input subspaces of ΔW."""
+    still = [i for i, task in enumerate(tasks) if any(not np.any(up) or not np.any(down) for up, down in task.values())]
+    if still:
+        raise Undefined("a weight change that is all zeros spans no subspace", still)
     return [[input_basis(*task[place]) for task in tasks] for place in tasks[0]]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.measure import Array, Measure, Needs, compare, named
+from deltacompose.analysis.measure import Array, Measure, Needs, Undefined, compare, named
 from deltacompose.errors import BadInput
 
 
@@ -136,7 +136,10 @@ def compare_all(
 
 
 def _compared(measure: Measure, deltas: Deltas, read: Callable[[Needs, int], Mapping[str, Any]]) -> Comparison:
-    """Over the seeds that have the arrays, which must be of the same tasks; the reason of the first if none has."""
+    """Over the seeds that have the arrays, which must be of the same tasks; the reason of the first if none has.
+
+    Tasks of which the measure says nothing in some seed, such as a delta that stayed at its start, are left out.
+    """
     arrays: dict[int, Mapping[str, Any]] = {}
     reasons: list[str] = []
     for seed in deltas.seeds:
@@ -147,9 +150,26 @@ def _compared(measure: Measure, deltas: Deltas, read: Callable[[Needs, int], Map
     if not arrays:
         raise BadInput(reasons[0] if reasons else f"there are no deltas that {measure.name} could compare")
     tasks = tuple(task for task in deltas.tasks if all(task in found for found in arrays.values()))
-    values = [compare(measure, _only(found, tasks, measure.needs)) for found in arrays.values()]
+    tasks, values = _valued(measure, arrays, tasks, reasons)
     left_out = tuple(task for task in deltas.tasks if task not in tasks)
-    return Comparison(measure, tasks, tuple(arrays), np.stack(values), left_out, tuple(dict.fromkeys(reasons)))
+    return Comparison(measure, tasks, tuple(arrays), values, left_out, tuple(dict.fromkeys(reasons)))
+
+
+def _valued(
+    measure: Measure, arrays: Mapping[int, Mapping[str, Any]], tasks: tuple[str, ...], reasons: list[str]
+) -> tuple[tuple[str, ...], Array]:
+    """The tasks that have values in every seed, and the values; why the others have none is added to the reasons."""
+    values = []
+    for seed, found in arrays.items():
+        try:
+            values.append(compare(measure, _only(found, tasks, measure.needs)))
+        except Undefined as undefined:
+            reasons.append(f"{undefined.of(measure.name, tasks)} (seed {seed})")
+            others = tuple(task for i, task in enumerate(tasks) if i not in undefined.which)
+            if len(others) < 2:
+                raise BadInput(reasons[-1]) from undefined
+            return _valued(measure, arrays, others, reasons)
+    return tasks, np.stack(values)
 
 
 def _only(found: Mapping[str, Any], tasks: Sequence[str], need: Needs) -> dict[str, Any]:

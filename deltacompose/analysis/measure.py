@@ -6,7 +6,7 @@ names to measures; `compare` checks what it is given and names the task that doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -89,6 +89,22 @@ class Measure:
         return -matrix if self.distance else matrix
 
 
+class Undefined(BadInput):
+    """Tasks of which a measure says nothing, by their place in the order given, and why.
+
+    >>> print(Undefined("its prompt is all zeros", [1]).of("cosine", ["qa", "nli"]))
+    cosine has no value for nli: its prompt is all zeros
+    """
+
+    def __init__(self, reason: str, which: Iterable[int]) -> None:
+        self.reason, self.which = reason, tuple(int(i) for i in which)
+        super().__init__(f"{reason} (task number {', '.join(map(str, self.which))})")
+
+    def of(self, measure: str, names: Sequence[str]) -> str:
+        """The sentence with the tasks' names."""
+        return f"{measure} has no value for {', '.join(names[i] for i in self.which)}: {self.reason}"
+
+
 def named(name: str, measures: Mapping[str, Measure]) -> Measure:
     """The measure of that name; an unknown one is an error with the nearest spelling."""
     if name not in measures:
@@ -104,7 +120,8 @@ def compare(measure: Measure, tasks: Mapping[str, Any]) -> Array:
         tasks: for each task what `NEEDS[measure.needs]` asks for.
 
     Raises:
-        BadInput: fewer than two tasks, unequal shapes, values that are not finite, or an undefined result.
+        BadInput: fewer than two tasks, unequal shapes, values that are not finite, or an undefined result, which is
+            `Undefined` where it is known of which tasks.
     """
     if len(tasks) < 2:
         raise BadInput(f"{measure.name} compares tasks with each other: at least 2 are needed, {len(tasks)} given")

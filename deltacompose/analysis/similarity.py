@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist, pdist, squareform
 
-from deltacompose.analysis.measure import Array, Factors, Responses
+from deltacompose.analysis.measure import Array, Factors, Responses, Undefined
 from deltacompose.errors import BadInput
 
 _TASKS_AT_ONCE = 64
@@ -68,9 +68,7 @@ def token_cosine(prompts: Array) -> Array:
     Tokens of one prompt differ, so a prompt's similarity with itself is not 1. The mean of l² cosines is the inner
     product of two mean unit tokens, which is how it is computed.
     """
-    tasks, tokens, width = prompts.shape
-    unit = _unit(np.asarray(prompts, dtype=np.float64).reshape(-1, width)).reshape(tasks, tokens, width)
-    mean = unit.mean(axis=1)
+    mean = _unit(np.asarray(prompts, dtype=np.float64)).mean(axis=1)
     return _symmetric(mean @ mean.T)
 
 
@@ -94,7 +92,7 @@ def delta_cosine(tasks: Sequence[Factors]) -> Array:
     inner = delta_inner_products(tasks)
     norms = np.sqrt(np.diag(inner))
     if (norms == 0).any():
-        raise BadInput(f"the weight change of task number {int(np.argmin(norms))} is all zeros: it has no cosine")
+        raise Undefined("a weight change that is all zeros has no cosine", np.flatnonzero(norms == 0))
     return _symmetric(inner / np.outer(norms, norms))
 
 
@@ -150,8 +148,7 @@ def task2vec_distance(fisher: Array) -> Array:
     0 for identical tasks, 1 for disjoint supports. A coordinate that neither task uses (0/0) counts as nothing.
     """
     if not fisher.any(axis=1).all():
-        zero = int(np.argmin(fisher.any(axis=1)))
-        raise BadInput(f"the Fisher diagonal of task number {zero} is all zeros: its gradients vanish")
+        raise Undefined("its gradients vanish", np.flatnonzero(~fisher.any(axis=1)))
     distance = np.zeros((len(fisher), len(fisher)))
     for i in range(len(fisher) - 1):
         h = fisher[i]
@@ -177,11 +174,13 @@ def prediction_agreement(targets: Sequence[Responses]) -> Array:
     return agreement / len(targets)
 
 
-def _unit(rows: Array) -> Array:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    for i in np.flatnonzero(norms == 0):
-        raise BadInput(f"row {i} is all zeros: it has no cosine")
-    return np.asarray(rows / norms)
+def _unit(vectors: Array) -> Array:
+    """Vectors (tasks, ..., width) divided by their lengths."""
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    zero = (norms == 0).reshape(len(vectors), -1).any(axis=1)
+    if zero.any():
+        raise Undefined("what is all zeros has no cosine", np.flatnonzero(zero))
+    return np.asarray(vectors / norms)
 
 
 def _symmetric(cosines: Array) -> Array:

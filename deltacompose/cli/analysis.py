@@ -190,6 +190,8 @@ def _between(answer: Answer, kind: str, part: str) -> str:
 def _say_similarity(text: str, answer: Answer) -> None:
     columns = ("measure", "needs", "tasks", "seeds", "least", "greatest")
     show.table([_row(name, one) for name, one in answer["measures"].items()], columns)
+    for sentence in dict.fromkeys(line for one in answer["measures"].values() for line in one["limitations"]):
+        typer.echo(f"- {sentence}")
     say_lacking(answer)
 
 
