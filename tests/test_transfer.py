@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltacompose.analysis import transfer
+from deltacompose.analysis import transfer, uncertainty
 from deltacompose.analysis.transfer import TransferMatrix
 from deltacompose.errors import BadInput
 
@@ -437,6 +437,34 @@ def test_without_categories_or_without_pairs_the_summary_says_so():
     assert alone["relative_same_category"] is None
     assert alone["category_p"] is None
     assert any("there is no same-category transfer" in text for text in alone["limitations"])
+
+
+def test_the_lift_of_categories_is_over_the_untouched_backbone_with_an_interval_of_both_sides():
+    near = np.kron(np.eye(2), np.ones((2, 2)))
+    one = with_examples(0.5 + 0.2 * near, seeds=3)
+    one = dataclasses.replace(one, categories=dict(zip("abcd", "xxyy", strict=True)))
+    found = transfer.summary(one)
+    off = ~np.eye(4, dtype=bool)
+    for part, cells in (("same", off & (near > 0)), ("cross", near == 0)):
+        lift = (one.values - one.untouched)[:, cells].mean()
+        assert found[f"lift_{part}_category"] == pytest.approx(lift)
+        interval = found["intervals"]["lift"][part]
+        assert interval["covers"] == "seeds and examples"
+        assert interval["low"] < lift < interval["high"]
+    assert found["intervals"]["lift"]["same"]["low"] > 0 > found["intervals"]["lift"]["cross"]["low"]
+    assert found["category_p_lift"] == found["least_p"]
+    unknown = transfer.summary(dataclasses.replace(one, untouched=np.full(4, np.nan)))
+    assert "lift_same_category" not in unknown
+
+
+def test_the_interval_of_a_lift_counts_the_untouched_score_once_for_all_sources():
+    """All sources share its examples, so more sources do not make the mean lift any surer of them."""
+    column = np.zeros((4, 4))
+    column[1:, 0] = 1 / 3
+    drawn = (with_examples(np.full((4, 4), 0.5), seeds=3, examples=50, seed=k) for k in range(300))
+    found = [uncertainty.weighted(one, "lift", column) for one in drawn]
+    covered = np.mean([one.low <= 0 <= one.high for one in found])
+    assert 0.9 <= covered <= 0.995
 
 
 def test_four_tasks_in_two_categories_cannot_give_a_small_p_and_the_summary_states_the_least():

@@ -44,6 +44,7 @@ __all__ = [
     "from_records",
     "initialisation_transfer",
     "intervals",
+    "kinds_of",
     "marks",
     "mean_over_seeds",
     "read",
@@ -116,13 +117,16 @@ def _permuted(matrix: TransferMatrix, kind: Kind, used: Bools, permutations: int
 def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
     """What a matrix says, ready for JSON; what could not be computed is None and its reason is in `limitations`.
 
-    Means are over off-diagonal cells. `category_p` is the one-sided p of the label permutation on the corrected values
-    (on the relative ones where chance is unknown; `category_p_of` says which), `least_p` the smallest p these labels
-    can give. `asymmetry` is that of R averaged over seeds. `reliability` is of the off-diagonal R over seeds, `within`
-    after each target's mean is taken out.
+    Means are over off-diagonal cells, of relative and corrected values, and of the lift A(s → t) − A(∅ → t) where the
+    score of the untouched backbone is known: a source of another category may do well only because the backbone does.
+    `category_p` is the one-sided p of the label permutation on the corrected values (on the relative ones where chance
+    is unknown; `category_p_of` says which), `least_p` the smallest p these labels can give. `asymmetry` is that of R
+    averaged over seeds. `reliability` is of the off-diagonal R over seeds, `within` after each target's mean is taken
+    out.
     """
     limitations = matrix.limitations()
-    compared = {kind: compare_categories(matrix, kind, permutations) for kind in _KINDS} if matrix.categories else {}
+    kinds = kinds_of(matrix)
+    compared = {kind: compare_categories(matrix, kind, permutations) for kind in kinds} if matrix.categories else {}
     tested = [kind for kind in reversed(_KINDS) if kind in compared and compared[kind].test is not None]
     test = compared[tested[0]].test if tested else None
     limitations += list(_about_categories(matrix, compared))
@@ -132,10 +136,10 @@ def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
         "backbone": matrix.backbone,
         "tasks": len(matrix.names),
         "seeds": len(matrix.seeds),
-        **{f"{kind}_{part}_category": _value(compared, kind, part) for kind in _KINDS for part in ("same", "cross")},
+        **{f"{kind}_{part}_category": _value(compared, kind, part) for kind in kinds for part in ("same", "cross")},
         "category_p": test.p if test else None,
         "category_p_of": tested[0] if tested else None,
-        "category_p_relative": _p(compared, "relative"),
+        **{f"category_p_{kind}": _p(compared, kind) for kind in kinds if kind != "corrected"},
         "least_p": test.least_p if test else None,
         "arrangements": test.arrangements if test else None,
         "exact": test.exact if test else None,
@@ -153,6 +157,11 @@ def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
 
 _KINDS: tuple[Kind, Kind] = ("relative", "corrected")
 _LEVELS: tuple[Against, Against] = ("untouched", "own")
+
+
+def kinds_of(matrix: TransferMatrix) -> tuple[Kind, ...]:
+    """What the categories are compared in: the lift too where the untouched backbone was evaluated on every target."""
+    return _KINDS if np.isnan(matrix.untouched).any() else (*_KINDS, "lift")
 
 
 def _about_categories(matrix: TransferMatrix, compared: dict[Kind, CategoryComparison]) -> Iterator[str]:

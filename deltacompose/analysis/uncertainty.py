@@ -12,25 +12,26 @@ from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix
 from deltacompose.analysis.statistics import Estimate, adjusted, estimate
 from deltacompose.errors import BadInput, unknown
 
-Kind = Literal["raw", "relative", "corrected"]
+Kind = Literal["raw", "relative", "corrected", "lift"]
 Against = Literal["untouched", "chance", "random", "own"]
-KINDS = ("raw", "relative", "corrected")
+KINDS = ("raw", "relative", "corrected", "lift")
 REFERENCE_LEVELS = ("untouched", "chance", "random", "own")
 
 
 def values_of(matrix: TransferMatrix, kind: Kind) -> Floats:
-    """(seeds, sources, targets): the raw, relative or corrected values."""
+    """(seeds, sources, targets): raw scores, relative or corrected ones, or their lift over the untouched backbone."""
     if kind not in KINDS:
         raise unknown("kind", kind, KINDS)
-    return {"raw": lambda: matrix.values, "relative": matrix.relative, "corrected": matrix.corrected}[kind]()
+    values = {"relative": matrix.relative, "corrected": matrix.corrected, "lift": matrix.lift}
+    return values[kind]() if kind in values else matrix.values
 
 
 def weighted(matrix: TransferMatrix, kind: Kind, weights: Floats) -> Estimate:
     """Σ w(s, t) · value(s, t), with the interval of `statistics.estimate` for new seeds and new test examples.
 
-    Per-example scores enter through the sum's derivative by each example of a target, own score included: the target's
-    examples are shared by all its sources and by its own score, so their errors do not cancel. `covers` speaks of
-    examples only if those of every target in the sum are known.
+    Per-example scores enter through the sum's derivative by each example of a target, own or untouched score included:
+    the target's examples are shared by all its sources and by what they are measured against, so their errors do not
+    cancel. `covers` speaks of examples only if those of every target in the sum are known.
 
     Args:
         weights: (sources, targets); where they are not zero, the value must be known in every seed.
@@ -48,16 +49,17 @@ def weighted(matrix: TransferMatrix, kind: Kind, weights: Floats) -> Estimate:
 def _influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Floats | None:
     """(seeds, examples): the derivative of one target's share of the sum by its examples; None where unknown."""
     own, target = matrix.own[:, t], matrix.targets[t]
-    scale = {"raw": np.ones_like(own), "relative": own, "corrected": own - matrix.chance[t]}[kind]
-    floor = matrix.chance[t] if kind == "corrected" else 0.0
+    ratio, floor = kind in ("relative", "corrected"), matrix.chance[t] if kind == "corrected" else 0.0
+    scale = own - floor if ratio else np.ones_like(own)
+    against = {"relative": target, "corrected": target, "lift": "untouched"}.get(kind)
+    base = _examples(matrix, against, target) if against else np.zeros(1)
     total: Floats | None = None
     for s in np.flatnonzero(weights):
         scores = _examples(matrix, matrix.sources[s], target)
-        base = _examples(matrix, target, target) if kind != "raw" else 0.0
         if scores is None or base is None or (total is not None and np.shape(total) != scores.shape):
             return None
-        through_own = ((matrix.values[:, s, t] - floor) / scale**2)[:, None] * base if kind != "raw" else 0.0
-        share = weights[s] * (scores / scale[:, None] - through_own)
+        through_base = (matrix.values[:, s, t] - floor) / scale**2 if ratio else np.ones_like(own)
+        share = weights[s] * (scores / scale[:, None] - through_base[:, None] * base)
         total = share if total is None else total + share
     return total
 

@@ -143,7 +143,8 @@ def _write_tables(compared: Mapping[str, Comparison], out: Path, stem: str) -> N
 def _say_transfer(text: str, answer: Answer) -> None:
     rows = [
         {"value": kind, **{part: answer[f"{kind}_{part}_category"] for part in ("same", "cross")}}
-        for kind in ("relative", "corrected")
+        for kind in ("relative", "corrected", "lift")
+        if f"{kind}_same_category" in answer
     ]
     for row in rows:
         for part in ("same", "cross"):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from deltacompose.analysis.convergence import history
 from deltacompose.analysis.graph import edge_stability, task_graph
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.transfer import CategoryComparison, compare_categories
+from deltacompose.analysis.transfer import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.uncertainty import Kind, Marks, can_be_tested, marks
 from deltacompose.figures import graph, heatmap, interaction, lift
 from deltacompose.figures.cells import UNITS, cells
@@ -100,10 +100,11 @@ def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compared(found: Findings) -> list[tuple[str, CategoryComparison]]:
-    """Same- against cross-category transfer of every composition, in every ratio that may be shown."""
+    """Same- against cross-category transfer of every composition, in every ratio that may be shown, and in lift."""
     return [
         (text, compare_categories(matrix, kind))
         for text, matrix in found.transfer.items()
         if matrix.categories
-        for kind in ratios(matrix)
+        for kind in kinds_of(matrix)
+        if kind == "lift" or kind in ratios(matrix)
     ]
