@@ -12,7 +12,6 @@ import statistics
 import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 
 from deltacompose import api, work
 from deltacompose.attach import attach
+from deltacompose.footprint import count_anew, peak
 from deltacompose.learner import Job, Learner
 from deltacompose.recipe import Recipe
 from deltacompose.training import learn
@@ -36,7 +36,7 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
         of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`.
     """
     read = work.reader_of(spec, options)
-    before = _held(read.backbone.model.device.type)
+    before = count_anew(read.backbone.model.device)
     learner = Learner(read.backbone, Job(api.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"])))
     attachment = attach(read.backbone, learner.job.expression)
     seconds = []
@@ -55,31 +55,11 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
         "parameters": learner.size,
         "ratio": learner.size / sum(x.numel() for x in read.backbone.model.parameters()),
         "seconds_per_step": statistics.median(seconds[WARM_UP:] or seconds),
-        "peak_memory": _peak(read.backbone.model.device.type),
+        "peak_memory": peak(read.backbone.model.device),
         "backbone_memory": before,
         "checkpoint": size,
         "threads": torch.get_num_threads(),
     }
-
-
-def _held(device: str) -> int:
-    """Bytes of the device on a GPU, else of the process; from now on `_peak` counts anew."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        return int(torch.cuda.memory_allocated())
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak(device: str) -> int:
-    return int(torch.cuda.max_memory_allocated()) if device == "cuda" else _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    """Bytes, by the system's word; `getrusage` would count the process that this one was forked from."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    found = next(line.split()[1] for line in lines if line.startswith(name))
-    return 1024 * int(found)
 
 
 if __name__ == "__main__":

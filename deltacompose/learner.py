@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from deltacompose.company import ALONE, Company
 from deltacompose.composition import Composition
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput, Diverged
+from deltacompose.footprint import peak
 from deltacompose.method import Method, Tensors, Updates
 from deltacompose.reader import Batch, Reader
 from deltacompose.recipe import Recipe
@@ -70,6 +70,14 @@ class Job:
                 attachment.detach()
 
 
+class Best(NamedTuple):
+    """What is kept: a development score, the weights that reached it, and the prediction for each example."""
+
+    score: float
+    weights: dict[str, Tensor]
+    predictions: tuple[str, ...] = ()
+
+
 class Learner:
     """One delta in training: its tensors, optimiser, batches and history, which change from step to step."""
 
@@ -77,7 +85,7 @@ class Learner:
         self.backbone, self.job, self.recipe = backbone, job, job.recipe
         self.step, self.tokens, self.seconds = 0, 0, 0.0
         self.history: list[dict[str, float | None]] = []
-        self.best: tuple[float, dict[str, Tensor]] | None = None
+        self.best: Best | None = None
         self.failure: Exception | None = None
         self._losses: list[float] = []
         stage, device = f"{job.stage}.", backbone.model.device
@@ -157,8 +165,8 @@ class Learner:
         job = f"{self.job.expression} on {self.job.reader.task.name}, seed {self.job.seed}"
         return Diverged(f"{job}: {what} at step {self.step}; try a lower learning rate")
 
-    def evaluated(self, value: float) -> None:
-        """Notes a score on development data, and the weights if they are the best so far.
+    def evaluated(self, value: float, predictions: Sequence[str] = ()) -> None:
+        """Notes a score on development data, and the weights and predictions if they are the best so far.
 
         Weights that the last step before has made infinite are found here, as no loss will tell.
         """
@@ -168,8 +176,8 @@ class Learner:
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
         self.history.append({"step": self.step, "loss": loss, "score": value, "seconds": round(self.seconds, 3)})
-        if self.best is None or value > self.best[0] or self.recipe.keep == "last":
-            self.best = (value, {**self.kept(), **self._scheduled()})
+        if self.best is None or value > self.best.score or self.recipe.keep == "last":
+            self.best = Best(value, {**self.kept(), **self._scheduled()}, tuple(predictions))
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that is needed to go on from here in another process; of one that has diverged, that it has."""
@@ -179,14 +187,15 @@ class Learner:
         tensors |= {f"constants/{n}": x for n, x in self.constants.items()}
         for n, x in self.weights.items():
             tensors |= {f"{moment}/{n}": y for moment, y in self.optimiser.state.get(x, {}).items()}
-        best = self.best or (math.nan, {})
-        tensors |= {f"best/{n}": x for n, x in best[1].items()}
+        best = self.best or Best(math.nan, {})
+        tensors |= {f"best/{n}": x for n, x in best.weights.items()}
         info = {
             "step": self.step,
             "tokens": self.tokens,
             "seconds": self.seconds,
             "history": self.history,
-            "best": best[0],
+            "best": best.score,
+            "predictions": best.predictions,
         }
         return tensors, info | {"losses": self._losses, "unmoved": sorted(self._unmoved)}
 
@@ -208,20 +217,21 @@ class Learner:
                 moments = {moment: own[moment][n].clone() for moment in ("exp_avg", "exp_avg_sq")}
                 self.optimiser.state[x] = {"step": own["step"][n].cpu().clone(), **moments}
         self.constants = own["constants"]
-        self.best = (info["best"], own["best"]) if own["best"] else None
+        self.best = Best(info["best"], own["best"], tuple(info.get("predictions", ()))) if own["best"] else None
         self.step, self.tokens, self.seconds = info["step"], info["tokens"], info["seconds"]
         self.history, self._losses = list(info["history"]), list(info["losses"])
         self._unmoved = set(info["unmoved"])
 
     def delta(self) -> Delta:
         """What has been learned, on the CPU, with the record of how."""
-        job, best = self.job, self.best or (math.nan, self.kept())
+        job, best = self.job, self.best or Best(math.nan, self.kept())
         record = {
             "task": job.reader.task.name,
             "seed": job.seed,
             "stage": job.stage,
             "recipe": asdict(job.recipe) | {"learning_rates": dict(job.recipe.learning_rates)},
-            "dev": best[0],
+            "dev": best.score,
+            "dev_predictions": best.predictions,
             "metric": job.reader.task.metric,
             "history": self.history,
             "without_gradient": sorted(self._unmoved),
@@ -229,15 +239,15 @@ class Learner:
             "ratio": self.size / sum(x.numel() for x in self.backbone.model.parameters()),
             "seconds": round(self.seconds, 3),
             "tokens": sum(job.company.gathered(self.tokens, self.backbone.model.device)),
-            "peak_memory": _peak_memory(self.backbone),
+            "peak_memory": peak(self.backbone.model.device),
         }
         backbone = {
             "name": self.backbone.name,
             "family": self.backbone.family,
             "fingerprint": self.backbone.fingerprint,
         }
-        weights = {n: x.detach().cpu() for n, x in best[1].items() if n not in self.constants}
-        constants = {n: best[1].get(n, x).cpu() for n, x in self.constants.items()}
+        weights = {n: x.detach().cpu() for n, x in best.weights.items() if n not in self.constants}
+        constants = {n: best.weights.get(n, x).cpu() for n, x in self.constants.items()}
         return Delta(job.expression, weights, constants, backbone, {}, record)
 
     def _scheduled(self) -> dict[str, Tensor]:
@@ -300,10 +310,3 @@ def _batches(reader: Reader, recipe: Recipe, seed: int) -> Iterator[tuple[list[i
 
 def _rounded(length: int, to: int) -> int:
     return -(-length // to) * to
-
-
-def _peak_memory(backbone: Backbone) -> int:
-    """Bytes: of the device's memory on a GPU, of the whole process on a CPU."""
-    if backbone.model.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(backbone.model.device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

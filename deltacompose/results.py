@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,11 @@ def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
     return planning.grown(graph, added, lambda key: store.record(key) if store.has(key) else None)
 
 
-def _planned(study: Study) -> tuple[nx.DiGraph, planning.Extension]:
+def _planned(study: Study, known: planning.Facts | None = None) -> tuple[nx.DiGraph, planning.Extension]:
     """A study's plan before anything is carried out, and what finished cells add to it."""
     _check_training(study, max(len(api.parse(text).stages) for text in study.compositions))
-    facts = work.facts(study)
-    return planning.plan(study, facts, api.parse), planning.extension(study, facts, api.parse)
+    known = known or work.facts(study)
+    return planning.plan(study, known, api.parse), planning.extension(study, known, api.parse)
 
 
 def _check_training(study: Study, stages: int) -> None:
@@ -99,20 +100,23 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         store: the folder of the results.
         engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
         options: those of the engine (`workers`, `threads`, ...); `bank`, how many deltas of one expression train in
-            one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes); `timeout`, seconds that
-            a cell may take, `attempts` and `backoff`, as `run_plan` says; `progress`, which is told every event.
+            one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`, how many
+            tokens, with padding, such a pass may hold; `timeout`, seconds that a cell may take, `attempts` and
+            `backoff`, as `run_plan` says; `progress`, which is told every event.
     """
     study = study if isinstance(study, Study) else Study.read(study)
     make = api.engine_of(engine)
     how: dict[str, Any] = {name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options}
     how["bank"] = options.pop("bank", _bank())
+    how |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
     progress = options.pop("progress", None)
     if engine == "pool":
         options = _gpus(study, options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:
-        cells, added = _planned(study)
-        what = Work(group=work.by_expression, extend=added)
+        known = work.facts(study)
+        cells, added = _planned(study, known)
+        what = Work(group=partial(work.by_expression, known=known.tasks), extend=added, peek=work.under_way)
         return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
     finally:
         executor.close()

@@ -22,6 +22,7 @@ from deltacompose.backbone import Backbone
 from deltacompose.composition import Composition
 from deltacompose.delta import Delta
 from deltacompose.errors import Diverged
+from deltacompose.footprint import count_anew
 from deltacompose.learner import Job, Learner
 from deltacompose.metrics import Score
 from deltacompose.reader import Batch, Reader
@@ -63,6 +64,7 @@ def train(
     Returns:
         For each job the delta, or the error that ended it alone.
     """
+    count_anew(backbone.model.device)
     learners = [Learner(backbone, job) for job in jobs]
     for index, saved in (checkpoints.load() if checkpoints else {}).items():
         learners[index].restore(*saved)
@@ -97,11 +99,12 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
         attachment.put({**one.kept(), **one.constants})
         reader = one.job.reader
         try:
-            value = score(reader.task, reader.task.examples("val"), _predicted(one.job, "val")).value
+            predictions = _predicted(one.job, "val")
+            value = score(reader.task, reader.task.examples("val"), predictions).value
         except Diverged as error:
             one.failure = one.diverged(str(error))
             continue
-        one.evaluated(value)
+        one.evaluated(value, predictions)
     if checkpoints and due:
         checkpoints.save([one.state() for one in learners])
 

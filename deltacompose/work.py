@@ -40,7 +40,7 @@ from deltacompose.shapes import delta_shape, lengths_of, shape_of
 from deltacompose.speed import speed
 from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
-from deltacompose.task import Task
+from deltacompose.task import Task, score
 from deltacompose.taskdata import task_from_mapping
 from deltacompose.training import State, evaluate, train
 from deltacompose.weights import generator
@@ -104,9 +104,28 @@ def carry_out(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"key": cell.key, "state": store.state(cell.key)} for cell in cells]
 
 
-def by_expression(ready: Sequence[Cell], options: Mapping[str, Any]) -> list[list[Cell]]:
-    """The grouping of a study: a bank is training cells of one expression."""
-    return by_bank(ready, options, bank=lambda cell: str(cell.spec["composition"]))
+def by_expression(
+    ready: Sequence[Cell], options: Mapping[str, Any], known: Mapping[str, TaskFacts] | None = None
+) -> list[list[Cell]]:
+    """The grouping of a study: a bank is training cells of one expression, within the budget of tokens if any.
+
+    Args:
+        known: the study's tasks, by which a batch's tokens are estimated; without them there is no budget.
+    """
+
+    def tokens(cell: Cell) -> float:
+        if known is None:
+            return 0.0
+        task, batch = known[cell.spec["task"]], int(cell.spec["recipe"]["batch"])
+        return min(batch, task.rows["train"]) * (task.lengths.padded + task.lengths.answer)
+
+    return by_bank(ready, options, lambda cell: str(cell.spec["composition"]), tokens)
+
+
+def under_way(store: Store, key: str) -> dict[str, Any] | None:
+    """The latest development score of a training that is not finished, by its checkpoint."""
+    history = (store.glimpse(key, "state.json") or {}).get("history")
+    return {name: history[-1][name] for name in ("step", "score")} if history else None
 
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
@@ -118,16 +137,19 @@ def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> N
         _check_backbone(backbone, cells)
         started = time.monotonic()
         jobs = [replace(_job(store, cell, backbone, options), company=crew) for cell in cells]
-        outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0))
+        outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0), options.get("tokens"))
     if crew.rank:
         return
-    for cell, outcome in zip(cells, outcomes, strict=True):
+    for cell, job, outcome in zip(cells, jobs, outcomes, strict=True):
         if isinstance(outcome, Exception):
             store.drop_checkpoint(cell.key)
             store.fail(cell, outcome)
             continue
-        delta = api.with_origins(outcome)
-        store.add(cell, dict(delta.record), _saved(delta), (time.monotonic() - started) / len(cells))
+        task, record = job.reader.task, dict(outcome.record)
+        predictions = record.pop("dev_predictions")
+        rows = _answers(task, "val", predictions, score(task, task.examples("val"), predictions).per_example)
+        write = _saved(api.with_origins(replace(outcome, record=record)), rows)
+        store.add(cell, record, write, (time.monotonic() - started) / len(cells))
 
 
 def _evaluate(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
@@ -139,21 +161,17 @@ def _evaluate(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -
         started = time.monotonic()
         read = _reader(backbone, cell.spec, "target", options)
         evaluation = evaluate(read, _delta(store, cell), cell.spec["split"])
-        score, task = evaluation.score, read.task
+        found, task = evaluation.score, read.task
         result = {
-            "score": score.value,
-            "metric": score.metric,
+            "score": found.value,
+            "metric": found.metric,
             "chance": task.chance(cell.spec["split"]),
-            "trivial": score.trivial,
-            "examples": len(score.per_example),
+            "trivial": found.trivial,
+            "examples": len(found.per_example),
             "category": task.category,
             "backbone": backbone.name,
         }
-        examples = task.examples(cell.spec["split"])
-        rows = [
-            {"id": one.id, "prediction": prediction, "target": one.target, "score": value}
-            for one, prediction, value in zip(examples, evaluation.predictions, score.per_example, strict=True)
-        ]
+        rows = _answers(task, cell.spec["split"], evaluation.predictions, found.per_example)
         store.add(cell, result, _lines("predictions.jsonl", rows), time.monotonic() - started)
 
 
@@ -308,9 +326,18 @@ def _check_backbone(backbone: Backbone, cells: Sequence[Cell]) -> None:
             )
 
 
-def _saved(delta: Delta) -> Callable[[Path], None]:
+def _answers(task: Task, split: str, predictions: Sequence[str], scores: Sequence[float]) -> list[dict[str, Any]]:
+    """What a delta says of each example of a split, what would be right, and its score."""
+    return [
+        {"id": one.id, "prediction": prediction, "target": one.target, "score": value}
+        for one, prediction, value in zip(task.examples(split), predictions, scores, strict=True)
+    ]
+
+
+def _saved(delta: Delta, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         delta.save(folder)
+        _lines("predictions.jsonl", rows)(folder)
 
     return write
 

@@ -18,7 +18,7 @@ FLOORS = """
 1  hookspecs members plugins templates places tables quantised checkpoints denoisers derive backbone
    loading pico picodenoisers
    method metrics examples task taskdata
-2  company reader weights shapes speed overlap attach delta merge combine interop
+2  company reader weights shapes speed overlap attach delta merge combine interop footprint
 3  learner training store
 4  engine cost
 5  analysis

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import campaign
@@ -24,7 +24,8 @@ from deltacompose_plugins.engines.pool import pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltacompose.engine import RemoteError, Work, by_bank, label, launched, run_plan, shown, status
+from deltacompose.engine import RemoteError, Work, by_bank, call, label, launched, run_plan, shown, status
+from deltacompose.engine.driver import POLL
 from deltacompose.engine.pace import Pace
 from deltacompose.engine.progress import duration
 from deltacompose.engine.schedule import Schedule
@@ -612,6 +613,7 @@ def test_every_line_of_the_log_is_as_the_documentation_says(store, tmp_path):
     run(plan_of(good), store)
     with pytest.raises(KeyboardInterrupt):
         run(plan_of(training(act="interrupt")), store)
+    looked_into(training("slow"), store)
     page = (Path(__file__).parent.parent / "docs" / "studies.md").read_text().partition("### The log")[2]
     common, further = (table.split("\n\n")[0] for table in page.split("|---|", 2)[1:])
     every = set(re.findall(r"^\| `(\w+)`", common, re.MULTILINE))
@@ -620,6 +622,51 @@ def test_every_line_of_the_log_is_as_the_documentation_says(store, tmp_path):
     assert {event["event"] for event in store.events()} == set(told)
     for event in store.events():
         assert set(event) == told[event["event"]], event["event"]
+
+
+def test_development_scores_are_told_once_each_while_a_training_is_under_way(store, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    cell, stream = training("slow"), io.StringIO()
+    with shown(stream, terminal=True) as progress:
+        looked_into(cell, store, progress)
+    [event] = events(store, "evaluated")
+    assert (event["key"], event["step"], event["score"]) == (cell.key, 40, 0.625)
+    assert "step 40, score 0.625" in stream.getvalue()
+    assert status(store)["evaluated"] == {}, "the cell is done"
+
+
+def test_status_has_the_development_scores_of_what_is_under_way(store):
+    cell = training("slow")
+    seen = []
+
+    def look(event):
+        if event["event"] == "evaluated":
+            seen.append(status(store)["evaluated"])
+
+    looked_into(cell, store, look)
+    assert [list(found.values()) for found in seen] == [[{"label": label(cell), "step": 40, "score": 0.625}]]
+
+
+class Threads:
+    """An executor of one thread, beside which the driver goes on."""
+
+    slots = 1
+
+    def __init__(self):
+        self.pool = ThreadPoolExecutor(1)
+
+    def submit(self, function, spec):
+        return self.pool.submit(lambda: time.sleep(2.5 * POLL) or call(function, spec))
+
+    def close(self):
+        self.pool.shutdown()
+
+
+def looked_into(cell, store, progress=None):
+    """A run of a cell that has, while it is under way, one development score."""
+    what = Work(WORK, peek=lambda store, key: {"step": 40, "score": 0.625})
+    with closing(Threads()) as one:
+        run_plan(plan_of(cell), store, one, what, QUICK, progress)
 
 
 def test_status_tells_from_another_process_while_the_run_goes_on(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import deltacompose as dc
-from deltacompose import efficiency, results, work
+from deltacompose import footprint, results, work
 from deltacompose.errors import BadInput
 from deltacompose.pico import pico, pico_tokenizer
 from deltacompose.recipe import Recipe
@@ -266,8 +266,58 @@ def test_the_cost_of_one_delta_is_measured_in_a_process_of_its_own(study, tmp_pa
 def test_memory_is_counted_from_when_training_begins():
     freed = torch.ones(75_000_000)
     del freed
-    before = efficiency._held("cpu")
-    assert efficiency._peak("cpu") - before < 100_000_000
+    device = torch.device("cpu")
+    before = footprint.count_anew(device)
+    assert footprint.peak(device) - before < 100_000_000
     used = torch.ones(50_000_000)
-    assert 150_000_000 < efficiency._peak("cpu") - before < 300_000_000
+    assert 150_000_000 < footprint.peak(device) - before < 300_000_000
     assert len(used) > 0
+
+
+def test_a_trainings_peak_memory_is_its_own_and_not_that_of_what_was_before(study, tmp_path):
+    freed = torch.ones(200_000_000)  # 800 MB
+    del freed
+    highest = footprint.peak(torch.device("cpu"))
+    dc.run(replace(study, tasks=("mood",), seeds=(0,)), tmp_path)
+    [record] = records(tmp_path, "train")
+    assert 0 < record["result"]["peak_memory"] < highest - 300_000_000
+
+
+def test_a_training_keeps_the_development_predictions_of_the_checkpoint_that_was_kept(study, tmp_path):
+    dc.run(study, tmp_path)
+    store = open_store(tmp_path)
+    for record in records(tmp_path, "train"):
+        folder = store.folder(record["key"])
+        rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+        assert record["result"]["dev"] == pytest.approx(sum(row["score"] for row in rows) / len(rows))
+        assert all((row["prediction"] == row["target"]) == bool(row["score"]) for row in rows)
+        assert "dev_predictions" not in record["result"]
+
+
+def test_a_budget_of_tokens_makes_banks_smaller_and_changes_nothing_else(study, tmp_path):
+    study = replace(study, seeds=(0, 1, 2), transfer=False)
+    dc.run(study, tmp_path / "wide", bank=6)
+    dc.run(study, tmp_path / "narrow", bank=6, tokens=1)
+    assert sizes(tmp_path / "wide") == [6]
+    assert sizes(tmp_path / "narrow") == [1] * 6
+    assert scores(tmp_path / "wide") == scores(tmp_path / "narrow")
+    known = work.facts(study).tasks["mood"]
+    one = 4 * (known.lengths.padded + known.lengths.answer)
+    dc.run(study, tmp_path / "two", bank=6, tokens=int(2.5 * one))
+    assert sizes(tmp_path / "two") == [2, 2, 2]
+
+
+def sizes(store):
+    """How many trainings each group had that was given to a worker."""
+    starts = (event["labels"] for event in open_store(store).events() if event["event"] == "start")
+    return [len(labels) for labels in starts if labels[0].startswith("train")]
+
+
+def test_the_latest_development_score_is_read_from_a_checkpoint(tmp_path):
+    store, key = open_store(tmp_path), "ab" * 32
+    assert work.under_way(store, key) is None
+    history = [{"step": 0, "score": 0.5}, {"step": 8, "score": 0.75, "loss": 0.1}]
+    for upto in (0, 1, 2):
+        state = json.dumps({"history": history[:upto]})
+        store.save_checkpoint(key, lambda folder, state=state: (folder / "state.json").write_text(state) and None)
+    assert work.under_way(store, key) == {"step": 8, "score": 0.75}

@@ -42,6 +42,7 @@ def run(
     engine: Annotated[str, typer.Option(help="inprocess, pool, dask, or one of a plugin.")] = "pool",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core or GPU if not given.")] = None,
     bank: Annotated[int | None, typer.Option(min=1, help="Deltas of one expression that train in one pass.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, with padding, that such a pass may hold.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.")] = None,
     scheduler_file: Annotated[Path | None, typer.Option(help="A dask scheduler's file.")] = None,
     wait: Annotated[float | None, typer.Option(min=1, help="Seconds to wait for a dask scheduler's workers.")] = None,
@@ -56,7 +57,13 @@ def run(
     from deltacompose import results
     from deltacompose.engine import shown
 
-    options: dict[str, Any] = {"workers": workers, "bank": bank, "timeout": timeout, "scheduler": scheduler}
+    options: dict[str, Any] = {
+        "workers": workers,
+        "bank": bank,
+        "tokens": tokens,
+        "timeout": timeout,
+        "scheduler": scheduler,
+    }
     options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
     given = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
@@ -131,6 +138,8 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
     typer.echo(", ".join(f"{facts[name]} {name}" for name in counts))
     if facts["eta"] is not None:
         typer.echo(f"about {facts['eta'] / 60:.1f} minutes left")
+    for one in facts["evaluated"].values():
+        typer.echo(f"{one['label']}, step {one['step']}: development score {one['score']:.3f}")
     for key, reason in {**facts["failures"], **facts["blocked_by"]}.items():
         typer.echo(f"{key[:12]}: {reason}")
     return None

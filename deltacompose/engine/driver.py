@@ -43,11 +43,13 @@ class Work:
             gives a list of `{"key", "state", "seconds"}`.
         group: which ready cells go to a worker together.
         extend: which cells a finished cell adds.
+        peek: what is known of a cell under way, `step` and `score`; None of one that has nothing to show yet.
     """
 
     function: str = "deltacompose.work:carry_out"
     group: Grouping = by_bank
     extend: Extension = lambda cell, record: ()
+    peek: Callable[[Store, str], Mapping[str, Any] | None] = lambda store, key: None
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ class _Run:
         self.active: set[str] = set()
         self.elsewhere: list[Cell] = []
         self.attempts: Counter[tuple[str, ...]] = Counter()
+        self.peeked: dict[str, Mapping[str, Any]] = {}
 
     # What is to be done
 
@@ -239,6 +242,7 @@ class _Run:
             time.sleep(POLL / 10 if self.schedule.open else 0)
             return
         finished, _ = wait(self.running, timeout=POLL, return_when=FIRST_COMPLETED)
+        self._look_within()
         for future in finished:
             cells, started = self.running.pop(future)
             self._ended(cells, time.monotonic() - started, _exception(future))
@@ -295,6 +299,14 @@ class _Run:
         for child in blocked:
             self.pace.done(self.schedule.cell(child), None)
         self.tell("failed", key=key, label=label(self.schedule.cell(key)), reason=reason, blocked=blocked)
+
+    def _look_within(self) -> None:
+        """Tell the development scores of cells under way that were not told yet."""
+        for cell in (cell for future, (cells, _) in self.running.items() if not future.done() for cell in cells):
+            found = self.work.peek(self.store, cell.key)
+            if found is not None and found != self.peeked.get(cell.key):
+                self.peeked[cell.key] = found
+                self.tell("evaluated", key=cell.key, label=label(cell), **found)
 
     def _look_elsewhere(self) -> None:
         """Settle what other drivers have finished, and take over what they have given up."""

@@ -43,6 +43,8 @@ def _draw(event: Mapping[str, Any], bars: Bars, bar: Any) -> None:
         facts += f", {duration(event['eta'])} left"
     if event["event"] == "done":
         bars.update(bar, latest=f"{event['label']}{_score(event)}")
+    elif event["event"] == "evaluated":
+        bars.update(bar, latest=f"{event['label']}, step {event['step']}{_score(event)}")
     elif event["event"] != "start" and sentence(event):
         bars.console.print(sentence(event), markup=False)
     settled = sum(counts[state] for state in ("stored", "done", "failed", "blocked"))

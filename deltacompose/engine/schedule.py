@@ -49,7 +49,8 @@ def by_bank(
     groups = []
     for cells in alike.values():
         room = options.get("tokens", math.inf) if cells[0].kind == "train" else math.inf
-        groups += _parted(cells, min(share, most.get(cells[0].kind, 1)), [tokens(cell) / room for cell in cells])
+        shares = [0.0 if room == math.inf else tokens(cell) / room for cell in cells]
+        groups += _parted(cells, min(share, most.get(cells[0].kind, 1)), shares)
     return groups
 
 

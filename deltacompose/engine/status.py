@@ -17,6 +17,7 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
         `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers. `eta`: seconds left, by the word of the
         latest run, or None where none goes on. `runs`: `{"machine", "pid", "alive"}` of the runs that have not ended;
         whether one on another machine lives cannot be known, and is None. `failures`, `blocked_by`: reasons by key.
+        `evaluated`: the latest development score of cells under way, `{"label", "step", "score"}` by key.
     """
     runs, running, last = _log(store)
     done, failed = set(store.keys()), set(store.keys("failed"))
@@ -31,7 +32,13 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
     counts |= {"blocked": len(blocked), "waiting": cells - len(known)}
     reasons = {key: _reason(store, key) for key in sorted(failed)}
     eta = last[-1]["eta"] if runs and last else None
-    return counts | {"eta": eta, "runs": list(runs.values()), "failures": reasons, "blocked_by": blocked}
+    scores = {
+        event["key"]: {name: event[name] for name in ("label", "step", "score")}
+        for event in last
+        if event["event"] == "evaluated" and event["key"] in running
+    }
+    facts = {"eta": eta, "runs": list(runs.values()), "evaluated": scores}
+    return counts | facts | {"failures": reasons, "blocked_by": blocked}
 
 
 def _log(store: Store) -> tuple[dict[str, dict[str, Any]], set[str], list[dict[str, Any]]]:

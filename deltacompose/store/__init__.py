@@ -252,6 +252,10 @@ class Store:
         """The cells with which an unfinished one was last saved, itself among them; none where it has no checkpoint."""
         return checkpoints.together(self.root, _checked(key))
 
+    def glimpse(self, key: str, name: str) -> Any:
+        """What a JSON file of a cell's newest checkpoint holds, unchecked; None where it cannot be read just now."""
+        return checkpoints.glimpse(self.root, _checked(key), name)
+
     def drop_checkpoint(self, key: str) -> None:
         """Remove a cell's checkpoint; `add` does so of itself."""
         disk.discard(self.root, self.root / "checkpoints" / _checked(key))

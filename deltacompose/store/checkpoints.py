@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from deltacompose.store import disk
 
@@ -43,6 +44,14 @@ def together(root: Path, key: str) -> tuple[str, ...]:
         with contextlib.suppress(OSError, ValueError):
             return tuple(json.loads((_home(root, key) / str(number) / "together.json").read_bytes()))
     return ()
+
+
+def glimpse(root: Path, key: str, name: str) -> Any:
+    """A JSON file of a cell's newest checkpoint, as it is; None where there is none or a newer one is being written."""
+    for number in _numbers(root, key):
+        with contextlib.suppress(OSError, ValueError):
+            return json.loads((_home(root, key) / str(number) / name).read_bytes())
+    return None
 
 
 def _home(root: Path, key: str) -> Path:
