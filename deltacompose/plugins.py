@@ -124,20 +124,22 @@ def describe(loaded: Loaded) -> list[dict[str, Any]]:
 
 
 def check(loaded: Loaded, name: str) -> list[dict[str, str]]:
-    """Reads every member of the plugins of that name: rows of kind, name, origin and reason, empty where it is sound.
+    """Reads every member of the plugins of that name: rows of kind, name, origin, state and reason.
 
-    A named composition is read as one.
+    A member is `sound` or `broken`; a named composition is read as one. A plugin that is not active has a row of its
+    own, of kind `plugin`, with its state and reason.
 
     Raises:
         BadInput: no plugin has that name.
     """
     _known(name, [plugin.name for plugin in loaded.plugins])
     rows = []
-    for plugin in loaded.plugins:
-        for label in plugin.members if plugin.name == name else ():
-            kind, member = label.split(" ", 1)
-            row = {"kind": kind, "name": member, "origin": plugin.origin}
-            rows.append(row | {"reason": _unsound(loaded, kind, member)})
+    for plugin in (one for one in loaded.plugins if one.name == name):
+        if plugin.state != "active":
+            rows.append(_row("plugin", plugin.name, plugin, plugin.state, plugin.reason))
+        for kind, member in (label.split(" ", 1) for label in plugin.members):
+            reason = _unsound(loaded, kind, member)
+            rows.append(_row(kind, member, plugin, "broken" if reason else "sound", reason))
     return rows
 
 
@@ -163,6 +165,10 @@ def _installed() -> tuple[Iterable[EntryPoint], list[Plugin]]:
 def _known(name: str, names: Collection[str]) -> None:
     if name not in names:
         raise unknown("plugin", name, set(names))
+
+
+def _row(kind: str, name: str, plugin: Plugin, state: str, reason: str) -> dict[str, str]:
+    return {"kind": kind, "name": name, "origin": plugin.origin, "state": state, "reason": reason}
 
 
 def _unsound(loaded: Loaded, kind: str, name: str) -> str:

@@ -427,6 +427,6 @@ def test_a_plugins_members_are_read_and_its_methods_put_through_the_suite(capsys
 
 def test_a_method_whose_settings_have_no_default_is_unchecked_and_not_broken():
     known = plugins.loaded()
-    found = catalogue._checked(known, {"kind": "method", "name": "intrinsic_prompt", "reason": ""})
+    found = catalogue._checked(known, {"kind": "method", "name": "intrinsic_prompt", "state": "sound", "reason": ""})
     assert found["state"] == "unchecked"
     assert found["reason"].startswith("at its default settings: intrinsic_prompt: no decoder can be read from file=''")

@@ -19,9 +19,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from deltacompose import hookspecs, plugins
 from deltacompose.attach import attached
+from deltacompose.cli import app
 from deltacompose.composition import Part
 from deltacompose.errors import BadInput
 from deltacompose.pico import pico_backbone
@@ -422,6 +424,48 @@ def test_a_member_that_cannot_be_read_names_itself_its_origin_and_the_error():
     assert [name for name, reason in reasons.items() if not reason] == ["read", "hard"]
     assert "not a frozen dataclass made from deltacompose.method.Method" in reasons["number"]
     assert "soft" in reasons["unread"]
+
+
+UNUSABLE = {
+    "cannot be loaded: ModuleNotFoundError: No module named 'no_such_plugin_module'": "broken",
+    "no hook 'deltacompose_method'; did you mean 'deltacompose_methods'": "broken",
+    "method soft of dist-checked 1.0 is refused: method soft of aaa 1.0 has that name": "conflict",
+    "it needs version 2 of the plugin hooks": "incompatible",
+    "it is not among the plugins that may load": "disabled",
+}
+
+
+def unusable(state, reason):
+    """What became of a plugin `checked` of a state, beside a sound one."""
+    given = {
+        "incompatible": {"deltacompose_api": 2, "deltacompose_methods": {"hard": Hard}},
+        "conflict": {"deltacompose_methods": {"soft": Soft, "hard": Hard}},
+        "disabled": {"deltacompose_methods": {"hard": Hard}},
+        "broken": {"deltacompose_method": made},
+    }[state]
+    absent = Fake("dist-checked", "1.0", {"checked": "no_such_plugin_module"}).entry_points
+    points = [*absent] if "cannot be loaded" in reason else [plugin("checked", **given)]
+    first = plugin("first", distribution="aaa", deltacompose_methods={"soft": Soft})
+    return load([*points, first], allow=["first"] if state == "disabled" else None)
+
+
+@pytest.mark.parametrize(("reason", "state"), UNUSABLE.items(), ids=lambda x: x[:24])
+def test_a_plugin_that_cannot_be_used_is_checked_with_its_own_state_and_reason(reason, state):
+    (row, *members) = check(unusable(state, reason), "checked")
+    assert (row["kind"], row["name"], row["origin"], row["state"]) == ("plugin", "checked", "dist-checked 1.0", state)
+    assert reason in row["reason"]
+    assert [(one["kind"], one["name"], one["state"]) for one in members] == (
+        [("method", "hard", "sound")] if state == "conflict" else []
+    )
+
+
+@pytest.mark.parametrize(("reason", "state"), UNUSABLE.items(), ids=lambda x: x[:24])
+def test_checking_a_plugin_that_cannot_be_used_says_why_and_exits_with_1(reason, state, monkeypatch):
+    monkeypatch.setattr(plugins, "loaded", lambda: unusable(state, reason))
+    monkeypatch.setattr("deltacompose.cli.catalogue._checked", lambda known, row: row)
+    done = CliRunner().invoke(app, ["plugins", "check", "checked"])
+    assert done.exit_code == 1
+    assert re.search(rf"plugin +checked +{state} +.*{re.escape(reason)}", done.stdout)
 
 
 def test_an_unknown_kind_member_or_plugin_is_answered_by_those_that_exist():

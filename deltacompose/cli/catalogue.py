@@ -123,7 +123,7 @@ def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")]
     rows = door.check(known, name)
     rows = [_checked(known, row) for row in rows]
     show.table(rows, ("kind", "name", "state", "reason"))
-    if any(row["state"] == "broken" for row in rows):
+    if any(row["state"] not in ("sound", "unchecked") for row in rows):
         raise typer.Exit(1)
 
 
@@ -168,8 +168,8 @@ def _backbone(member: object) -> dict[str, Any]:
 
 def _checked(known: Any, row: dict[str, str]) -> dict[str, str]:
     """The row with its state: `sound`, `broken`, or `unchecked` for a method whose settings have no sound default."""
-    if row["reason"] or row["kind"] != "method":
-        return {**row, "state": "broken" if row["reason"] else "sound"}
+    if row["kind"] != "method" or row["state"] != "sound":
+        return row
     from deltacompose.checks import BACKBONES, check_method
     from deltacompose.pico import pico_backbone
 
@@ -182,7 +182,7 @@ def _checked(known: Any, row: dict[str, str]) -> dict[str, str]:
         check_method(method)
     except (AssertionError, BadInput) as reason:
         return {**row, "state": "broken", "reason": str(reason)}
-    return {**row, "state": "sound"}
+    return row
 
 
 def _refusal(method: Any, backbone: Any) -> str:
