@@ -321,6 +321,22 @@ class InPlace(Good):
 
 
 @dataclass(frozen=True)
+class OverItsOutput(Good):
+    """Writes its result over the output that it is given."""
+
+    def change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
+        return output.mul_(1 + t[f"{place}.scale"])
+
+
+@dataclass(frozen=True)
+class OverItsInput(Good):
+    """Writes over the input that it is given."""
+
+    def change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
+        return output + input.mul_(t[f"{place}.scale"])
+
+
+@dataclass(frozen=True)
 class Noisy(Good):
     """Draws numbers in a forward pass."""
 

@@ -124,6 +124,18 @@ BROKEN = [
         "bert",
         "a forward pass changes its own tensor '0.0.encoder.0.ffn.scale' in place",
     ),
+    (
+        "pure_changes",
+        broken.OverItsOutput(),
+        "bert",
+        "its OutputEdit at encoder.0.ffn changes what it is given in place; give a new tensor",
+    ),
+    (
+        "pure_changes",
+        broken.OverItsInput("attention.query"),
+        "bert",
+        "its OutputEdit at encoder.0.attention.query changes what it is given in place; give a new tensor",
+    ),
     ("pure_changes", broken.Noisy(), "bert", "the same tensors give another output the second time"),
     (
         "low_rank_factors",

@@ -24,8 +24,7 @@ def fitting_shapes(subject: Subject) -> None:
     """Each edit's function runs, and gives a tensor of the shape that its place asks for."""
     if not subject.method.edits(subject.backbone):
         raise subject.broken("edits gives none; its weights change nothing")
-    probed = with_edits(subject.method, lambda edit: _probed(subject, edit))
-    subject.given(replace(subject.alone, expression=subject.trained(probed).expression), subject.alone.weights)
+    _given(subject, lambda edit: _probed(subject, edit))
 
 
 def neutral_start(subject: Subject) -> None:
@@ -52,6 +51,7 @@ def effect(subject: Subject) -> None:
 def pure_changes(subject: Subject) -> None:
     """The same tensors and inputs give the same output again, and none of them is changed in place."""
     trained = subject.alone
+    _given(subject, lambda edit: _watched(subject, edit))
     t = {n: x.clone() for n, x in {**trained.weights, **trained.constants}.items()}
     batch = {n: x.clone() for n, x in subject.batch.items()}
     with attached(subject.backbone, trained.expression, t, {}), torch.no_grad():
@@ -113,26 +113,52 @@ def _applied(subject: Subject, edit: Edit, function: Callable[..., Any], *shared
     return Bound(edit, held, "0.0.", 0).call(function, shared=shared)
 
 
+def _given(subject: Subject, change: Callable[[Edit], Edit]) -> None:
+    """A forward pass with the method's edits changed."""
+    changed = with_edits(subject.method, change)
+    subject.given(replace(subject.alone, expression=subject.trained(changed).expression), subject.alone.weights)
+
+
 def _probed(subject: Subject, edit: Edit) -> Edit:
     """The edit with a function that also looks at what comes out."""
-    where = getattr(edit, "place", None)
-    place = edit.stream if isinstance(edit, TokenEdit) else where.name  # type: ignore[union-attr]
 
     def change(*args: Any) -> Any:
         try:
             result = edit.change(*args)
         except Exception as error:  # whatever a stranger's function raises
-            raise Broken(f"{subject}: its {type(edit).__name__} at {place} fails: {said(error)}") from error
+            raise Broken(f"{subject}: its {_named(edit)} fails: {said(error)}") from error
         found, expected = _shapes(subject, edit, args, result)
         if found != expected:
-            raise subject.broken(f"its {type(edit).__name__} at {place} gives shape {found}; expected {expected}")
+            raise subject.broken(f"its {_named(edit)} gives shape {found}; expected {expected}")
         return result
 
-    changes: dict[str, Any] = {"change": change} | (
-        {"factors": None, "dropout": 0.0} if isinstance(edit, WeightEdit) else {}
-    )
-    probed: Edit = replace(edit, **changes)
-    return probed
+    return _with_change(edit, change)
+
+
+def _watched(subject: Subject, edit: Edit) -> Edit:
+    """The edit with a function that also looks whether what goes in is left alone; torch counts changes in place."""
+
+    def change(*args: Any) -> Any:
+        before = [(x, x._version) for x in args if isinstance(x, Tensor)]
+        result = edit.change(*args)
+        if any(x._version != version for x, version in before):
+            raise subject.broken(f"its {_named(edit)} changes what it is given in place; give a new tensor")
+        return result
+
+    return _with_change(edit, change)
+
+
+def _named(edit: Edit) -> str:
+    """An edit as the errors name it: its kind, and where it is."""
+    return f"{type(edit).__name__} at {edit.stream if isinstance(edit, TokenEdit) else edit.place.name}"
+
+
+def _with_change(edit: Edit, change: Callable[..., Any]) -> Edit:
+    """The edit with another function, which is the one that acts."""
+    dense = {"factors": None, "dropout": 0.0} if isinstance(edit, WeightEdit) else {}
+    changes: dict[str, Any] = {"change": change, **dense}
+    changed: Edit = replace(edit, **changes)
+    return changed
 
 
 def _shapes(subject: Subject, edit: Edit, args: tuple[Any, ...], result: Any) -> tuple[Any, Any]:
