@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.places import Part, Place
 from deltacompose.quantised import values
 from deltacompose.tables import Table, join, locate, read_number
@@ -119,7 +119,7 @@ class Backbone:
         A kind may be a pattern: `*attention` is `attention` and `cross_attention`.
 
         Raises:
-            BadInput: a kind matches no place; the message names those that this family has.
+            NoPlace: a kind matches no place; the message names those that this family has.
         """
         found = {place.name: place for place in self._places.values() if not kinds}
         for kind in kinds:
@@ -242,11 +242,11 @@ class Backbone:
         blocks = self.heads(place)[0] if part.per_head else 1
         return tensor.reshape(blocks, part.of, -1, *tensor.shape[1:])[:, part.index].flatten(0, 1)
 
-    def _no_place(self, name: str) -> BadInput:
+    def _no_place(self, name: str) -> NoPlace:
         kinds = dict.fromkeys(place.kind for place in self._places.values())
         message = str(unknown("place", name, kinds)).replace("; ", f" in {self.family}; ", 1)
         layers = ", ".join(f"{stack}.0 to {stack}.{self.layers(stack) - 1}" for stack in self.streams)
-        return BadInput(f"{message}; layers: {layers}" if name.count(".") > 1 else message)
+        return NoPlace(f"{message}; layers: {layers}" if name.count(".") > 1 else message)
 
 
 def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", revision: str = "") -> Backbone:

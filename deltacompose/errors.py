@@ -10,6 +10,10 @@ class BadInput(ValueError):
     """Something a user gave cannot be used; the message is one sentence: what was found, expected, exists."""
 
 
+class NoPlace(BadInput):
+    """A place that a family of backbones lacks; the message lists those that it has."""
+
+
 class Diverged(ArithmeticError):
     """What a delta computes is no longer a finite number; it fails alone, and its neighbours in a bank go on."""
 

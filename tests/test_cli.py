@@ -11,9 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+import broken
 import pytest
+import typer
 from safetensors.numpy import load_file, save_file
 
 import deltacompose as dc
@@ -418,15 +421,78 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_what_is_finished(folder, typed, en
 
 
 def test_a_plugins_members_are_read_and_its_methods_put_through_the_suite(capsys, monkeypatch):
-    monkeypatch.setattr(checks, "check_method", partial(checks.check_method, backbones=("bert",)))
+    monkeypatch.setattr(checks, "BACKBONES", ("bert",))
     catalogue.check_plugin("example")
     said = capsys.readouterr()
     assert re.search(r"method +red +sound", said.out)
     assert said.err == "checking red\n"
 
 
-def test_a_method_whose_settings_have_no_default_is_unchecked_and_not_broken():
+def test_a_method_that_needs_a_setting_as_a_file_is_unchecked_and_not_broken():
     known = plugins.loaded()
     found = catalogue._checked(known, {"kind": "method", "name": "intrinsic_prompt", "state": "sound", "reason": ""})
     assert found["state"] == "unchecked"
     assert found["reason"].startswith("at its default settings: intrinsic_prompt: no decoder can be read from file=''")
+
+
+@dataclass(frozen=True)
+class Asking(broken.Good):
+    """Has a setting without a default."""
+
+    rank: int = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class Failing(broken.Good):
+    """Divides by zero where it draws its weights."""
+
+    def init(self, backbone, generator):
+        return {"shared.scale": 1 / 0}
+
+
+@dataclass(frozen=True)
+class Mistyped(broken.Good):
+    """Acts at a place that no family has."""
+
+    place: str = "fnn"
+
+
+@dataclass(frozen=True)
+class Crossing(broken.Good):
+    """Acts at a place that T5 alone has."""
+
+    place: str = "cross_attention"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (Asking, r"it cannot be made at its default settings: TypeError: .* missing 1 required .* 'rank'"),
+        (Failing, "at its default settings it fails on t5: ZeroDivisionError: division by zero"),
+        (Mistyped, "at its default settings it has a place on no family: no place 'fnn' in t5; did you mean 'ffn'?"),
+    ],
+)
+def test_a_method_that_cannot_be_put_through_the_suite_is_broken_in_one_sentence(kind, reason):
+    state, said = catalogue._standing(kind)
+    assert (state, "\n" in said) == ("broken", False)
+    assert re.match(reason, said)
+
+
+def test_a_method_is_checked_on_the_families_where_it_has_places_and_the_others_are_named(monkeypatch):
+    seen = []
+    monkeypatch.setattr(checks, "check_method", lambda method, backbones: seen.extend(backbones))
+    state, reason = catalogue._standing(Crossing)
+    assert (state, seen) == ("sound", ["t5"])
+    assert reason.startswith("not on bert: no place 'cross_attention' in bert; not on gpt2: no place 'cross_attention'")
+
+
+def test_checking_a_plugin_with_a_broken_method_exits_with_1(monkeypatch, capsys):
+    row = {"kind": "method", "name": "scale", "state": "sound", "reason": ""}
+    monkeypatch.setattr(plugins, "loaded", lambda: SimpleNamespace(methods={"scale": Mistyped}))
+    monkeypatch.setattr(plugins, "check", lambda known, name: [row])
+    with pytest.raises(typer.Exit) as ended:
+        catalogue.check_plugin("any")
+    assert ended.value.exit_code == 1
+    assert re.search(
+        r"method +scale +broken +at its default settings it has a place on no family", capsys.readouterr().out
+    )

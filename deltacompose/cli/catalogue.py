@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from deltacompose.cli import show
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, NoPlace
+from deltacompose.members import said
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 plugins = typer.Typer(help="List plugins, check one, or begin a new one.", invoke_without_command=True)
@@ -167,31 +168,53 @@ def _backbone(member: object) -> dict[str, Any]:
 
 
 def _checked(known: Any, row: dict[str, str]) -> dict[str, str]:
-    """The row with its state: `sound`, `broken`, or `unchecked` for a method whose settings have no sound default."""
+    """The row of a sound method with what the conformance suite says of it; any other row as it is."""
     if row["kind"] != "method" or row["state"] != "sound":
         return row
-    from deltacompose.checks import BACKBONES, check_method
-    from deltacompose.pico import pico_backbone
-
-    method = known.methods[row["name"]]()
     typer.echo(f"checking {row['name']}", err=True)
-    refusals = [_refusal(method, pico_backbone(family)) for family in BACKBONES]
-    if all(refusals):
-        return {**row, "state": "unchecked", "reason": f"at its default settings: {refusals[0]}"}
+    state, reason = _standing(known.methods[row["name"]])
+    return {**row, "state": state, "reason": reason}
+
+
+def _standing(kind: Any) -> tuple[str, str]:
+    """What the suite says of a method at its default settings, on the families where it has places: state, reason."""
+    from deltacompose import checks
+
     try:
-        check_method(method)
+        method = kind()
+    except Exception as error:  # what a stranger's method raises may be anything
+        return "broken", f"it cannot be made at its default settings: {said(error)}"
+    refusals = {family: _refusal(method, family) for family in checks.BACKBONES}
+    for family, refusal in refusals.items():
+        if not isinstance(refusal, BadInput | None):
+            return "broken", f"at its default settings it fails on {family}: {said(refusal)}"
+    refused = {family: refusal for family, refusal in refusals.items() if refusal}
+    if len(refused) == len(refusals):
+        return _nowhere(list(refused.values()))
+    try:
+        checks.check_method(method, backbones=[family for family in refusals if family not in refused])
     except (AssertionError, BadInput) as reason:
-        return {**row, "state": "broken", "reason": str(reason)}
-    return row
+        return "broken", str(reason)
+    return "sound", "; ".join(f"not on {name}: {said(why).partition('; ')[0]}" for name, why in refused.items())
 
 
-def _refusal(method: Any, backbone: Any) -> str:
-    """Why a method has no weights or edits on a backbone; empty if it has."""
+def _nowhere(refused: list[Exception]) -> tuple[str, str]:
+    """State and reason of a method that every family refuses: for its places, or for want of a setting, as a file."""
+    for refusal in refused:
+        if not isinstance(refusal, NoPlace):
+            return "unchecked", f"at its default settings: {said(refusal)}"
+    return "broken", f"at its default settings it has a place on no family: {said(refused[0])}"
+
+
+def _refusal(method: Any, family: str) -> Exception | None:
+    """Why a method has no weights or edits on a family; None if it has."""
+    from deltacompose.pico import pico_backbone
     from deltacompose.weights import init_weights
 
+    backbone = pico_backbone(family)
     try:
         init_weights(backbone, method)
         method.edits(backbone)
-    except BadInput as reason:
-        return str(reason)
-    return ""
+    except Exception as refusal:  # what a stranger's method raises may be anything
+        return refusal
+    return None
