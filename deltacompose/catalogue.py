@@ -8,17 +8,31 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from transformers import T5Config, T5ForConditionalGeneration
 
 from deltacompose.backbone import Backbone
 from deltacompose.composition import Part, Term
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, NoPlace
 from deltacompose.loading import load_backbone
+from deltacompose.members import said
 from deltacompose.method import Edit, Method, TokenEdit, WeightEdit
 from deltacompose.weights import init_weights
 
-COLUMNS = ("method", "category", "places", "parameters", "formula", "neutral", "banked", "mergeable", "source")
+COLUMNS = (
+    "method",
+    "category",
+    "places",
+    "parameters",
+    "formula",
+    "neutral",
+    "banked",
+    "mergeable",
+    "source",
+    "fault",
+)
+_UNCOUNTED = (BadInput, DataDependentOutputException, DynamicOutputShapeException)
+"""What says that a method needs a setting that has no default, or the weights' values, which a shape lacks."""
 _T5_BASE: dict[str, Any] = {
     "d_model": 768,
     "d_kv": 64,
@@ -37,11 +51,27 @@ def count(expression: Term, backbone: Backbone) -> int:
 def table(methods: Mapping[str, type[Part]]) -> list[dict[str, Any]]:
     """A row for each method at its default settings, on T5-base's shape.
 
-    Keys are `COLUMNS`. `parameters` is None for a method that needs settings of its own, as a file; `banked` is `yes`,
-    `looped` where a bank's deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`, or `where it has biases`
-    for what changes biases that T5 lacks.
+    Keys are `COLUMNS`. `parameters` is None for a method that needs settings of its own, as a file, or the weights'
+    values; `banked` is `yes`, `looped` where a bank's deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`,
+    or `where it has biases` for what changes biases that T5 lacks. `fault` is empty, or says why a method cannot be
+    used, or not on T5; its row then has what the class says of itself, else None.
     """
-    return [_row(methods[name]()) for name in methods]
+    return [_row_or_fault(methods, name) for name in methods]
+
+
+def _row_or_fault(methods: Mapping[str, type[Part]], name: str) -> dict[str, Any]:
+    """A method's row; a stranger's may fail in any way, and the others are to be listed all the same."""
+    kind: type[Part] | None = None
+    try:
+        kind = methods[name]
+        return _row(kind())
+    except NoPlace as error:
+        fault = f"not on T5: {error}"
+    except Exception as error:
+        fault = f"cannot be used: {said(error)}"
+    stated = {key: getattr(kind, key, None) for key in ("category", "formula", "neutral", "source")}
+    known = {key: value for key, value in stated.items() if isinstance(value, str | bool)}
+    return dict.fromkeys(COLUMNS) | known | {"method": name, "fault": fault}
 
 
 def _row(method: Part) -> dict[str, Any]:
@@ -60,6 +90,7 @@ def _row(method: Part) -> dict[str, Any]:
         "banked": "no" if not method.banked else "yes" if all(edit.vmap for edit in edits) else "looped",
         "mergeable": _mergeable(shape, edits),
         "source": method.source,
+        "fault": "",
     }
 
 
@@ -67,7 +98,7 @@ def _count(method: Method, shape: Backbone, mode: FakeTensorMode) -> int | None:
     try:
         with mode:
             return count(method, shape)
-    except BadInput:  # it needs settings that have no default
+    except _UNCOUNTED:
         return None
 
 

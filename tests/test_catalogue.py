@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,13 +35,16 @@ from deltacompose_plugins import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from deltacompose.attach import attach, attached
 from deltacompose.catalogue import COLUMNS, count, table
 from deltacompose.checks.batches import batch, forward, tiny
+from deltacompose.cli import app
 from deltacompose.composition import Part, composition, parse
 from deltacompose.errors import BadInput
 from deltacompose.learner import Job, Learner
+from deltacompose.members import Member, Members
 from deltacompose.pico import pico_backbone
 from deltacompose.plugins import load
 from deltacompose.reader import reader
@@ -497,13 +501,51 @@ def test_misuse_is_told_in_a_sentence(message):
     assert message in str(error.value)
 
 
-def test_the_catalogue_has_no_place_for_what_is_no_method():
-    @dataclass(frozen=True)
-    class Bare(Part):
-        name: ClassVar[str] = "bare"
+@dataclass(frozen=True)
+class Bare(Part):
+    name: ClassVar[str] = "bare"
+    category: ClassVar[str] = "addition"
 
-    with pytest.raises(BadInput, match=r"no deltacompose\.method\.Method"):
-        table({"bare": Bare})
+
+@dataclass(frozen=True)
+class Elsewhere(LoRA):
+    name: ClassVar[str] = "elsewhere"
+
+    places: tuple[str, ...] = ("pooler",)
+
+
+@dataclass(frozen=True)
+class Valued(LoRA):
+    """Its rank is found from the pretrained values."""
+
+    name: ClassVar[str] = "valued"
+
+    def init(self, backbone, generator):
+        rank = int(backbone.parameter(backbone.places(*self.places)[0], "weight").sum() > 0) + 1
+        return LoRA(rank=rank).init(backbone, generator)
+
+
+FAULTS = {
+    "gone": ("no_such_module_at_all:Gone", "cannot be used: method gone of somewhere 1.0 cannot be read: ModuleNotF"),
+    "bare": (Bare, "cannot be used: bare is no deltacompose.method.Method"),
+    "elsewhere": (Elsewhere, "not on T5: no place 'pooler' in t5; places: "),
+    "valued": (Valued, ""),
+    "lora": (LoRA, ""),
+}
+
+
+def test_a_faulty_methods_row_keeps_its_fault_and_the_others_have_theirs(monkeypatch):
+    members = Members({name: Member("method", name, what, "somewhere 1.0") for name, (what, _) in FAULTS.items()})
+    monkeypatch.setattr("deltacompose.api.methods", lambda: members)
+    rows = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)
+    assert [(row["name"], row["fault"][: len(FAULTS[row["name"]][1])]) for row in rows] == [
+        (name, fault) for name, (_, fault) in FAULTS.items()
+    ]
+    assert [row["category"] for row in rows] == [None, "addition", *["reparameterization"] * 3]
+    assert [row["parameters"] is None for row in rows] == [True, True, True, True, False]
+    printed = CliRunner().invoke(app, ["methods"]).stdout.splitlines()
+    assert printed[0].split()[-1] == "fault"
+    assert printed[1].split()[0] == "gone"
 
 
 def test_prepared_gates_differ_by_step_and_not_by_run():

@@ -28,7 +28,7 @@ def methods(
         bool, typer.Option("--peft", help="The types of peft(type=...), with why the others fail.")
     ] = False,
 ) -> None:
-    """Every method: category, places, parameters, what it can do, and its source."""
+    """Every method: category, places, parameters, what it can do, its source, and why it cannot be used."""
     from deltacompose import api, catalogue
 
     columns: tuple[str, ...]
@@ -37,7 +37,7 @@ def methods(
         columns = ("type", "works", "acts", "places", "neutral", "banked", "mergeable", "note")
     else:
         rows = [{"name": row["method"], **row} for row in catalogue.table(api.methods())]
-        columns = catalogue.COLUMNS
+        columns = tuple(key for key in catalogue.COLUMNS if key != "fault" or any(row[key] for row in rows))
     if as_json:
         return show.as_json(rows)
     show.table(rows, columns)
