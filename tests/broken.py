@@ -409,6 +409,16 @@ class Branching(Good):
 
 
 @dataclass(frozen=True)
+class Unequal(Good):
+    """Refuses tensors that are a part of others, as those of a bank's second delta are."""
+
+    def change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
+        if t[f"{place}.scale"].storage_offset():
+            raise ValueError("the second delta")
+        return output * (1 + t[f"{place}.scale"])
+
+
+@dataclass(frozen=True)
 class Counting(Good):
     """Counts its calls, of which a bank has fewer and a recomputation more."""
 

@@ -27,6 +27,7 @@ from deltacompose.checks import (
     parametrize_with_checks,
 )
 from deltacompose.checks.backbones import TABLE_CHECKS
+from deltacompose.checks.contract import Unchecked, run
 from deltacompose.checks.measures import MEASURE_CHECKS
 from deltacompose.checks.subject import Subject, anew
 from deltacompose.checks.tasks import TASK_CHECKS
@@ -256,6 +257,19 @@ def test_a_check_fails_for_a_method_that_is_broken_in_its_way(name, method, fami
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["bank_equals_separate", "loop_equals_vmap"])
+def test_a_function_that_fails_by_itself_is_not_told_as_a_fault_of_the_bank(name):
+    with pytest.raises(Broken, match=r"cannot be checked: KeyError: 'encoder\.0\.ffn\.sclae'$"):
+        CHECKS[name](Subject(broken.Misreading(), "bert"))
+
+
+def test_a_bank_that_loops_and_fails_is_not_advised_to_loop():
+    with pytest.raises(
+        Broken, match=r"cannot be run in a bank \(ValueError: the second delta.*\); say banked = False$"
+    ):
+        CHECKS["loop_equals_vmap"](Subject(broken.Unequal(), "bert"))
+
+
 def test_every_check_is_shown_to_fail_and_says_what_it_checks():
     assert {name for name, *_ in BROKEN} | {"listed_by_its_name"} == set(CHECKS)
     assert all(check.sentence.endswith(".") for check in METHOD_CHECKS)
@@ -283,6 +297,41 @@ def test_all_failures_are_told_at_once_and_nothing_else():
     lines = str(raised.value).splitlines()
     assert lines[0].startswith("[every_weight_learns[bert]] scale on bert: the loss does not depend on")
     assert [line.partition("]]")[0] for line in lines] == ["[every_weight_learns[bert", "[every_weight_learns[gpt2"]
+
+
+def test_one_mistake_is_told_once_where_it_is_and_the_other_checks_are_named():
+    with pytest.raises(Broken) as raised:
+        check_method(broken.Misreading(), backbones=("bert", "gpt2"))
+    lines = str(raised.value).splitlines()
+    told = [line for line in lines if "cannot be checked for the same reason" not in line]
+    assert [line.partition(" scale ")[0] for line in told] == ["[fitting_shapes[bert]]", "[fitting_shapes[gpt2]]"]
+    assert told[0] == lines[0]
+    assert "its OutputEdit at encoder.0.ffn fails: KeyError: 'encoder.0.ffn.sclae'" in told[0]
+    assert {"kept_tensors[bert]", "bank_equals_separate[bert]"} <= set(lines[1].strip("[").split("] ")[0].split(", "))
+    assert len(lines) == 4
+
+
+def test_checks_that_fail_for_one_cause_are_named_with_their_backbones():
+    def fails(family, sentence, error=Unchecked, cause="KeyError: 'x'"):
+        def check():
+            raise error(f"on {family}: {sentence}", cause)
+
+        return check
+
+    given = [
+        ("one[t5]", fails("t5", "one cannot be checked")),
+        ("two[t5]", fails("t5", "it is wrong at x", Broken)),
+        ("once", fails("t5", "once cannot be checked")),
+        ("one[bert]", fails("bert", "one cannot be checked")),
+        ("three[bert]", fails("bert", "it is something else", Broken, "")),
+    ]
+    with pytest.raises(Broken) as raised:
+        run(given)
+    assert str(raised.value).splitlines() == [
+        "[two[t5]] on t5: it is wrong at x",
+        "[one[t5, bert], once] cannot be checked for the same reason",
+        "[three[bert]] on bert: it is something else",
+    ]
 
 
 def test_a_failure_that_is_expected_with_a_reason_is_none():

@@ -118,7 +118,8 @@ def check_method(
             backbone alone, `bank_equals_separate[t5]`.
 
     Raises:
-        Broken: a line for each check that fails and was not expected to, or passes and was expected to fail.
+        Broken: a line for each check that fails and was not expected to, or passes and was expected to fail; checks
+            that fail for one cause are named together.
     """
     suite = Suite(backbones)
     found = suite.checks(_one(method))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,19 @@ from deltacompose.members import said
 
 
 class Broken(AssertionError):
-    """A member does not pass a check; the message is one sentence: what is wrong, where, found and expected."""
+    """A member does not pass a check; the message is one sentence: what is wrong, where, found and expected.
+
+    Attributes:
+        cause: what the member itself raised, in words; several checks may fail for one cause.
+    """
+
+    def __init__(self, sentence: str, cause: str = "") -> None:
+        super().__init__(sentence)
+        self.cause = cause
+
+
+class Unchecked(Broken):
+    """A check could not be made, because the member raised something that is not about this check alone."""
 
 
 def always(subject: Any) -> bool:
@@ -56,11 +68,14 @@ class Check:
         except Broken:
             raise
         except Exception as error:  # what a stranger's member raises may be anything
-            raise Broken(f"{subject}: {self.name.replace('_', ' ')} cannot be checked: {said(error)}") from error
+            cause = said(error)
+            raise Unchecked(f"{subject}: {self.name.replace('_', ' ')} cannot be checked: {cause}", cause) from error
 
 
 def run(checks: Sequence[tuple[str, Callable[[], None]]], expected: Mapping[str, str] | None = None) -> None:
     """Runs checks, each given with its name, and raises one `Broken` that has a line for every surprise.
+
+    Checks that fail for one cause have two lines: the most telling of their failures, and the names of the others.
 
     Args:
         expected: reasons by the name of the check that fails for it, `bank_equals_separate` or, for one backbone alone,
@@ -73,13 +88,13 @@ def run(checks: Sequence[tuple[str, Callable[[], None]]], expected: Mapping[str,
     reasons = expected_reasons([name for name, _ in checks], expected)
     surprises = []
     for name, check in checks:
-        failure = _failure(check)
-        if failure and not reasons[name]:
-            surprises.append(f"[{name}] {failure}")
-        elif not failure and reasons[name]:
-            surprises.append(f"[{name}] passes although it is expected to fail ({reasons[name]}); expect it no longer")
+        failure, reason = _failure(check), reasons[name]
+        if failure and not reason:
+            surprises.append((name, failure))
+        elif reason and not failure:
+            surprises.append((name, Broken(f"passes although it is expected to fail ({reason}); expect it no longer")))
     if surprises:
-        raise Broken("\n".join(surprises))
+        raise Broken("\n".join(_lines(surprises)))
 
 
 def expected_reasons(names: Sequence[str], expected: Mapping[str, str] | None) -> dict[str, str]:
@@ -94,9 +109,30 @@ def expected_reasons(names: Sequence[str], expected: Mapping[str, str] | None) -
     return {name: expected.get(name, expected.get(name.partition("[")[0], "")) for name in names}
 
 
-def _failure(check: Callable[[], None]) -> str:
+def _failure(check: Callable[[], None]) -> Broken | None:
     try:
         check()
     except Broken as broken:
-        return str(broken)
-    return ""
+        return broken
+    return None
+
+
+def _lines(surprises: Sequence[tuple[str, Broken]]) -> Iterator[str]:
+    """A line for each failure, of those with one cause for the most telling; the others are named after it."""
+    alike: dict[tuple[str, str], list[tuple[str, Broken]]] = {}
+    for name, failure in surprises:
+        alike.setdefault((failure.cause, "" if failure.cause else name), []).append((name, failure))
+    for group in alike.values():
+        name, failure = min(group, key=lambda one: isinstance(one[1], Unchecked))
+        yield f"[{name}] {failure}"
+        if others := [other for other, _ in group if other != name]:
+            yield f"[{_joined(others)}] cannot be checked for the same reason"
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Names of checks with the backbones of each together: `effect[t5, bert], spawned_worker`."""
+    backbones: dict[str, list[str]] = {}
+    for name in names:
+        check, _, backbone = name.removesuffix("]").partition("[")
+        backbones.setdefault(check, []).extend([backbone] if backbone else [])
+    return ", ".join(f"{check}[{', '.join(on)}]" if on else check for check, on in backbones.items())

@@ -126,7 +126,8 @@ def _probed(subject: Subject, edit: Edit) -> Edit:
         try:
             result = edit.change(*args)
         except Exception as error:  # whatever a stranger's function raises
-            raise Broken(f"{subject}: its {_named(edit)} fails: {said(error)}") from error
+            cause = said(error)
+            raise Broken(f"{subject}: its {_named(edit)} fails: {cause}", cause) from error
         found, expected = _shapes(subject, edit, args, result)
         if found != expected:
             raise subject.broken(f"its {_named(edit)} gives shape {found}; expected {expected}")

@@ -52,13 +52,15 @@ def untouched_backbone(subject: Subject) -> None:
 
 def bank_equals_separate(subject: Subject) -> None:
     """Three deltas with data of their own in one pass have the losses and gradients of three separate runs."""
-    _compare(subject, partial(_bank, subject, subject.alone.expression), "in a bank of 3")
+    advice = "say vmap=False on the edit whose function torch.func.vmap refuses, or banked = False"
+    _compare(subject, partial(_bank, subject, subject.alone.expression, advice), "in a bank of 3")
 
 
 def loop_equals_vmap(subject: Subject) -> None:
     """A bank that loops over its deltas gives what one by vmap gives."""
     looped = with_edits(subject.method, lambda edit: replace(edit, vmap=False))
-    _compare(subject, partial(_bank, subject, composition(looped)), "in a bank that loops over its 3 deltas")
+    way = partial(_bank, subject, composition(looped), "say banked = False")
+    _compare(subject, way, "in a bank that loops over its 3 deltas")
 
 
 def gradient_checkpointing(subject: Subject) -> None:
@@ -69,10 +71,12 @@ def gradient_checkpointing(subject: Subject) -> None:
 def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) -> None:
     """Compares a way of making three deltas' gradients with a run for each.
 
-    Where fp32 differs by more than rounding should, double precision tells: what is rounding is nothing there.
+    The runs come first, so that what fails by itself is told as itself. Where fp32 differs by more than rounding
+    should, double precision tells: what is rounding is nothing there.
     """
     bank = _three(subject)
-    far, what = farthest(way(subject.backbone, bank), _separate(subject, subject.backbone, bank))
+    separate = _separate(subject, subject.backbone, bank)
+    far, what = farthest(way(subject.backbone, bank), separate)
     if far > ROUNDING:
         exact, double = doubled(subject.family), bank.double()
         exactly, _ = farthest(way(exact, double), _separate(subject, exact, double))
@@ -92,14 +96,11 @@ def _recomputed(subject: Subject, backbone: Backbone, bank: Bank) -> Pass:
         return _separate(subject, backbone, bank)
 
 
-def _bank(subject: Subject, expression: Composition, backbone: Backbone, bank: Bank) -> Pass:
+def _bank(subject: Subject, expression: Composition, advice: str, backbone: Backbone, bank: Bank) -> Pass:
     try:
         return together(backbone, expression, bank.weights, bank.constants, bank.batches)
     except Exception as error:  # vmap refuses a function in many ways
-        raise subject.broken(
-            f"it cannot be run in a bank ({said(error)}); say vmap=False on the edit whose function torch.func.vmap "
-            "refuses, or banked = False"
-        ) from error
+        raise subject.broken(f"it cannot be run in a bank ({said(error)}); {advice}") from error
 
 
 @dataclass(frozen=True)
