@@ -18,6 +18,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from deltacompose import plugins
 from deltacompose.attach import attach, attached
+from deltacompose.attach.held import Held
 from deltacompose.backbone import Backbone, bind
 from deltacompose.checks.batches import batch, forward
 from deltacompose.checks.detaching import snapshot
@@ -518,3 +519,12 @@ def test_a_token_edit_of_another_stream_is_refused_by_name():
     backbone = shared("gpt2")
     with pytest.raises(BadInput, match=r"no stream 'encoder'; .*streams: decoder"):
         attach(backbone, composition(Fixed((TokenEdit("encoder", lambda t: normal(2, 16)),))))
+
+
+def test_an_edit_reads_the_tensors_of_its_own_place_and_not_those_of_places_inside_it():
+    own = ("encoder.prompt", "encoder.1.attention.down", "encoder.1.attention.query.down", "encoder.10.attention.down")
+    held = Held()
+    held.put({f"{prefix}{name}": torch.zeros(1) for prefix in ("0.1.", "0.10.") for name in (*own, "shared.scale")})
+    assert set(held.of("0.1.", "encoder")) == {"encoder.prompt", "shared.scale"}
+    assert set(held.of("0.1.", "encoder.1.attention")) == {"encoder.1.attention.down", "shared.scale"}
+    assert set(held.of("0.10.", "encoder.1.attention.query")) == {"encoder.1.attention.query.down", "shared.scale"}
