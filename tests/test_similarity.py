@@ -152,6 +152,24 @@ def test_token_cosine_is_the_mean_over_all_token_pairs_and_not_one_with_itself()
     assert similarity.token_cosine(prompts)[0, 0] < 1
 
 
+def test_token_closeness_is_one_over_one_plus_the_mean_distance_of_all_token_pairs():
+    """Tokens 0 and 2 against 1 and 5 are 1, 5, 1 and 3 apart, 2.5 on average; each prompt's own are 1 and 2 apart."""
+    prompts = np.array([[[0.0, 0], [2, 0]], [[1, 0], [5, 0]]])
+    assert np.allclose(similarity.token_closeness(prompts), [[1 / 2, 1 / 3.5], [1 / 3.5, 1 / 3]])
+    apart = np.array([[[0.0, 0], [0, 0]], [[3, 4], [3, 4]]])
+    assert np.allclose(similarity.token_closeness(apart), [[1, 1 / 6], [1 / 6, 1]])
+
+
+def test_gradient_cosine_is_that_of_the_mean_gradients_and_not_the_mean_of_cosines():
+    one = np.array([[3.0, 0], [-1, 0]])  # mean (1, 0)
+    other = np.array([[0.0, 4], [2, 0], [1, -1]])  # mean (1, 1)
+    against = np.array([[-5.0, 0]])
+    half = np.sqrt(0.5)
+    assert np.allclose(
+        similarity.gradient_cosine([one, other, against]), [[1, half, -1], [half, 1, -half], [-1, -half, 1]]
+    )
+
+
 def test_prompt_closeness_is_one_over_one_plus_the_distance():
     prompts = np.stack([np.zeros((2, 2)), np.full((2, 2), 1.5)])
     assert np.allclose(similarity.prompt_closeness(prompts), [[1, 0.25], [0.25, 1]])
@@ -288,6 +306,30 @@ def test_logme_prefers_features_that_separate_the_labels():
     good = np.eye(3)[labels] + 0.1 * rng.normal(size=(60, 3))
     score = transferability.log_maximum_evidence
     assert score(good, labels) > score(rng.normal(size=(60, 3)), labels) + 0.5
+
+
+def test_the_rows_of_a_directed_measure_are_sources_and_its_columns_targets():
+    """The first source tells both targets' labels; the second tells nothing of either. Transposed, that is false."""
+    labels = {"x": np.array(["a", "a", "b", "b"]), "y": np.array(["c", "d", "c", "d"])}
+    knowing = {"x": np.array([0, 0, 1, 1]), "y": np.array([0, 1, 0, 1])}
+    blind = np.array([0, 1, 1, 0])
+
+    def given(of_answers):
+        return {
+            task: Responses(labels[task], [of_answers(knowing[task], True), of_answers(blind, False)])
+            for task in labels
+        }
+
+    expected = [[0, 0], [-np.log(2), -np.log(2)]]
+    assert np.allclose(compare(MEASURES["nce"], given(lambda answers, _: answers)), expected)
+    shares = given(lambda answers, knows: np.eye(2)[answers] if knows else np.full((4, 2), 0.5))
+    assert np.allclose(compare(MEASURES["leep"], shares), expected)
+    features = given(lambda answers, knows: np.eye(2)[answers] + 0.01 * of(knows).normal(size=(4, 2)))
+    found = compare(MEASURES["logme"], features)
+    for s in range(2):
+        for t, target in enumerate(features.values()):
+            assert found[s, t] == transferability.log_maximum_evidence(target.by_source[s], target.labels)
+    assert found[0].min() > found[1].max()
 
 
 def test_prediction_agreement_is_the_share_of_like_answers():
