@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from deltacompose.analysis import factorial, where
+from deltacompose.analysis.caveats import trivial
 from deltacompose.analysis.factorial import applied, combinations
 from deltacompose.analysis.interaction import analyse
-from deltacompose.analysis.runs import Columns, runs
+from deltacompose.analysis.runs import Columns, Run, runs
 from deltacompose.cli.interaction import interaction
 from deltacompose.errors import BadInput
 
@@ -279,6 +280,31 @@ def test_a_known_chance_score_decides_what_is_trivial_and_a_recurring_perfect_sc
         assert {each["unit"] for each in record["trivial"]} == {"t2"}
     assert "at the chance score" in known["trivial"][0]["because"]
     assert "exactly this score in 14 other runs" in guessed["trivial"][0]["because"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "chance", "marked", "because"),
+    [
+        ((0.5, 0.5, 0.5), 0.5, (), "no spread over 3 seeds, at the chance score"),
+        ((0.5, 0.5), 0.5, (), "no spread over 2 seeds, at the chance score"),
+        ((0.5, 0.5, 0.51), 0.5, (), None),
+        ((0.6, 0.6, 0.6), 0.5, (), None),
+        ((0.5,), 0.5, (), None),
+        ((0.4, 0.5, 0.6), 0.5, (0, 1, 2), "every run is marked as a constant answer"),
+        ((0.4, 0.5, 0.6), 0.5, (0, 1), None),
+        ((0.6, 0.6, 0.6), None, (0,), None),
+    ],
+)
+def test_a_solution_is_trivial_where_several_seeds_are_constant_and_not_where_one_differs(
+    scores, chance, marked, because
+):
+    of = lambda k, x: Run(("g",), "a", "t", "", str(k), x, chance=chance, trivial=k in marked)
+    given = [of(k, x) for k, x in enumerate(scores)]
+    other = Run(("g",), "b", "t", "", "0", 0.9, chance=chance)
+    found = trivial([*given, other], [], [*given, other])
+    assert [(one.combination, one.seeds, one.because) for one in found] == (
+        [("a", len(scores), because)] if because else []
+    )
 
 
 def test_one_seed_has_no_spread_and_one_seed_on_one_task_has_no_interval():

@@ -335,6 +335,21 @@ def test_records_give_the_matrix_with_its_reference_rows():
     assert one.metric == ("accuracy", "accuracy")
 
 
+def test_a_score_that_is_constant_in_several_seeds_is_flagged_in_each_of_them():
+    constant = [record("a", "b", k, 0.5) for k in (0, 2)]
+    others = [
+        record(s, t, k, 0.9)
+        for s in "ab"
+        for t in "ab"
+        for k in (0, 1, 2)
+        if (s, t, k) not in {("a", "b", 0), ("a", "b", 2)}
+    ]
+    one = transfer.from_records([*constant, *others], "lora")
+    assert [tuple(map(int, where)) for where in np.argwhere(one.trivial)] == [(0, 0, 1), (2, 0, 1)]
+    said = "2 of 12 cells are trivial (a constant answer): a → b (seed 0), a → b (seed 2)"
+    assert said in one.limitations()
+
+
 def test_failed_records_are_failed_cells_and_absent_ones_missing_cells():
     given_records = [r for r in records() if r["spec"].get("source") != "b"]
     failed = {"kind": "evaluate", "state": "failed", "spec": record("b", "a", 0, 0)["spec"]}
