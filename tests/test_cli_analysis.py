@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import networkx as nx
@@ -261,6 +263,19 @@ def test_prompts_of_unequal_shapes_and_broken_numbers_are_refused_by_name(folder
     np.savez(folder / "prompts.npz", cat=np.array(["no"], dtype=object))
     with pytest.raises(BadInput, match="Object arrays cannot be loaded"):
         answer("similarity", *given(folder, "prompts"))
+
+
+@pytest.mark.parametrize("second", ["cat.npy", "cat"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_two_prompts_of_one_name_in_a_file_are_refused_by_name(folder, second):
+    """A zip file holds as many entries of a name as are written, and numpy gives the same one for each of them."""
+    for number, name in enumerate(("ant.npy", "cat.npy", second)):
+        content = io.BytesIO()
+        np.save(content, np.full((3, 6), 1.0 + number))
+        with zipfile.ZipFile(folder / "twice.npz", "a") as file:
+            file.writestr(name, content.getvalue())
+    with pytest.raises(BadInput, match=r"twice\.npz names cat twice$"):
+        answer("similarity", "--prompts", folder / "twice.npz")
 
 
 def test_a_task_of_which_a_measure_says_nothing_is_left_out_of_it_by_name(folder):
