@@ -170,6 +170,31 @@ def test_gradient_cosine_is_that_of_the_mean_gradients_and_not_the_mean_of_cosin
     )
 
 
+def test_mean_cosine_is_that_of_the_average_tokens():
+    one, other = np.array([[3.0, 0], [0, 1]]), np.array([[0.0, 2], [0, 4]])
+    found = compare(MEASURES["prompt_mean_cosine"], {"one": one, "other": other})
+    assert np.allclose(found, [[1, 1 / np.sqrt(10)], [1 / np.sqrt(10), 1]])  # of (1.5, 0.5) and (0, 3)
+    assert np.isclose(similarity.token_cosine(np.stack([one, other]))[0, 1], 0.5)  # of (1, 0), (0, 1) and (0, 1) twice
+
+
+@given(seeds)
+@settings(max_examples=20, deadline=None)
+def test_mean_cosine_sees_neither_the_order_of_tokens_nor_a_prompts_scale_but_that_of_one_token(seed):
+    rng = of(seed)
+    prompts = rng.normal(size=(3, 5, 6))
+    moved = np.stack([scale * prompt[rng.permutation(5)] for scale, prompt in zip((0.5, 2, 9), prompts)])
+    found = compare(MEASURES["prompt_mean_cosine"], dict(zip("abc", prompts)))
+    assert np.allclose(found, compare(MEASURES["prompt_mean_cosine"], dict(zip("abc", moved))))
+    prompts[0, 0] *= 50
+    longer = dict(zip("abc", prompts))
+    assert not np.allclose(found, compare(MEASURES["prompt_mean_cosine"], longer))
+
+
+def test_the_two_cosines_of_spot_are_credited_to_it_and_the_flattened_one_is_not():
+    assert all("2110.07904" in MEASURES[f"prompt_{which}_cosine"].source for which in ("mean", "token"))
+    assert all("2110.07904" not in MEASURES[name].source for name in ("prompt_cosine", "weight_cosine"))
+
+
 def test_prompt_closeness_is_one_over_one_plus_the_distance():
     prompts = np.stack([np.zeros((2, 2)), np.full((2, 2), 1.5)])
     assert np.allclose(similarity.prompt_closeness(prompts), [[1, 0.25], [0.25, 1]])
@@ -361,7 +386,7 @@ def test_values_that_are_not_finite_are_refused_by_name():
         compare(MEASURES["prompt_cosine"], prompts)
 
 
-@pytest.mark.parametrize("name", ["prompt_cosine", "prompt_token_cosine", "prompt_procrustes"])
+@pytest.mark.parametrize("name", ["prompt_cosine", "prompt_mean_cosine", "prompt_token_cosine", "prompt_procrustes"])
 def test_a_prompt_of_zeros_has_no_direction(name):
     with pytest.raises(BadInput, match="all zeros"):
         compare(MEASURES[name], {"qa": np.ones((4, 8)), "nli": np.zeros((4, 8))})

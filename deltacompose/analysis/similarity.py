@@ -62,9 +62,19 @@ def prompt_cosine(prompts: Array) -> Array:
     return cosine(prompts.reshape(len(prompts), -1))
 
 
-def token_cosine(prompts: Array) -> Array:
-    """Mean cosine over all token pairs of two prompts (tasks, tokens, width): C_average of Su et al. 2022.
+def mean_token_cosine(prompts: Array) -> Array:
+    """Cosine of the mean tokens of prompts (tasks, tokens, width): SPoT's "cosine similarity of average tokens".
 
+    Vu et al. 2022 (arXiv 2110.07904), the first of their two. A long token counts for more in the mean than a short
+    one, which it does not in `token_cosine`.
+    """
+    return cosine(np.asarray(prompts, dtype=np.float64).mean(axis=1))
+
+
+def token_cosine(prompts: Array) -> Array:
+    """Mean cosine over all token pairs of two prompts (tasks, tokens, width).
+
+    SPoT's "per-token average cosine similarity" (Vu et al. 2022, arXiv 2110.07904) and C_average of Su et al. 2022.
     Tokens of one prompt differ, so a prompt's similarity with itself is not 1. The mean of l² cosines is the inner
     product of two mean unit tokens, which is how it is computed.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 _FAMILIES = {
     "prompts": (
         "prompt_cosine",
+        "prompt_mean_cosine",
         "prompt_token_cosine",
         "prompt_closeness",
         "prompt_token_closeness",

@@ -6,6 +6,7 @@ from deltacompose.analysis import alignment, similarity
 from deltacompose.analysis.measure import Measure
 
 _SU = "Su et al. 2022, On Transferability of Prompt Tuning (arXiv 2111.06719)"
+_VU = "Vu et al. 2022, SPoT (arXiv 2110.07904)"
 
 PROMPT_COSINE = Measure(
     name="prompt_cosine",
@@ -16,13 +17,23 @@ PROMPT_COSINE = Measure(
     source=f"{_SU}, C_concat",
 )
 
+PROMPT_MEAN_COSINE = Measure(
+    name="prompt_mean_cosine",
+    needs="prompts",
+    function=similarity.mean_token_cosine,
+    range=(-1.0, 1.0),
+    invariances="a positive scale of each prompt, not of one token; one rotation of all prompts' width; each prompt's "
+    "order of tokens",
+    source=f"{_VU}, cosine similarity of average tokens",
+)
+
 PROMPT_TOKEN_COSINE = Measure(
     name="prompt_token_cosine",
     needs="prompts",
     function=similarity.token_cosine,
     range=(-1.0, 1.0),
     invariances="a positive scale of each token; one rotation of all prompts' width; each prompt's order of tokens",
-    source=f"{_SU}, C_average",
+    source=f"{_VU}, per-token average cosine similarity; {_SU}, C_average",
 )
 
 PROMPT_CLOSENESS = Measure(

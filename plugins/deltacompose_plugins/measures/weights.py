@@ -15,7 +15,7 @@ WEIGHT_COSINE = Measure(
     function=similarity.cosine,
     range=(-1.0, 1.0),
     invariances="a positive scale of each delta; not the gauge of low-rank factors, nor an adapter's order of neurons",
-    source="cosine of the flattened tensors (Vu et al. 2022, SPoT, arXiv 2110.07904, on prompts)",
+    source="cosine of the flattened tensors (on prompts C_concat of Su et al. 2022, arXiv 2111.06719)",
 )
 
 WEIGHT_DISTANCE = Measure(
