@@ -266,6 +266,8 @@ def test_similarity_has_every_measure_for_which_the_study_collected_what_it_need
         low, high = (end if end is not None else np.inf * sign for end, sign in zip(one["range"], (-1, 1), strict=True))
         assert low - 1e-6 <= np.min(one["matrix"]) <= np.max(one["matrix"]) <= high + 1e-6
     assert {"delta_cosine", "prompt_cosine"} & set(found["measures"]) == {"prompt_cosine"}
+    [window] = found["measures"]["neuron_overlap"]["windows"]  # of a backbone of few layers
+    assert np.allclose(window["matrix"], found["measures"]["neuron_overlap"]["matrix"])
 
 
 def test_similarity_says_how_a_study_comes_by_what_is_lacking(carried_out, tmp_path):

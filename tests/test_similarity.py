@@ -12,7 +12,7 @@ from scipy.linalg import subspace_angles
 from scipy.optimize import minimize
 from scipy.stats import multivariate_normal
 
-from deltacompose.analysis import alignment, similarity, transferability
+from deltacompose.analysis import alignment, comparison, similarity, transferability
 from deltacompose.analysis.measure import NEEDS, Measure, Responses, compare, named
 from deltacompose.errors import BadInput
 from deltacompose.plugins import load
@@ -275,6 +275,34 @@ def test_neuron_overlap_is_given_for_every_window_of_layers():
     windows = similarity.neuron_overlap_windows(activations)
     assert windows.shape == (3, 3, 3)
     assert np.array_equal(windows[0], similarity.neuron_overlap(activations[:, :3]))
+
+
+class Activated:
+    """Deltas of two seeds that have activations and nothing else."""
+
+    tasks, seeds = ("a", "b", "c"), (0, 1)
+
+    def read(self, need, seed):
+        if need != "activations":
+            raise BadInput("activations alone")
+        return {task: of(10 * seed + i).normal(size=(7, 10)) for i, task in enumerate(self.tasks)}
+
+
+def test_the_windows_of_a_comparison_are_the_means_over_its_seeds():
+    deltas = Activated()
+    one = comparison.compare_all(MEASURES, deltas, ["neuron_overlap"])[0]["neuron_overlap"]
+    found = comparison.windows(one, deltas)
+    assert [part["layers"] for part in found] == [[0, 1, 2], [3, 4, 5], [6]]
+    seeds = [np.stack(list(deltas.read("activations", seed).values()))[:, 3:6] for seed in (0, 1)]
+    assert np.allclose(found[1]["matrix"], np.mean([similarity.neuron_overlap(x) for x in seeds], axis=0))
+
+
+def test_a_window_in_which_a_task_is_silent_has_no_overlap():
+    activations = np.ones((2, 6, 4))
+    activations[1, :3] = -1
+    windows = similarity.neuron_overlap_windows(activations)
+    assert np.isnan(windows[0]).all()
+    assert np.allclose(windows[1], 1)
 
 
 def test_task2vec_is_zero_for_identical_tasks_and_one_for_disjoint_ones():

@@ -14,6 +14,7 @@ import pandas as pd
 
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.measure import Array, Measure, Needs, Undefined, compare, named
+from deltacompose.analysis.similarity import neuron_overlap_windows
 from deltacompose.errors import BadInput
 
 
@@ -133,6 +134,31 @@ def compare_all(
                 raise
             lacking[name] = str(reason)
     return found, lacking
+
+
+def windows(one: Comparison, deltas: Deltas, window: int = 3) -> list[dict[str, Any]]:
+    """Overlap of activated neurons in every window of three layers, lowest first, over the tasks and seeds of `one`.
+
+    Su et al. 2022 (arXiv 2111.06719) look at each such window, for the uppermost says most of transfer. How many there
+    are depends on the backbone, so they stand beside the measure of all layers and are no measures themselves. `layers`
+    count from 0, an encoder's before its decoder's; `matrix` is the mean over seeds, None where a task activates no
+    neuron in these layers.
+    """
+    of_seeds = []
+    for seed in one.seeds:
+        found = deltas.read("activations", seed)
+        stacked = np.stack([np.asarray(found[task]) for task in one.tasks])
+        layers = stacked.shape[1]
+        window = min(window, layers)
+        of_seeds.append(neuron_overlap_windows(stacked, window))
+    means = np.mean(of_seeds, axis=0)
+    return [
+        {
+            "layers": list(range(k * window, min((k + 1) * window, layers))),
+            "matrix": None if np.isnan(mean).any() else mean.tolist(),
+        }
+        for k, mean in enumerate(means)
+    ]
 
 
 def _compared(measure: Measure, deltas: Deltas, read: Callable[[Needs, int], Mapping[str, Any]]) -> Comparison:

@@ -131,11 +131,16 @@ def neuron_overlap(activations: Array) -> Array:
 
 
 def neuron_overlap_windows(activations: Array, window: int = 3) -> Array:
-    """`neuron_overlap` in every window of layers, lowest first: (windows, tasks, tasks). A last short window counts."""
+    """`neuron_overlap` in every window of layers, lowest first: (windows, tasks, tasks). A last short window counts.
+
+    A window in which a task activates no neuron is NaN throughout: the cosine is undefined there.
+    """
     layers = activations.shape[1]
     if not 1 <= window <= layers:
         raise BadInput(f"a window of {window} layers does not fit in {layers} layers")
-    return np.stack([neuron_overlap(activations[:, i : i + window]) for i in range(0, layers, window)])
+    parts = [activations[:, i : i + window] for i in range(0, layers, window)]
+    nothing = np.full((len(activations), len(activations)), np.nan)
+    return np.stack([neuron_overlap(part) if (part > 0).any(axis=(1, 2)).all() else nothing for part in parts])
 
 
 def fisher_diagonal(drawn_gradients: Array) -> Array:

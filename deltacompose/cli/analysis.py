@@ -83,7 +83,11 @@ def similarity(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """How near the tasks' deltas are, by every measure that can be had; what the others lack is said."""
+    """How near the tasks' deltas are, by every measure that can be had; what the others lack is said.
+
+    The overlap of activated neurons has, in JSON, also that of every window of three layers.
+    """
+    from deltacompose.analysis.comparison import windows
     from deltacompose.cli.material import Files, read
 
     given = read(Files(source, store, None, prompts, None, composition, split))
@@ -95,6 +99,8 @@ def similarity(
         compared, lacking = compared_of(deltas, measure)
         tables[text] = compared
         measured = {name: one.described() for name, one in compared.items()}
+        if "neuron_overlap" in compared:
+            measured["neuron_overlap"]["windows"] = windows(compared["neuron_overlap"], deltas)
         return {"composition": text, "tasks": list(deltas.tasks), "measures": measured, "lacking": lacking}
 
     found = answers.of_each(given.needed_deltas(), answer)

@@ -9,7 +9,7 @@ NEURON_OVERLAP = Measure(
     function=similarity.neuron_overlap,
     range=(0.0, 1.0),
     invariances="a positive scale of each activation; one order of all tasks' neurons",
-    source="Su et al. 2022 (arXiv 2111.06719), all layers",
+    source="Su et al. 2022 (arXiv 2111.06719), all layers; by window in `deltacompose similarity --json`",
 )
 
 NEURON_OVERLAP_TOP = Measure(
