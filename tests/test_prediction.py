@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from deltacompose.analysis import prediction
 from deltacompose.analysis.alignment import prompt_overlap
+from deltacompose.analysis.attenuation import without_noise
 from deltacompose.analysis.similarity import token_cosine
+from deltacompose.analysis.statistics import correlation
 from deltacompose.analysis.transfer import TransferMatrix, read_scores
 from deltacompose.errors import BadInput
 
@@ -329,3 +331,36 @@ def test_completion_refuses_nothing_observed_unknown_methods_and_impossible_shar
         prediction.complete(np.ones((2, 2)), "rank2")
     with pytest.raises(BadInput, match="between 0 and 1 of the cells"):
         prediction.choose_cells("ab", "ab", 0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_a_correlation_without_the_noise_of_the_seeds_is_the_true_one(directed):
+    """Two maps whose true correlation is known, each seen through four noisy seeds."""
+    rng, tasks = np.random.default_rng(0), 40
+    one, other = rng.normal(size=(2, tasks, tasks))
+    other = 0.6 * one + 0.8 * other
+    if not directed:
+        one, other = one + one.T, other + other.T
+    where = ~np.eye(tasks, dtype=bool) if directed else np.triu_indices(tasks, 1)
+    measure, relative = (x + rng.normal(scale=2 * x.std(), size=(4, tasks, tasks)) for x in (one, other))
+    measure = measure if directed else (measure + measure.transpose(0, 2, 1)) / 2
+    means = [measure.mean(axis=0), relative.mean(axis=0)]
+    means = means if directed else [(x + x.T) / 2 for x in means]
+    r = correlation(*(x[where] for x in means))
+    found = without_noise(r, measure, relative, directed)
+    true = correlation(one[where], other[where])
+    assert r < true - 0.15
+    assert found["mantel_r_disattenuated"] == pytest.approx(true, abs=0.07)
+
+
+def test_a_correlation_of_maps_of_one_seed_or_of_noise_has_no_disattenuated_value():
+    rng = np.random.default_rng(1)
+    signal = rng.normal(size=(6, 6))
+    reliable = signal + 0.1 * rng.normal(size=(3, 6, 6))
+    assert without_noise(0.5, reliable[:1], reliable, True)["mantel_r_disattenuated"] is None
+    assert without_noise(None, reliable, reliable, True)["mantel_r_disattenuated"] is None
+    opposed = np.stack([signal, -signal])
+    found = without_noise(0.5, reliable, opposed, True)
+    assert found["mantel_r_disattenuated"] is None
+    assert found["mantel_reliabilities"][1] < 0
+    assert without_noise(0.5, reliable, reliable, True)["mantel_r_disattenuated"] > 0.5

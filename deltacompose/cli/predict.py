@@ -79,6 +79,7 @@ def _predicted(text: str, matrix: TransferMatrix, given: Material, how: tuple[li
         missing = [task for task in matrix.tasks if task not in compared[name].tasks]
         lacking[name] = f"it has no value for {', '.join(missing)}, and all measures are judged on the same tasks"
     result = prediction.summary(matrix, {n: one.nearness() for n, one in whole.items()}, permutations)
+    _add_noiseless(result["measures"], whole, matrix)
     gains = prediction.gains_of(matrix)
     methods = {method: _known(one) for method, one in prediction.completion_quality(gains, share).items()}
     completed = {"share": share, "methods": methods, "limitation": NOT_DEFAULT}
@@ -90,6 +91,17 @@ def _predicted(text: str, matrix: TransferMatrix, given: Material, how: tuple[li
         "mixtures": _mixtures(whole, matrix),
         "completion": completed,
     }
+
+
+def _add_noiseless(judged: Mapping[str, dict[str, Any]], compared: Mapping[str, Comparison], matrix: Any) -> None:
+    """Adds to each measure its correlation with transfer without the noise of the seeds."""
+    from deltacompose.analysis.attenuation import without_noise
+
+    for name, one in compared.items():
+        at = [one.tasks.index(task) for task in matrix.tasks]
+        near, found = one.measure.nearness(one.values)[:, at][:, :, at], judged[name]
+        directed = found["mantel_of"].startswith("qap")
+        found.update(without_noise(found["mantel_r"], near, matrix.square().relative(), directed))
 
 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:
