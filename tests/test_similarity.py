@@ -310,6 +310,17 @@ def test_task2vec_is_zero_for_identical_tasks_and_one_for_disjoint_ones():
     assert np.allclose(similarity.task2vec([one, one, other]), [[0, 0, 1], [0, 0, 1], [1, 1, 0]])
 
 
+def test_task2vec_sees_the_gauge_of_one_tasks_factors_and_says_so():
+    """A → GA turns ∂A into G⁻ᵀ ∂A; a scale of a parameter that all tasks share does nothing."""
+    drawn = of(11).normal(size=(2, 50, 6))
+    gauge = np.array([5.0, 5, 5, 0.2, 0.2, 0.2])
+    before, shared = similarity.task2vec(list(drawn)), similarity.task2vec(list(drawn * gauge))
+    turned = similarity.task2vec([drawn[0], drawn[1] * gauge])
+    assert np.allclose(before, shared)
+    assert turned[0, 1] > before[0, 1] + 0.1
+    assert "nor the gauge of its low-rank factors" in MEASURES["task2vec"].invariances
+
+
 def test_the_fisher_diagonal_of_a_logistic_model_is_the_known_one():
     """∂ log p(y|x) = (y − p) x with y drawn from p, so F = E p(1 − p) x²."""
     rng = of(7)

@@ -35,7 +35,8 @@ TASK2VEC = Measure(
     needs="drawn_gradients",
     function=similarity.task2vec,
     range=(0.0, 1.0),
-    invariances="the order of examples and of parameters; not the scale of one task's gradients",
+    invariances="the order of examples and of parameters; one scale of a parameter for all tasks; not the scale of one "
+    "task's gradients, nor the gauge of its low-rank factors (A → GA with B → BG⁻¹), which changes each ∂log p",
     source="Achille et al. 2019, Task2Vec (arXiv 1902.03545), symmetric distance",
     distance=True,
 )
