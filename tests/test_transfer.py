@@ -668,6 +668,25 @@ def test_the_effect_of_a_stack_is_the_difference_of_corrected_values():
     assert "the interval accounts for seeds only" in found.limitations
 
 
+def test_the_effect_of_a_stack_is_sure_for_new_examples_too_where_they_are_known():
+    stack, alone = (with_examples(np.full((3, 3), level), seeds=3, seed=k) for k, level in enumerate((0.9, 0.8)))
+    found = transfer.stack_effect(dataclasses.replace(stack, composition="prompt + lora"), alone)
+    assert found.mean.covers == "seeds and examples"
+    assert not any("the interval accounts for" in sentence for sentence in found.limitations)
+    seeds = transfer.stack_effect(stack, dataclasses.replace(alone, examples={})).mean
+    assert seeds.covers == "seeds"
+    assert found.mean.high - found.mean.low >= seeds.high - seeds.low
+    fewer = transfer.stack_effect(stack.selected("abc", "abc", (0, 2)), alone.selected("ab", "abc"))
+    assert fewer.mean.covers == "seeds and examples"
+
+
+def test_examples_that_a_stack_shares_with_its_part_cancel():
+    one = with_examples(np.full((3, 3), 0.8), seeds=3)
+    found = transfer.stack_effect(one, one)
+    assert found.mean.covers == "nothing"
+    assert any("no interval: there is no spread" in sentence for sentence in found.limitations)
+
+
 def test_stacks_with_nothing_in_common_are_refused_and_partial_overlap_is_said():
     one, other = matrix([[0.9, 0.6], [0.6, 0.9]]), matrix([[0.9, 0.6], [0.6, 0.9]], seeds=(7,))
     with pytest.raises(BadInput, match="no sources, targets or seeds in common"):

@@ -9,6 +9,7 @@ import numpy as np
 
 from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix
 from deltacompose.analysis.statistics import Estimate, estimate
+from deltacompose.analysis.uncertainty import influence
 from deltacompose.errors import BadInput
 
 
@@ -17,7 +18,8 @@ class StackEffect:
     """What a stack does to transfer: C under the stack minus C under the method alone.
 
     `values` is (seeds, sources, targets) over the tasks and seeds that both matrices have, in the order of `alone`;
-    `mean` is the difference averaged over the off-diagonal cells known in both, with its interval over the seeds.
+    `mean` is the difference averaged over the off-diagonal cells known in both, with its interval over the seeds and,
+    where those of every target are known on both sides, over the test examples, which the two share.
     """
 
     stack: str
@@ -46,6 +48,7 @@ def stack_effect(stack: TransferMatrix, alone: TransferMatrix) -> StackEffect:
     with_stack, without = (one.selected(sources, targets, seeds) for one in (stack, alone))
     values = _corrected_within(stack, with_stack) - _corrected_within(alone, without)
     used = ~np.isnan(values).any(axis=0) & without.off_diagonal
+    mean = estimate(values[:, used].mean(axis=1), _examples(stack, alone, without, used)) if used.any() else None
     return StackEffect(
         stack=stack.composition,
         alone=alone.composition,
@@ -53,8 +56,8 @@ def stack_effect(stack: TransferMatrix, alone: TransferMatrix) -> StackEffect:
         targets=tuple(targets),
         seeds=tuple(seeds),
         values=values,
-        mean=estimate(values[:, used].mean(axis=1)) if used.any() else None,
-        limitations=tuple(_about_common(stack, alone, used, without.off_diagonal)),
+        mean=mean,
+        limitations=(*_about_common(stack, alone, used, without.off_diagonal), *_about_interval(mean)),
     )
 
 
@@ -67,6 +70,29 @@ def _corrected_within(whole: TransferMatrix, part: TransferMatrix) -> Floats:
     return chosen
 
 
+def _examples(stack: TransferMatrix, alone: TransferMatrix, of: TransferMatrix, used: Bools) -> list[Floats]:
+    """For each target (seeds, examples): the derivative of the mean difference by its examples; none unless all have.
+
+    Both compositions are read on the same examples in the same order, so these are paired. The own scores may lie in a
+    source that `of`, the common part, has not.
+    """
+    groups = []
+    for t in np.flatnonzero(used.any(axis=0)):
+        one, other = (_derivative(matrix, of, used[:, t] / used.sum(), int(t)) for matrix in (stack, alone))
+        if one is None or other is None or one.shape != other.shape:
+            return []
+        groups.append(one - other)
+    return groups
+
+
+def _derivative(whole: TransferMatrix, part: TransferMatrix, weights: Floats, t: int) -> Floats | None:
+    """(seeds, examples) of the part's seeds and its t-th target, the weights being of the part's sources."""
+    every = np.zeros(len(whole.sources))
+    every[[whole.sources.index(name) for name in part.sources]] = weights
+    of_seeds = whole.selected(whole.sources, whole.targets, part.seeds)
+    return influence(of_seeds, "corrected", every, whole.targets.index(part.targets[t]))
+
+
 def _about_common(stack: TransferMatrix, alone: TransferMatrix, used: Bools, off_diagonal: Bools) -> Iterator[str]:
     for kind in ("sources", "targets", "seeds"):
         one, other = set(map(str, getattr(stack, kind))), set(map(str, getattr(alone, kind)))
@@ -74,4 +100,10 @@ def _about_common(stack: TransferMatrix, alone: TransferMatrix, used: Bools, off
             yield f"{kind} in one of the two only are not compared: {', '.join(sorted(one ^ other))}"
     if rest := int((off_diagonal & ~used).sum()):
         yield f"{rest} off-diagonal cells lack a corrected value on one side and are not in the mean"
-    yield "the interval accounts for seeds only"
+
+
+def _about_interval(mean: Estimate | None) -> Iterator[str]:
+    if mean is not None and mean.covers == "nothing":
+        yield "no interval: there is no spread between seeds or examples to know it from"
+    elif mean is not None and mean.covers != "seeds and examples":
+        yield f"the interval accounts for {mean.covers} only"

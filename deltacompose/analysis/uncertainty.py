@@ -41,12 +41,12 @@ def weighted(matrix: TransferMatrix, kind: Kind, weights: Floats) -> Estimate:
     if np.isnan(values[:, used]).any() or not used.any():
         raise BadInput("a weighted mean of cells needs at least one cell, each known in every seed")
     per_seed = (np.where(used, values, 0.0) * weights).sum(axis=(1, 2))
-    groups = [_influence(matrix, kind, weights[:, t], int(t)) for t in np.flatnonzero(used.any(axis=0))]
+    groups = [influence(matrix, kind, weights[:, t], int(t)) for t in np.flatnonzero(used.any(axis=0))]
     known = [group for group in groups if group is not None]
     return estimate(per_seed, known if len(known) == len(groups) else ())
 
 
-def _influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Floats | None:
+def influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Floats | None:
     """(seeds, examples): the derivative of one target's share of the sum by its examples; None where unknown."""
     own, target = matrix.own[:, t], matrix.targets[t]
     ratio, floor = kind in ("relative", "corrected"), matrix.chance[t] if kind == "corrected" else 0.0
