@@ -61,6 +61,15 @@ def test_seeds_are_kept_apart_and_projections_too():
     assert sketch["tasks"]["t"]["above_chance"]["by_seed"] == {"0": 8, "1": 16}
 
 
+def test_the_scales_that_are_trained_beside_d_are_counted():
+    records = constrained(8)
+    assert intrinsic_dimensions(records)[0]["scales"] is None
+    for record in records:
+        if "intrinsic" in str(record["spec"].get("composition")) and record["kind"] == "train":
+            record["result"]["parameters"] = record["spec"]["settings"][0][0]["settings"]["d"] + 24
+    assert intrinsic_dimensions(records)[0]["scales"] == 24
+
+
 def test_a_goal_that_no_dimension_reaches_is_none_and_the_greatest_that_missed_is_said():
     [found] = intrinsic_dimensions(constrained(100))
     assert found["tasks"]["t"]["above_chance"]["d"] is None

@@ -29,10 +29,12 @@ def intrinsic_dimensions(
 ) -> list[Any]:
     """d₉₀ of every task for each way of projecting that a store has, ready for JSON; empty if it has none.
 
-    One entry per setting of the method (projection, scales, places, seed of P): `tasks` has for each task `d` of the
-    mean over seeds, `below`, the next lower d that was tried, `by_seed`, and the same `above_chance`, where the share
-    is of what the full score exceeds chance by. None means that no d reached the goal. `search` says which d a search
-    has yet to train, `next`, none at its end; it is None where there was no search.
+    One entry per setting of the method (projection, scales, places, seed of P). `scales` is how many scales are trained
+    beside the d numbers, which Aghajanyan et al. 2021 (arXiv 2012.13255) count among d and we do not; None where the
+    records do not say how many parameters were trained. `tasks` has for each task `d` of the mean over seeds, `below`,
+    the next lower d that was tried, `by_seed`, and the same `above_chance`, where the share is of what the full score
+    exceeds chance by. None means that no d reached the goal. `search` says which d a search has yet to train, `next`,
+    none at its end; it is None where there was no search.
 
     Args:
         records: finished cells, those of training, search and evaluation.
@@ -45,12 +47,16 @@ def intrinsic_dimensions(
     """
     done = [record for record in records if record.get("state", "done") == "done"]
     trained = [r for r in done if r["kind"] == "train" and not r["spec"].get("start")]
+    scales: dict[str, int] = {}
     families: dict[str, dict[str, Scores]] = defaultdict(lambda: defaultdict(lambda: defaultdict(dict)))
     for record in trained:
         settings = _settings(record)
         if settings is not None:
             spec, d = record["spec"], int(settings.pop("d"))
-            _best(families[_text(settings)][spec["task"]][int(spec["seed"])], d, record)
+            text = _text(settings)
+            _best(families[text][spec["task"]][int(spec["seed"])], d, record)
+            if "parameters" in record["result"]:
+                scales[text] = int(record["result"]["parameters"]) - d
     if not families:
         return []
     searches = [record for record in done if record["kind"] == "search"]
@@ -63,6 +69,7 @@ def intrinsic_dimensions(
     return [
         {
             **json.loads(text),
+            "scales": scales.get(text),
             "reference": reference,
             "share": share,
             "tasks": {

@@ -225,7 +225,8 @@ def _ranks(answer: Answer, end: str) -> dict[str, Any]:
 
 def _say_dimensions(found: list[Any]) -> None:
     for one in found:
-        scaled = "one scale per layer" if one["per_layer"] else "no scales"
+        count = one["scales"]
+        scaled = f"one scale per layer ({number(count)} not in d)" if one["per_layer"] else "no scales"
         typer.echo(
             f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection, "
             f"{scaled}, {', '.join(one['places'])}:"
