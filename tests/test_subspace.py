@@ -206,8 +206,8 @@ def test_an_autoencoder_that_cannot_be_learned_is_refused(deltas, chosen, messag
 # The six readouts
 
 
-def outcome(task, way="tuned", data="new", score=0.8, own=1.0, chance=0.5):
-    return readouts.Outcome(task, way, data, score, own, chance)
+def outcome(task, way="tuned", data="new", score=0.8, own=1.0, chance=0.5, seed=0):
+    return readouts.Outcome(task, way, data, score, own, chance, seed)
 
 
 CATEGORIES = {"imdb": "sentiment", "sst": "sentiment", "squad": "qa"}
@@ -233,6 +233,36 @@ def test_a_readout_averages_tasks_and_not_seeds_and_names_what_the_corrected_one
     assert np.isclose(found["tuning_new_data"]["corrected"], 0.6)
     assert found["tuning_new_data"]["left_out_of_corrected"] == ["sst"]
     assert json.loads(json.dumps(found)) == found
+
+
+def test_a_readout_of_several_seeds_has_the_interval_of_their_means():
+    scores = {"imdb": (0.9, 0.8, 0.7), "sst": (0.8, 0.8, 0.9)}
+    given = [outcome(task, score=one, seed=k) for task, all_seeds in scores.items() for k, one in enumerate(all_seeds)]
+    found = readouts.readouts(given, {"imdb", "sst"}, CATEGORIES)["tuning_new_data"]
+    means = np.mean(list(scores.values()), axis=0)
+    assert list(found["by_seed"]["relative"].values()) == pytest.approx(list(means))
+    assert list(found["by_seed"]["corrected"].values()) == pytest.approx(list((means - 0.5) / 0.5))
+    half = 4.302652730 * means.std(ddof=1) / np.sqrt(3)  # Student's t of two degrees of freedom
+    interval = found["intervals"]["relative"]
+    assert (interval["low"], interval["high"]) == pytest.approx((means.mean() - half, means.mean() + half))
+    assert found["limitations"] == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([outcome("imdb")], "one seed: nothing is known of the spread"),
+        ([outcome("imdb"), outcome("imdb", seed=1), outcome("sst")], "they are not of the same tasks"),
+        (
+            [outcome("imdb", own=0.9), outcome("imdb", own=0.5, seed=1)],
+            "with seed 1 an own score does not exceed chance by more than .05",
+        ),
+    ],
+)
+def test_a_readout_without_an_interval_says_why(given, said):
+    found = readouts.readouts(given, {"imdb", "sst"}, CATEGORIES)["tuning_new_data"]
+    assert found["intervals"]["corrected"] is None
+    assert any(said in sentence for sentence in found["limitations"])
 
 
 def test_a_readout_of_a_task_without_category_is_refused():

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deltacompose.analysis.matrix import MARGIN
+from deltacompose.analysis.statistics import estimate
 from deltacompose.errors import BadInput
 
 READOUTS = {
@@ -33,6 +34,7 @@ class Outcome:
         score: what the task reaches; higher is better.
         own: what it reaches with its own full delta.
         chance: what a guess reaches; None if unknown.
+        seed: of the delta and of the subspace.
     """
 
     task: str
@@ -41,13 +43,15 @@ class Outcome:
     score: float
     own: float
     chance: float | None = None
+    seed: int = 0
 
 
 def readouts(outcomes: Iterable[Outcome], seen: Collection[str], categories: Mapping[str, str]) -> dict[str, Any]:
     """For each readout the mean of score/own, the mean of (score − chance)/(own − chance), and its tasks.
 
     A readout without outcomes is None. The corrected mean leaves out tasks whose own score does not exceed a known
-    chance by more than .05 and names them.
+    chance by more than .05 and names them. `by_seed` has both means of each seed, over the same tasks, and `intervals`
+    the 95 % interval over seeds; where there is none it is None, and `limitations` says why.
 
     Args:
         outcomes: of any tasks; several of one task (seeds) are averaged first, so that every task counts once.
@@ -92,10 +96,64 @@ def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
             left_out.append(task)
         else:
             corrected[task] = (score - chance) / (own - chance)
+    limitations: list[str] = []
+    by_seed = {
+        "relative": _each_seed(tasks, relative, False, limitations),
+        "corrected": _each_seed(tasks, corrected, True, limitations),
+    }
     return {
         "relative": float(np.mean(list(relative.values()))),
         "corrected": float(np.mean(list(corrected.values()))) if corrected else None,
         "tasks": relative,
         "tasks_corrected": corrected,
         "left_out_of_corrected": left_out,
+        "by_seed": by_seed,
+        "intervals": {kind: _interval(found) for kind, found in by_seed.items()},
+        "limitations": list(dict.fromkeys(limitations)),
     }
+
+
+def _each_seed(
+    tasks: Mapping[str, list[Outcome]], kept: Collection[str], corrected: bool, limitations: list[str]
+) -> dict[str, float]:
+    """The mean over the kept tasks for each seed; empty, with the reason, where seeds are not of the same tasks."""
+    chosen = {task: _of_seeds(tasks[task]) for task in kept}
+    if not chosen:
+        return {}
+    seeds = sorted({seed for found in chosen.values() for seed in found})
+    if len(seeds) == 1:
+        limitations.append("one seed: nothing is known of the spread between training runs")
+    if any(len(found) < len(seeds) for found in chosen.values()):
+        limitations.append("no interval over seeds: they are not of the same tasks")
+        return {}
+    result = {}
+    for seed in seeds:
+        values = []
+        for found in chosen.values():
+            score, own, chance = found[seed]
+            floor, least = (chance or 0.0, MARGIN) if corrected else (0.0, 0.0)
+            if own - floor <= least:
+                what = "chance by more than .05" if corrected else "0"
+                limitations.append(f"no interval over seeds: with seed {seed} an own score does not exceed {what}")
+                return {}
+            values.append((score - floor) / (own - floor))
+        result[str(seed)] = float(np.mean(values))
+    return result
+
+
+def _of_seeds(found: list[Outcome]) -> dict[int, tuple[float, float, float | None]]:
+    """Seed → score, own score and chance, averaged where a seed has several outcomes."""
+    result = {}
+    for seed in {outcome.seed for outcome in found}:
+        own = [outcome for outcome in found if outcome.seed == seed]
+        score, whole = float(np.mean([o.score for o in own])), float(np.mean([o.own for o in own]))
+        result[seed] = score, whole, own[0].chance
+    return result
+
+
+def _interval(by_seed: Mapping[str, float]) -> dict[str, float] | None:
+    """The mean over seeds with its 95 % interval; None with one seed, or where seeds agree to the last digit."""
+    if len(by_seed) < 2:
+        return None
+    found = estimate(np.array(list(by_seed.values())))
+    return None if np.isnan(found.low) else {"value": found.value, "low": found.low, "high": found.high}

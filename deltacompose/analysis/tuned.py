@@ -17,7 +17,8 @@ _SETTINGS = ("composition", "way", "dimensions", "seen")
 def readouts_of(records: Iterable[Record], categories: Mapping[str, str], split: str) -> list[dict[str, Any]]:
     """For each subspace that a study learned (composition, way, dimensions, seen tasks) the six readouts.
 
-    Scores are relative to those of each task's own delta of the same seed, read on the same split.
+    Scores are relative to those of each task's own delta of the same seed, read on the same split; intervals are over
+    seeds, each with a subspace of its own.
 
     Args:
         records: finished cells; those of kinds `subspace`, `reconstruct`, `tune` and `evaluate` are read.
@@ -57,4 +58,4 @@ def _outcome(record: Record, composition: str, own: Mapping[tuple[str, str, int]
         raise BadInput(f"{composition} on {at[1]} with seed {at[2]} has no evaluation to compare the subspace with")
     way: Literal["reconstructed", "tuned"] = "reconstructed" if record["kind"] == "reconstruct" else "tuned"
     score, chance = float(result["score"]), float(result["chance"])
-    return Outcome(spec["target"], way, spec["examples"], score, float(own[at]["score"]), chance)
+    return Outcome(spec["target"], way, spec["examples"], score, float(own[at]["score"]), chance, int(spec["seed"]))

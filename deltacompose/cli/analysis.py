@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltacompose.cli import answers, show
-from deltacompose.cli.answers import Answer, number
+from deltacompose.cli.answers import Answer, estimated, number
 from deltacompose.cli.options import (
     AsJson,
     Categories,
@@ -165,11 +165,11 @@ def _say_transfer(text: str, answer: Answer) -> None:
         )
     typer.echo(f"asymmetry {number(answer['asymmetry'])}, reliability {number(answer['reliability']['all'])}")
     for one in answer["stacks"]:
-        typer.echo(f"corrected value minus that of {one['alone']}: {_estimated(one['mean'])}")
+        typer.echo(f"corrected value minus that of {one['alone']}: {estimated(one['mean'])}")
     for one in answer["swaps"]:
         typer.echo(
-            f"{one['method']} from another task: corrected {_estimated(one['corrected'])}, minus that of the stack "
-            f"{_estimated(one['minus_stack'])}, minus that of it alone {_estimated(one['minus_alone'])}"
+            f"{one['method']} from another task: corrected {estimated(one['corrected'])}, minus that of the stack "
+            f"{estimated(one['minus_stack'])}, minus that of it alone {estimated(one['minus_alone'])}"
         )
     if answer["initialisation"]:
         started = answer["initialisation"]
@@ -177,13 +177,6 @@ def _say_transfer(text: str, answer: Answer) -> None:
             f"started from {', '.join(started['sources'])}: lift {number(started['mean_lift'])} on development data, "
             f"own score reached by {started['reached']:.0%}, which saved {number(started['mean_saved'])} of the steps"
         )
-
-
-def _estimated(one: Mapping[str, Any] | None) -> str:
-    """A mean with its interval, where there is one."""
-    if not one or one["value"] is None:
-        return "–"
-    return f"{one['value']:.3f}" + ("" if one.get("low") is None else f" [{one['low']:.3f}, {one['high']:.3f}]")
 
 
 def _between(answer: Answer, kind: str, part: str) -> str:

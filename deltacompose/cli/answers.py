@@ -76,3 +76,10 @@ def stems(answer: Answer) -> dict[str, str]:
 def number(value: object, form: str = ".3f") -> str:
     """A number for people; a dash where there is none."""
     return "–" if value is None else format(value, form) if isinstance(value, float) else str(value)
+
+
+def estimated(one: Mapping[str, Any] | None) -> str:
+    """A mean with its 95 % interval, where there is one."""
+    if not one or one["value"] is None:
+        return "–"
+    return f"{one['value']:.3f}" + ("" if one.get("low") is None else f" [{one['low']:.3f}, {one['high']:.3f}]")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltacompose.cli import answers, show
-from deltacompose.cli.answers import Answer, number
+from deltacompose.cli.answers import Answer, estimated, number
 from deltacompose.cli.options import AsJson, Categories, Composition, Out, Prompts, Source, Split, StoreFolder
 from deltacompose.errors import BadInput, unknown
 
@@ -264,7 +264,16 @@ def _say_readouts(found: list[dict[str, Any]]) -> None:
             f"{one['way']} of {one['dimensions']} dimensions of {one['composition']}, from {', '.join(one['seen'])}:"
         )
         rows = [
-            {"readout": name, **(of or {}), "tasks": len(of["tasks"]) if of else 0}
+            {"readout": name, **_means_of(of or {}), "tasks": len(of["tasks"]) if of else 0}
             for name, of in one["readouts"].items()
         ]
         show.table(rows, ("readout", "relative", "corrected", "tasks"))
+        for sentence in dict.fromkeys(line for of in one["readouts"].values() if of for line in of["limitations"]):
+            typer.echo(f"- {sentence}")
+
+
+def _means_of(readout: Mapping[str, Any]) -> dict[str, str]:
+    """Both means of a readout, each with its interval over seeds."""
+    means = ("relative", "corrected")
+    intervals = readout.get("intervals", {})
+    return {name: estimated({**(intervals.get(name) or {}), "value": readout.get(name)}) for name in means}
