@@ -201,6 +201,7 @@ def test_a_learned_subspace_is_tested_on_the_tasks_that_it_has_not_seen(folder, 
         assert min(one["seen"].values()) > 0.3
         assert Path(one["file"]).is_file()
         assert f"sha256='{_sha(one['file'])}'" in one["expression"]
+        assert any("without the loss on their tasks" in line for line in found["limitations"]) == (way == "autoencoder")
     assert found["held_elsewhere_if_random"] == pytest.approx(2 / 18)
     assert any("TwoNN" in sentence for sentence in found["limitations"])
 
@@ -246,6 +247,8 @@ def test_categories_and_prompts_that_miss_a_task_are_refused_by_name(folder):
     (folder / "categories.json").write_text(json.dumps(dict.fromkeys(TASKS[1:], "x")))
     with pytest.raises(BadInput, match="the categories miss ant"):
         answer("transfer", *given(folder, "scores", "categories"))
+    with pytest.raises(BadInput, match="the categories miss ant"):
+        answer("subspace", *given(folder, "prompts", "categories"))
     with np.load(folder / "prompts.npz") as file:
         np.savez(folder / "prompts.npz", **{name: file[name] for name in TASKS[1:]})
     with pytest.raises(BadInput, match="has no prompt of ant"):

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 MOST = 5_000_000
 """Deltas of more parameters are read only where their composition is named."""
+_LEARN = (
+    "How the subspace is learned: pca or autoencoder. The latter learns here to reconstruct the deltas alone, without "
+    "the loss on their tasks, which a study's `subspace: {way: autoencoder}` has too."
+)
+_NO_TASK_LOSS = (
+    "the autoencoder learned to reconstruct the deltas alone, without the loss on their tasks (Qin et al. 2021 have "
+    "both); a study's `subspace: {way: autoencoder}` has both"
+)
 _MEANS = tuple(
     f"{name}{end}" for name in ("participation_ratio", "effective_rank", "stable_rank") for end in ("", "_not_centred")
 )
@@ -48,7 +56,7 @@ def subspace(
     categories: Categories = None,
     composition: Composition = "",
     dimensions: Annotated[int | None, typer.Option(min=1, help="Of the subspace.  [default: half the tasks]")] = None,
-    learn: Annotated[str, typer.Option(help="How the subspace is learned: pca or autoencoder.")] = "pca",
+    learn: Annotated[str, typer.Option(help=_LEARN)] = "pca",
     seen: Annotated[str, typer.Option(help="Tasks to learn from, joined by commas; the others test it.")] = "",
     hidden: Annotated[int | None, typer.Option(help="Of the decoder.  [default: the prompts' width]")] = None,
     steps: Annotated[int, typer.Option(help="Of the autoencoder's training.")] = 1000,
@@ -73,6 +81,8 @@ def subspace(
     wanted = Wanted(learn, dimensions, tasks, hidden, steps, out)
     dimensional = intrinsic_dimensions(given.records, reference, share)
     chosen = _chosen(given, composition)
+    if categories:
+        _check_categories(chosen, given.categories)
     if not chosen and not dimensional:
         raise BadInput(f"no composition has deltas of at most {MOST} parameters; name one by --composition")
     read_off = _readouts(given)
@@ -103,6 +113,15 @@ def _chosen(given: Material, composition: str) -> Mapping[str, Deltas]:
     return {t: d for t, d in known.items() if not t.startswith("intrinsic") and sizes.get(t, 0) <= MOST}
 
 
+def _check_categories(chosen: Mapping[str, Deltas], categories: Mapping[str, str]) -> None:
+    """A file of categories has one for each task that is compared."""
+    missing = list(dict.fromkeys(task for one in chosen.values() for task in one.tasks if task not in categories))
+    if missing:
+        raise BadInput(
+            f"the categories miss {', '.join(missing)}; they are given for {', '.join(categories) or 'no task'}"
+        )
+
+
 def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
     """Means over seeds, what each seed says, and the subspace that was learned from each."""
     import numpy as np
@@ -124,6 +143,8 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
     limitations = list(dict.fromkeys(line for one in by_seed.values() for line in one["limitations"]))
     if len(by_seed) == 1:
         limitations.append("one seed: nothing is known of the spread between training runs")
+    if wanted.way == "autoencoder":
+        limitations.append(_NO_TASK_LOSS)
     held = [value for one in by_seed.values() for value in one["held_elsewhere"].values()]
     return {
         "composition": text,
