@@ -8,7 +8,9 @@ import pytest
 
 from deltacompose.analysis.collected import stored_deltas
 from deltacompose.analysis.dimension import intrinsic_dimensions
+from deltacompose.analysis.readouts import Outcome, readouts
 from deltacompose.analysis.tuned import readouts_of
+from deltacompose.cli import subspace
 from deltacompose.errors import BadInput
 
 
@@ -120,3 +122,18 @@ def test_of_a_grid_the_chosen_learning_rate_is_read_and_two_trainings_that_diffe
     assert deltas["lora"].trained == {("t", 0): "lora-t-0-2.0"}
     with pytest.raises(BadInput, match="two trainings of 'lora' on t with seed 0, whose settings differ"):
         stored_deltas(records, lambda key: tmp_path / key)
+
+
+def test_scales_and_intervals_over_seeds_are_printed(capsys):
+    records = constrained(8)
+    for record in records:
+        if record["kind"] == "train":
+            settings = record["spec"]["settings"][0][0]["settings"]
+            settings["per_layer"], settings["places"] = True, ["*attention.query"]
+            record["result"]["parameters"] = settings.get("d", 0) + 24
+    subspace._say_dimensions(intrinsic_dimensions(records))
+    assert "one scale per layer (24 not in d)" in capsys.readouterr().out
+    outcomes = [Outcome("t", "tuned", "new", score, 1.0, 0.5, seed) for seed, score in enumerate((0.7, 0.8, 0.9))]
+    found = {"way": "pca", "dimensions": 1, "composition": "prompt", "seen": ["t"]}
+    subspace._say_readouts([{**found, "readouts": readouts(outcomes, ["t"], {"t": "kind"})}])
+    assert "0.800 [0.552, 1.048]" in capsys.readouterr().out
