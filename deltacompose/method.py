@@ -151,3 +151,13 @@ class Updates(Protocol):
     """Schedules: new constants after a step, from the weights and their gradients."""
 
     def update(self, t: Tensors, gradients: Tensors, step: int, steps: int) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Carries(Protocol):
+    """Weights to begin with that change what those of a `lower` member of the same family change, as nearly as can be.
+
+    `t` are the weights of `lower`; what is given has the names and shapes of `init`.
+    """
+
+    def carried(self, backbone: Backbone, lower: Method, t: Tensors) -> dict[str, Tensor]: ...

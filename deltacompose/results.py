@@ -85,6 +85,10 @@ def _of_searches(study: Study) -> list[str]:
         f"{searches * each * len(study.seeds) * len(study.grid)} trainings in all; only those that are in the plan by "
         "now are counted"
     ]
+    if chosen.warm_start:
+        said.append(
+            "their trainings begin with the solution at the next lower d, so the budget is not the same at all d"
+        )
     if "dense" in chosen.projections:
         onto = work.facts(study).deltas[str(api.parse(expressions[0]))].dense
         size = f"{4 * onto * chosen.most / 1e9:.2g} GB at d = {chosen.most}"

@@ -4,9 +4,11 @@ A cell of kind `search` reads the reference's trainings and those at every d tha
 says which d are next, or d₉₀ (`analysis.dimension.searched`). The trainings at those d and the next `search` cell
 follow from it and from nothing else, so whoever has the store knows the plan as it is by now.
 
-Every training begins anew. Begun from the solution at a lower d (`analysis.intrinsic.start_from`) it would have had
-more steps than that one, so a score would tell how long the search had been under way and not what d gives, and the
-cell would be of no use to any other study.
+Every training begins anew, unless the study asks for a warm start: then it begins with the solution at the next lower d
+among the trainings that the `search` cell has read, of the same seed and factor of the grid, whose key is its parent.
+Those at several d that are asked for at once so never wait for each other. Begun so, a training has had the steps of
+all those before it, and its score tells how low the search could get and not what d gives within one budget; and only
+a search that tried the same d before it finds its cell again. Hence a search begins anew by default.
 """
 
 from __future__ import annotations
@@ -62,6 +64,7 @@ def first(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
                 "share": chosen.share,
                 "resolution": chosen.resolution,
                 "most": chosen.most,
+                **({"warm_start": True} if chosen.warm_start else {}),
                 **planner.data("task", task),
             }
             yield Cell(KIND, spec, tuple(cell.key for cell in full))
@@ -72,10 +75,19 @@ def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any])
     if cell.kind != KIND:
         return []
     study, task = planner.study, cell.spec["task"]
-    cells = []
+    cells, begin = [], {(one["seed"], one["d"], one["grid"]): one for one in record["result"].get("begin", ())}
     for seed, d in ((int(seed), d) for seed, waiting in record["result"]["next"].items() for d in waiting):
         expression = parse(text(cell.spec["settings"], d=d))
-        cells += [one for factor in study.grid for one in planner.train(expression, task, seed, factor)]
+        for factor in study.grid:
+            lower = begin.get((seed, d, factor))
+            cells += [_begun(one, lower) for one in planner.train(expression, task, seed, factor)]
     like = text(cell.spec["settings"], d=cell.spec["most"])
     cells = [replace(one, cost=planner.training_cost(str(parse(like)), task, one.spec["recipe"])) for one in cells]
     return [*cells, Cell(KIND, cell.spec, cell.parents + tuple(one.key for one in cells))] if cells else []
+
+
+def _begun(cell: Cell, lower: Mapping[str, Any] | None) -> Cell:
+    """A training that begins with the solution that a search has named for it; as it was if it named none."""
+    if lower is None:
+        return cell
+    return replace(cell, spec={**cell.spec, "carried": lower["composition"]}, parents=(lower["key"],))

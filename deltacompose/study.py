@@ -122,6 +122,9 @@ class DimensionChoice:
         projections: those of the method `intrinsic` that are compared.
         per_layer: with one scale per layer beside the d numbers, without, or both.
         places: kinds of places whose parameters change; none is the method's own choice, query and value.
+        warm_start: whether the training at d begins with the solution at the next lower d that was tried. It has then
+            had that one's steps as well as its own, so d₉₀ says how low a search could get and not what d gives within
+            one budget; that is why the default is no.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -137,6 +140,7 @@ class DimensionChoice:
     )
     per_layer: Annotated[tuple[bool, ...], MinLen(1)] = (True,)
     places: tuple[str, ...] = ()
+    warm_start: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 
 from deltacompose.backbone import Backbone
 from deltacompose.composition import Composition, Term, composition
-from deltacompose.method import Finalizes, HasConstants, Method, Penalizes, Prepares, Tensors
+from deltacompose.errors import BadInput
+from deltacompose.method import Carries, Finalizes, HasConstants, Method, Penalizes, Prepares, Tensors
 
 
 def parts(term: Term) -> Iterator[tuple[str, Method]]:
@@ -60,6 +61,22 @@ def init_constants(
         if isinstance(part, HasConstants) and (stage is None or prefix.startswith(f"{stage}.")):
             constants |= {prefix + name: tensor for name, tensor in part.constants(backbone, data).items()}
     return constants
+
+
+def carried(backbone: Backbone, expression: Term, lower: Term, t: Tensors) -> dict[str, Tensor]:
+    """Weights for an expression to begin with, from those of a lower one that has the same parts with fewer dimensions.
+
+    Raises:
+        BadInput: the two have not the same parts, or a part cannot begin with another's solution.
+    """
+    own, theirs = dict(parts(expression)), dict(parts(lower))
+    weights: dict[str, Tensor] = {}
+    for prefix, part in own.items():
+        if own.keys() != theirs.keys() or not isinstance(part, Carries):
+            raise BadInput(f"{composition(expression)} cannot begin with the solution of {composition(lower)}")
+        found = part.carried(backbone, theirs[prefix], part_of(t, prefix))
+        weights |= {prefix + name: tensor for name, tensor in found.items()}
+    return weights
 
 
 def prepared(expression: Term, t: Tensors, source: Generator, stage: int | None = None) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ from deltacompose.study import Cell, Study
 from deltacompose.task import Task, score
 from deltacompose.taskdata import task_from_mapping
 from deltacompose.training import State, evaluate, train
-from deltacompose.weights import generator
+from deltacompose.weights import carried, generator
 
 
 def facts(study: Study) -> Facts:
@@ -280,13 +280,13 @@ def _write_state(state: State, folder: Path) -> None:
 
 
 def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Job:
-    spec = cell.spec
+    spec, expression = cell.spec, api.parse(cell.spec["composition"])
     earlier = start = None
     if cell.parents and spec["stage"]:
         earlier = api.load_delta(store.folder(cell.parents[0]))
     elif cell.parents:
-        start = api.load_delta(store.folder(cell.parents[0])).weights
-    expression = api.parse(spec["composition"])
+        begun = api.load_delta(store.folder(cell.parents[0]))
+        start = carried(backbone, expression, begun.expression, begun.weights) if "carried" in spec else begun.weights
     return Job(
         expression, _reader(backbone, spec, "task", options), spec["seed"], Recipe(**spec["recipe"]), earlier, start
     )

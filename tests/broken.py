@@ -242,6 +242,14 @@ class PenaltyForEach(Good):
         return torch.stack([x.abs().sum() for x in t.values()])
 
 
+@dataclass(frozen=True)
+class EmptyBeginning(Good):
+    """Carries nothing over."""
+
+    def carried(self, backbone: Backbone, lower: Method, t: Tensors) -> dict[str, Tensor]:
+        return {}
+
+
 # In force
 
 

@@ -94,6 +94,12 @@ BROKEN = [
         r"penalty gives tensor\(.*; expected a tensor of one finite number",
     ),
     (
+        "fitting_beginning",
+        broken.EmptyBeginning(),
+        "bert",
+        r"carried gives tensors of shapes \{\}; expected finite ones",
+    ),
+    (
         "fitting_shapes",
         broken.Broadcasting(),
         "bert",

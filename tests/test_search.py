@@ -173,6 +173,8 @@ def test_no_search_tries_more_dimensions_than_its_plan_says(most, resolution):
         ("{most: 9, projections: [dens]}", "dimension.projections.0: 'dens': input should be 'sketch', 'fastfood' or"),
         ("{most: 9, step: 2}", "no field 'dimension.step'; fields: most, reference, share"),
         ("{share: 0.9}", "dimension.most is missing"),
+        ("{most: 9, warm_started: true}", "no field 'dimension.warm_started'; fields: most, .*, warm_start$"),
+        ("{most: 9, warm_start: 1}", "dimension.warm_start: 1: input should be a valid boolean"),
     ],
 )
 def test_a_search_that_makes_no_sense_is_refused_by_a_sentence(tmp_path, written, said):

@@ -401,19 +401,23 @@ def test_the_walsh_hadamard_transform_is_scipys(n):
     assert np.allclose(projections.hadamard(x).numpy(), x.numpy() @ hadamard(n))
 
 
-@pytest.mark.parametrize(("kind", "small", "large"), [("dense", 3, 8), ("fastfood", 3, 500), ("sketch", 4, 8)])
-def test_what_a_smaller_subspace_found_is_carried_into_a_larger_one(kind, small, large):
+@pytest.mark.parametrize(("kind", "small", "large"), [("dense", 3, 8), ("fastfood", 3, 500)])
+def test_a_nested_projection_begins_with_the_smaller_one(kind, small, large):
+    assert projections.nested(kind, small, large, 800)
     theta = torch.randn(small, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    before = projections.apply(projections.project(kind, 5, small, 800), theta)
-    carried = projections.carried(kind, 5, theta, large, 800)
-    assert torch.allclose(projections.apply(projections.project(kind, 5, large, 800), carried), before, atol=1e-6)
+    padded = torch.nn.functional.pad(theta, (0, large - small))
+    few, many = (projections.project(kind, 5, d, 800) for d in (small, large))
+    assert torch.allclose(projections.apply(many, padded), projections.apply(few, theta), atol=1e-12)
+    assert not projections.nested("fastfood", 3, 2000, 3000)
+    assert not projections.nested("sketch", 4, 8, 800)
 
 
-def test_what_cannot_be_carried_exactly_is_carried_nearly():
-    theta = torch.randn(4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    before = projections.apply(projections.project("sketch", 5, 4, 800), theta)
-    after = projections.apply(projections.project("sketch", 5, 6, 800), projections.carried("sketch", 5, theta, 6, 800))
-    assert 0 < (after - before).norm() < before.norm()
+@of_every_projection
+def test_the_transposed_projection_is_that(kind):
+    constants = projections.project(kind, 5, 6, 50)
+    rows = torch.func.vmap(lambda unit: projections.apply(constants, unit))(torch.eye(6, dtype=torch.float64))
+    whole = torch.randn(50, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(projections.transposed(constants, whole, 6), rows @ whole, atol=1e-12)
 
 
 def test_a_learned_decoder_gives_what_the_analysis_decodes():
@@ -439,7 +443,6 @@ def test_a_learned_decoder_gives_what_the_analysis_decodes():
             lambda: projections.decode({"matrix": torch.ones(1)}, torch.ones(1)),
             "constants matrix are no learned decoder's",
         ),
-        (lambda: projections.carried("dense", 0, torch.ones(3), 2, 9), "cannot be carried into the smaller subspace"),
     ],
 )
 def test_a_projection_that_makes_no_sense_is_refused(call, message):

@@ -122,8 +122,8 @@ def stored_deltas(
 ) -> dict[str, StoredDeltas]:
     """The deltas of every composition that was evaluated, shorter texts first.
 
-    Deltas that started from another task's weights are left aside, and so are, where learning rates were chosen from a
-    grid, those that were not chosen.
+    Deltas that started from another task's weights or a lower d's are left aside, and so are, where learning rates
+    were chosen from a grid, those that were not chosen.
 
     Args:
         records: finished and failed cells of all kinds.
@@ -150,7 +150,7 @@ def _trained(records: Sequence[Record], others: Sequence[Record], composition: s
     keys: dict[Key, str] = {}
     for record in sorted(records, key=lambda record: str(record["key"])):
         spec = record["spec"]
-        if spec["composition"] != composition or spec.get("start"):
+        if spec["composition"] != composition or spec.get("start") or spec.get("carried"):
             continue
         if spec["task"] in chosen and spec.get("grid") != chosen[spec["task"]]:
             continue

@@ -74,7 +74,7 @@ def initialisation_transfer(records: Iterable[Record], composition: str, split: 
         BadInput: no such run, two runs for one cell, or a start that is neither a task nor a cell.
     """
     records = list(records)
-    training = [record for record in records if record.get("kind", "train") == "train"]
+    training = [r for r in records if r.get("kind", "train") == "train" and not r["spec"].get("carried")]
     compositions = {str(record["spec"]["composition"]) for record in training}
     if composition not in compositions:
         raise unknown("composition", composition, compositions)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from deltacompose.errors import BadInput
@@ -123,9 +123,9 @@ def most_tries(most: int, resolution: float, goals: int = 1) -> int:
     return len(doubling) + goals * max(between, default=0).bit_length()
 
 
-def start_from(d: int, scores: Mapping[int, float]) -> int | None:
+def start_from(d: int, tried: Iterable[int]) -> int | None:
     """The nearest lower d that has been run, whose solution d may start from; None if there is none."""
-    return max((lower for lower in scores if lower < d), default=None)
+    return max((lower for lower in tried if lower < d), default=None)
 
 
 def _doubling(most: int) -> list[int]:

@@ -15,7 +15,7 @@ from deltacompose.checks.batches import forward
 from deltacompose.checks.contract import Check
 from deltacompose.checks.subject import Subject, place_settings
 from deltacompose.errors import BadInput
-from deltacompose.method import HasConstants, Penalizes, Prepares
+from deltacompose.method import Carries, HasConstants, Penalizes, Prepares
 from deltacompose.weights import generator, part_of, parts
 
 
@@ -147,6 +147,15 @@ def scalar_penalty(subject: Subject) -> None:
             raise subject.broken(f"penalty gives {float(value):g} without a gradient; nothing would learn from it")
 
 
+def fitting_beginning(subject: Subject) -> None:
+    """What a method begins with from a solution of its own is as its weights are: names, shapes and finite numbers."""
+    weights = part_of(subject.alone.weights, "0.0.")
+    found = subject.method.carried(subject.backbone, subject.method, weights)  # type: ignore[attr-defined]
+    given, expected = ({name: tuple(x.shape) for name, x in t.items()} for t in (found, weights))
+    if given != expected or not all(bool(torch.isfinite(x).all()) for x in found.values()):
+        raise subject.broken(f"carried gives tensors of shapes {given}; expected finite ones of {expected}")
+
+
 def drawn(subject: Subject, seed: int) -> tuple[dict[str, Tensor], torch.Generator]:
     """New weights, and the generator that they were drawn from."""
     source = torch.Generator().manual_seed(seed)
@@ -196,4 +205,5 @@ CHECKS = (
     Check(repeatable_preparation, when=lambda subject: isinstance(subject.method, Prepares)),
     Check(kept_tensors),
     Check(scalar_penalty, when=lambda subject: isinstance(subject.method, Penalizes)),
+    Check(fitting_beginning, when=lambda subject: isinstance(subject.method, Carries)),
 )

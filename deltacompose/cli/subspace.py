@@ -252,13 +252,15 @@ def _say_dimensions(found: list[Any]) -> None:
             f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection, "
             f"{scaled}, {', '.join(one['places'])}:"
         )
+        if one["warm_start"]:
+            typer.echo("warm-started: each d began with the solution at the next lower one, whose steps it has had too")
         rows = [
             {
                 "task": task,
                 **_least(of, "d"),
                 **_least(of["above_chance"] or {}, "d above chance"),
                 "full": of["full"],
-                "found by": _way(of["search"]),
+                "found by": "warm-started " * one["warm_start"] + _way(of["search"]),
             }
             for task, of in one["tasks"].items()
         ]

@@ -81,7 +81,8 @@ def gather(
     read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
     matrices = {text: from_records(evaluations, text, categories, split) for text in read}
     searched = {parent for record in done if record["kind"] == "search" for parent in record["parents"]}
-    trainings = [r for r in done if r["kind"] == "train" and (_text(r) in read or r.get("key") not in searched)]
+    ordinary = [r for r in done if r["kind"] == "train" and not r["spec"].get("carried")]
+    trainings = [r for r in ordinary if _text(r) in read or r.get("key") not in searched]
     return Findings(
         split=split,
         matrices=_on_common_axes(matrices),

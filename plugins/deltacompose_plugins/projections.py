@@ -70,21 +70,15 @@ def decode(constants: Mapping[str, Tensor], theta: Tensor) -> Tensor:
     return constants["output_weight"] @ hidden + constants["output_bias"]
 
 
-def carried(kind: str, seed: int, theta: Tensor, d: int, D: int) -> Tensor:
-    """θ of a smaller subspace as a start in the one of d dimensions: (smaller d,) to (d,).
+def nested(kind: str, smaller: int, larger: int, D: int) -> bool:
+    """Whether the projection from fewer dimensions onto D numbers is the larger one's first columns."""
+    return kind == "dense" or (kind == "fastfood" and _block(smaller, D) == _block(larger, D))
 
-    Exactly the same vector where the smaller projection is the larger one's first columns (`dense`, and `fastfood` up
-    to 1024 dimensions) and for a `sketch` whose d is doubled; otherwise the nearest there is up to the projection's
-    near-orthogonality.
-    """
-    if len(theta) > d:
-        raise BadInput(f"{len(theta)} numbers cannot be carried into the smaller subspace of {d}")
-    if kind == "dense" or (kind == "fastfood" and _block(len(theta), D) == _block(d, D)):
-        return torch.nn.functional.pad(theta, (0, d - len(theta)))
-    whole = apply(project(kind, seed, len(theta), D), theta)
-    larger = project(kind, seed, d, D)
-    zero = torch.zeros(d, dtype=theta.dtype)
-    back: Tensor = torch.func.vjp(lambda new: apply(larger, new), zero)[1](whole)[0]
+
+def transposed(constants: Mapping[str, Tensor], whole: Tensor, d: int) -> Tensor:
+    """Pᵀ v: (D,) to (d,)."""
+    zero = torch.zeros(d, dtype=whole.dtype)
+    back: Tensor = torch.func.vjp(lambda theta: apply(constants, theta), zero)[1](whole)[0]
     return back
 
 
