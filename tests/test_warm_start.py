@@ -168,7 +168,8 @@ def test_what_began_anew_and_what_did_not_are_two_searches():
 
 def searching(folder):
     chosen = DimensionChoice(most=3, share=1.0, projections=("sketch",), warm_start=True)
-    training = Recipe(steps=12, batch=8, evaluate_every=6, limit=32, learning_rates={**RATES, "intrinsic": 1e-3})
+    rates = {**RATES, "intrinsic": 1e-3}
+    training = Recipe(steps=12, batch=8, evaluate_every=6, limit=32, learning_rates=rates, keep="last")
     names = {"tasks": ("mood",), "compositions": ("full",), "seeds": (0,), "transfer": False}
     study = make(folder, training=training, dimension=chosen, **names)
     study.write(folder / "study.yaml")

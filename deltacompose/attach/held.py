@@ -44,7 +44,7 @@ class Held:
         """The tensors that an edit at `place` of the part with `prefix` may read: its place's and the shared ones."""
         if (prefix, place) not in self._names:
             kept = (f"{prefix}{place}", f"{prefix}shared")
-            # By the whole place: the names of those inside it, as of `attention.query` in `attention`, begin with its own.
+            # By the whole place: those inside it, as `attention.query` in `attention`, begin with its name.
             names = [name for name in self.tensors if name.rpartition(".")[0] in kept]
             self._names[prefix, place] = [(name, name[len(prefix) :]) for name in names]
         return {own: self.tensors[name] for name, own in self._names[prefix, place]}
