@@ -115,6 +115,29 @@ def test_a_plan_says_that_a_search_adds_cells(tmp_path):
     assert len(results.notes(study)) == 1
 
 
+def test_a_search_with_and_without_scales_is_two_searches_that_differ_in_their_parameters(tmp_path):
+    study = searching(tmp_path, per_layer=(True, False))
+    study = replace(study, seeds=(0,), dimension=replace(study.dimension, most=1))
+    study.write(tmp_path / "study.yaml")
+    assert dc.Study.read(tmp_path / "study.yaml").dimension.per_layer == (True, False)
+    planned = [cell for _, cell in dc.plan(study).nodes(data="cell") if cell.kind == "search"]
+    assert sorted(cell.spec["settings"]["per_layer"] for cell in planned) == [False, True]
+    assert len({cell.key for cell in planned}) == 2
+    assert results.notes(study)[0].startswith("2 searches for the intrinsic dimension add cells as they go, at most 2 ")
+    outcome = dc.run(study, tmp_path / "store")
+    assert not outcome.failed
+    trained = {r["spec"]["composition"]: r["result"] for r in open_store(tmp_path / "store").records("train")}
+    assert set(trained) == {"full", "intrinsic(d=1)", "intrinsic(d=1, per_layer=False)"}
+    assert trained["intrinsic(d=1)"]["parameters"] == 1 + 2  # a scale for each of two layers
+    assert trained["intrinsic(d=1, per_layer=False)"]["parameters"] == 1
+    found = intrinsic_dimensions(results.records(tmp_path / "store", study))
+    assert [one["per_layer"] for one in found] == [False, True]
+    assert all(one["tasks"]["mood"]["search"] == {"next": [], "most": 1} for one in found)
+    said = command(tmp_path, "subspace")
+    assert "sketch projection, one scale per layer" in said
+    assert "sketch projection, no scales" in said
+
+
 def record(text, seed, dev, **settings):
     method = text.partition("(")[0]
     spec = {"composition": text, "task": "t", "seed": seed, "settings": [[{"method": method, "settings": settings}]]}

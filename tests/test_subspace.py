@@ -364,6 +364,33 @@ def test_the_gradient_of_every_projection_is_right(kind, d, size):
 
 
 @of_every_projection
+def test_the_gradient_of_a_projection_to_more_than_one_block_is_right(kind):
+    """2500 numbers are three blocks of Fastfood, the last one cut."""
+    constants = projections.project(kind, 0, 5, 2500)
+    assert kind != "fastfood" or constants["gauss"].shape == (3, 1024)
+    theta = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    apply = lambda t: projections.apply(constants, t)
+    assert torch.autograd.gradcheck(apply, (theta,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(apply, (theta,), fast_mode=True)
+    columns = torch.stack([apply(unit) for unit in torch.eye(5, dtype=torch.float64)])
+    weights = torch.randn(2500, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    [gradient] = torch.autograd.grad((weights * apply(theta)).sum(), theta)
+    assert torch.allclose(gradient, columns @ weights)
+
+
+def test_fastfood_of_several_blocks_is_the_product_of_its_matrices():
+    constants = {name: x.double() for name, x in projections.project("fastfood", 3, 5, 2500).items()}
+    theta = np.random.default_rng(0).normal(size=5)
+    H, padded = hadamard(1024), np.zeros(1024)
+    padded[:5] = theta
+    blocks = []
+    for signs, order, gauss in zip(*(constants[name].numpy() for name in ("signs", "order", "gauss")), strict=True):
+        blocks.append(H @ (gauss * (H @ (signs * padded))[order.astype(int)]))
+    constants["order"] = constants["order"].long()
+    assert np.allclose(projections.apply(constants, torch.tensor(theta)).numpy(), np.concatenate(blocks)[:2500])
+
+
+@of_every_projection
 @given(seed=seeds)
 @settings(max_examples=10, deadline=None)
 def test_every_projection_is_linear_and_repeats_with_its_seed(kind, seed):
