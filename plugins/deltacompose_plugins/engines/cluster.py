@@ -6,7 +6,7 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, InvalidStateError
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from deltacompose.engine.executor import Executor, UnfitWorker, WorkerDied, answ
 from deltacompose.errors import BadInput
 from deltacompose_plugins.engines.options import checked, late, variables, worker_count
 
+DEADLINE = 6.0
+"""Seconds within which a scheduler must answer, however long its workers may take to come."""
+
 
 def dask(options: Mapping[str, Any]) -> Executor:
     """Cells on a dask cluster: one of this machine's processes, or the cluster of a scheduler that runs already.
 
-    Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for its workers (10), half of it for
-    the scheduler; without either, `workers` and `threads` of a local cluster, for which a script must keep its main
+    Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for its workers (10), not for the
+    scheduler itself; without either, `workers` and `threads` of a local cluster, for which a script must keep its main
     part under `if __name__ == "__main__"`. Devices are assigned where workers are started, by CUDA_VISIBLE_DEVICES.
     """
     checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads"))
@@ -50,9 +53,11 @@ class Dask:
         from distributed import Client
 
         connect: Any = Client
-        where = self._cluster or options.get("scheduler") or _address(options["scheduler_file"])
+        if self._cluster is not None:
+            return connect(self._cluster, set_as_default=False)
+        where = options.get("scheduler") or _address(options["scheduler_file"])
         try:
-            return connect(where, timeout=self._wait / 2, set_as_default=False)
+            return _within(DEADLINE, lambda: connect(where, timeout=DEADLINE - 1, set_as_default=False))
         except (OSError, ValueError) as error:
             raise BadInput(
                 f"no dask scheduler answers at {where} ({_first_line(error)}); start one by `dask scheduler` and "
@@ -130,6 +135,24 @@ def _local_cluster(options: Mapping[str, Any]) -> Any:
     workers = {"n_workers": worker_count(options), "threads_per_worker": 1, "processes": True, "memory_limit": 0}
     with dask.config.set(settings):
         return start(**workers, dashboard_address=None)
+
+
+def _within(seconds: float, connect: Callable[[], Any]) -> Any:
+    """A client, or `TimeoutError` in time: distributed waits for ever where a port is open and nothing answers."""
+    outcome: Future[Any] = Future()
+
+    def attempt() -> None:
+        try:
+            outcome.set_result(connect())
+        except Exception as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=attempt, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        outcome.add_done_callback(lambda late: late.exception() or late.result().close())
+        raise TimeoutError(f"no answer within {seconds:g} s") from None
 
 
 def _address(scheduler_file: str) -> str:
