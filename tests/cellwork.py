@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import signal
@@ -54,6 +55,7 @@ def carry_out(spec):
 
 def _carried(cell, store, options):
     _trouble(cell, options)
+    _tell_time(options)
     content, result = (_trained if cell.kind == "train" else _evaluated)(cell, store, options)
     _mark(options, "write")
     store.add(cell, result, lambda folder: _slow_write(folder, content, options), seconds=0.0)
@@ -120,6 +122,21 @@ def _note(options, key, what):
             file.write(f"{key} {what}\n")
 
 
+def _tell_time(options):
+    """Say what time this process believes that it is, beside a clock that all processes of a machine share."""
+    if "marks" in options:
+        now = datetime.datetime.now(datetime.UTC).timestamp()
+        told = {
+            "pid": os.getpid(),
+            "steady": time.monotonic(),
+            "time": time.time(),
+            "ns": time.time_ns() / 1e9,
+            "now": now,
+        }
+        with open(Path(options["marks"]) / "clocks", "a") as file:
+            file.write(json.dumps(told) + "\n")
+
+
 def _trouble(cell, options):
     act, folder = cell.spec.get("act"), Path(options.get("folder", "."))
     if act == "raise":
@@ -155,7 +172,8 @@ def forgetful(spec):
 
 
 def surroundings(spec):
-    """What a worker finds around it."""
+    """What a worker finds around it; with a `wait` for others to be asked too."""
+    time.sleep(spec.get("wait", 0.0))
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")
     return {"pid": os.getpid(), "torch": "torch" in sys.modules} | {name: os.environ.get(name) for name in names}
 

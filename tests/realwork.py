@@ -70,8 +70,20 @@ def _timeless(value):
 def carry_out(spec):
     """A group of cells as `deltacompose.work` carries it out; `options["marks"]` names a folder to tell in."""
     marks = spec["options"].get("marks")
+    if marks:
+        with open(Path(marks) / "begun", "a") as file:
+            file.writelines(f"{cell['key']} {os.getpid()}\n" for cell in spec["cells"])
     with _telling(Path(marks)) if marks else contextlib.nullcontext():
         return work.carry_out(spec)
+
+
+def begun(marks):
+    """For each cell the processes that began it, in their order."""
+    found = {}
+    for line in (marks / "begun").read_text().splitlines():
+        key, _, process = line.partition(" ")
+        found.setdefault(key, []).append(int(process))
+    return found
 
 
 @contextlib.contextmanager
