@@ -103,8 +103,8 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         study: a study, or the file that holds one.
         store: the folder of the results.
         engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
-        options: those of the engine (`workers`, `threads`, ...); `bank`, how many deltas of one expression train in
-            one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`, how many
+        options: those of the engine (`workers`, `threads`, `devices`, ...); `bank`, how many deltas of one expression
+            train in one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`, how many
             tokens, with padding, such a pass may hold; `timeout`, seconds that a cell may take, `attempts` and
             `backoff`, as `run_plan` says; `progress`, which is told every event.
     """
@@ -114,7 +114,7 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     how["bank"] = options.pop("bank", _bank())
     how |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
     progress = options.pop("progress", None)
-    if engine == "pool":
+    if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
         options = _gpus(study, options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:

@@ -8,9 +8,14 @@ from dataclasses import replace
 import picostudy
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, work
+from deltacompose import api, results, work
+from deltacompose.cli.study import register
+from deltacompose.engine import Outcome
+from deltacompose.errors import BadInput
 from deltacompose.store import open_store
 from deltacompose.study import BackboneChoice
 
@@ -54,7 +59,45 @@ def test_a_delta_that_needs_several_gpus_has_them_all_to_itself(told):
 
 def test_other_engines_are_told_nothing(told):
     assert told(4, "inprocess") == {}
-    assert told(4, "dask") == {}
+    assert told(4, "dask", options={"scheduler": "tcp://x:1"}) == {"scheduler": "tcp://x:1"}
+    assert told(4, "dask", options={"scheduler_file": "file"}) == {"scheduler_file": "file"}
+
+
+def test_a_dask_cluster_of_this_machine_has_one_worker_for_each_gpu(told):
+    assert told(2, "dask") == {"workers": 2, "devices": ["0", "1"]}
+    assert told(0, "dask") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "devices"),
+    [("0,1", ["0", "1"]), ("2", ["2"]), ("0+1, 2+3", ["0,1", "2,3"]), ("GPU-a1,0", ["GPU-a1", "0"])],
+)
+def test_the_command_shares_devices_out(monkeypatch, text, devices):
+    given = run_command(monkeypatch, "--devices", text)
+    assert given == {"devices": devices}
+
+
+@pytest.mark.parametrize("text", ["", "0,", "0+,1", ","])
+def test_a_worker_without_a_device_is_refused(monkeypatch, text):
+    with pytest.raises(BadInput, match=r"--devices got .*; give one for each worker, as 0,1 or 0"):
+        run_command(monkeypatch, "--devices", text)
+
+
+def run_command(monkeypatch, *arguments):
+    """The options that `deltacompose run` hands on."""
+    found = {}
+
+    def run(study, store, engine, progress, **options):
+        found.update(options)
+        return Outcome((), (), {}, {}, None)
+
+    monkeypatch.setattr(results, "run", run)
+    app = typer.Typer()
+    register(app)
+    ended = CliRunner().invoke(app, ["run", "study.yaml", *arguments])
+    if ended.exception:
+        raise ended.exception
+    return found
 
 
 def test_of_several_processes_each_knows_its_gpu_before_it_loads_the_backbone(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 import campaign
 import cellwork
 import networkx as nx
+import psutil
 import pytest
 from cellwork import evaluation, plan_of, study, training
 from deltacompose_plugins.engines.cluster import carry, dask, lacking
@@ -36,6 +38,8 @@ from deltacompose.study import Cell
 
 WORK = "cellwork:carry_out"
 QUICK = {"backoff": 0.01}
+PATIENCE = 600.0
+"""Seconds in which processes that import much have begun, also on a machine that does other work."""
 
 
 @pytest.fixture
@@ -330,6 +334,8 @@ def test_three_engines_give_equal_stores(tmp_path, workers):
         dead = training("dead", act="die once")
         outcome = run(plan_of(dead), stores[2], cluster, folder=str(tmp_path))
         assert outcome.done == (dead.key,)
+        (again,) = events(stores[2], "again")
+        assert (again["keys"], "the call was lost with its dask worker" in again["reason"]) == ([dead.key], True)
         slow, bad = training("slow", act="hang"), training("bad", act="raise")
         outcome = run(plan_of(slow, bad), stores[2], cluster, timeout=3, attempts=1)
         assert outcome.failed[slow.key] == "TimeoutError: not finished within its limit of 3 s"
@@ -352,11 +358,24 @@ def test_workers_persist_have_one_thread_and_import_no_torch_for_nothing(workers
     assert {(one["OMP_NUM_THREADS"], one["torch"]) for one in found} == {("1", False)}
 
 
-def test_each_worker_sees_the_device_that_it_was_given():
-    with closing(pool({"workers": 2, "devices": ["3", "5,6"], "threads": 2})) as executor:
+@pytest.fixture
+def port_of_dasks_pages():
+    """Taken, as it is where another scheduler runs on the machine."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            stack.enter_context(socket.create_server(("", 8787)))
+        yield
+
+
+@pytest.mark.parametrize("engine", [pool, dask])
+def test_each_worker_sees_the_device_that_it_was_given(engine, monkeypatch, port_of_dasks_pages):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    with closing(engine({"devices": ["3", "5,6"], "threads": 2})) as executor:
+        assert executor.slots == 2
         futures = [executor.submit("cellwork:surroundings", {"wait": 0.5}) for _ in range(2)]
         found = {(one["CUDA_VISIBLE_DEVICES"], one["OMP_NUM_THREADS"]) for one in (f.result(60) for f in futures)}
     assert found == {("3", "2"), ("5,6", "2")}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
 
 def test_a_killed_worker_fails_its_own_call_alone_and_is_replaced(store, tmp_path, workers):
@@ -400,7 +419,7 @@ def _eventually(look, seconds=20):
     """The first true thing that a look gives."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, BadInput):
             if found := look():
                 return found
         time.sleep(0.02)
@@ -424,7 +443,9 @@ def test_what_ends_one_of_several_processes_is_told(tmp_path):
         (pool, {"worker": 2}, "no option of the engine pool 'worker'; did you mean 'workers'"),
         (pool, {"workers": 0}, "the engine pool got workers=0; it must be a whole number from 1"),
         (inprocess, {"workers": 2}, "no option of the engine inprocess 'workers'"),
-        (dask, {"devices": ["0"]}, "no option of the engine dask 'devices'"),
+        (dask, {"device": ["0"]}, "no option of the engine dask 'device'; did you mean 'devices'"),
+        (dask, {"devices": "0,1"}, "the engine dask got devices='0,1'; it must be a list of texts"),
+        (dask, {"scheduler": "tcp://x:1", "devices": ["0"]}, "are set where they are started; leave out devices"),
         (dask, {"scheduler": "tcp://x:1", "workers": 2}, "are set where they are started"),
         (dask, {"scheduler_file": "/nowhere/file"}, "/nowhere/file is no file of a dask scheduler"),
     ],
@@ -435,10 +456,26 @@ def test_options_that_an_engine_does_not_have_are_refused(make, options, message
 
 
 def test_an_unreachable_scheduler_is_said_within_ten_seconds_with_what_to_do():
+    import distributed  # noqa: F401  which may take its time where the machine is busy
+
     began = time.monotonic()
     with pytest.raises(BadInput, match=r"no dask scheduler answers at tcp://127.0.0.1:9 .*use the local engine 'pool'"):
-        dask({"scheduler": "tcp://127.0.0.1:9"})
+        dask({"scheduler": "tcp://127.0.0.1:9", "wait": 300})
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("option", ["scheduler", "scheduler_file"])
+def test_a_port_that_never_answers_is_said_in_time_however_long_workers_are_waited_for(tmp_path, option):
+    import distributed  # noqa: F401
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        (tmp_path / "file").write_text(json.dumps({"address": address}))
+        where = {"scheduler": address, "scheduler_file": str(tmp_path / "file")}[option]
+        began = time.monotonic()
+        with pytest.raises(BadInput, match=rf"no dask scheduler answers at {address} .*use the local engine 'pool'"):
+            dask({option: where, "wait": 300})
+        assert time.monotonic() - began < 10
 
 
 def test_a_worker_without_a_plugin_is_named():
@@ -477,12 +514,13 @@ def dask_commands(tmp_path):
     """A scheduler and two workers, started as a user would; the scheduler's file and the processes."""
     file = tmp_path / "scheduler.json"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
+    environment["OMP_NUM_THREADS"] = "1"
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     shared = ["--scheduler-file", str(file), "--no-dashboard"]
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *shared]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *shared]
     started = [subprocess.Popen(scheduler, **quiet)]
-    _eventually(lambda: file.exists() and file.stat().st_size)
+    _eventually(lambda: file.exists() and file.stat().st_size, PATIENCE)
     started += [subprocess.Popen([*worker, "--local-directory", str(tmp_path)], **quiet) for _ in range(2)]
     yield file, started[1:]
     for process in started:
@@ -490,33 +528,46 @@ def dask_commands(tmp_path):
         process.wait()
 
 
-def test_a_study_completes_when_one_of_two_dask_workers_is_killed_in_a_cell(store, tmp_path, dask_commands):
+def test_real_cells_are_whole_when_one_of_two_dask_workers_is_killed_in_a_step(store, tmp_path, dask_commands):
+    import realwork
+
+    import deltacompose as dc
+    from deltacompose.work import options_of
+
     file, processes = dask_commands
-    marks = tmp_path / "marks"
+    marks, killed = tmp_path / "marks", []
     marks.mkdir()
+    study = realwork.study(tmp_path / "study", tasks=("mood", "tone"), compositions=("lora(rank=2)",))
 
     def kill():
-        _eventually(lambda: (marks / str(processes[0].pid)).read_text() in ("step", "write"))
-        processes[0].kill()
+        _eventually(lambda: any((store.root / "checkpoints").iterdir()), PATIENCE)
+        worker, _ = campaign.held(marks, processes[0], ("step",))
+        os.kill(worker, signal.SIGKILL)
+        killed.append(worker)
 
-    plan = study(tasks=3, seeds=2)
-    with closing(dask({"scheduler_file": str(file), "wait": 30})) as cluster:
-        _eventually(lambda: cluster.slots == 2)
+    def run_real(store, executor, **options):
+        return run_plan(dc.plan(study), store, executor, realwork.job_of(), options_of(study) | QUICK | options)
+
+    with closing(dask({"scheduler_file": str(file), "wait": PATIENCE})) as cluster:
+        _eventually(lambda: cluster.slots == 2, PATIENCE)
         killer = threading.Thread(target=kill)
         killer.start()
-        outcome = run(plan, store, cluster, marks=str(marks), pause=0.01)
+        outcome = run_real(store, cluster, marks=str(marks), bank=1)
         killer.join()
-        assert processes[0].wait() == -signal.SIGKILL
-    assert set(outcome.done) == set(plan)
+    dead, left = sorted(processes, key=lambda process: process.pid not in killed)
+    assert (dead.wait(), left.poll()) == (-signal.SIGKILL, None)
+    assert [pids for pids in realwork.begun(marks).values() if len(pids) > 1] == [[dead.pid, left.pid]]
+    assert (set(outcome.done), outcome.failed) == (set(outcome.plan), {})
     assert store.verify() == []
     undisturbed = open_store(tmp_path / "undisturbed")
-    run(plan, undisturbed)
-    assert contents(store) == contents(undisturbed)
+    with closing(pool({"workers": 2})) as two:
+        run_real(undisturbed, two, bank=1)
+    assert realwork.contents(store) == realwork.contents(undisturbed)
 
 
 def test_a_dask_worker_without_a_plugin_or_without_the_store_is_refused(tmp_path, dask_commands, monkeypatch):
     file, _ = dask_commands
-    with closing(dask({"scheduler_file": str(file), "wait": 30})) as cluster:
+    with closing(dask({"scheduler_file": str(file), "wait": PATIENCE})) as cluster:
         error = cluster.submit(WORK, {"store": "/nowhere", "cells": [], "options": {}}).exception(timeout=30)
     assert error.kind == "UnfitWorker"
     assert "does not see the store /nowhere" in str(error)
@@ -531,7 +582,7 @@ def test_a_dask_worker_without_a_plugin_or_without_the_store_is_refused(tmp_path
         with pytest.raises(
             BadInput, match=r"'extra' of extra-methods 2\.0 is in use here, and the worker does not have"
         ):
-            dask({"scheduler_file": str(file), "wait": 30})
+            dask({"scheduler_file": str(file), "wait": PATIENCE})
     finally:
         loaded.cache_clear()
 
@@ -548,14 +599,21 @@ def test_the_processes_of_a_killed_launcher_end_with_it(tmp_path, workers):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("engine", ["inprocess", "pool"])
+@pytest.mark.parametrize("engine", ["inprocess", "pool", "dask"])
 def test_ctrl_c_and_sigterm_stop_at_once_and_keep_what_is_finished(tmp_path, number, engine):
     path = tmp_path / "store"
-    driver = campaign.start(path, engine=engine, pause=0.01, stderr=subprocess.PIPE)
-    _eventually(lambda: len(open_store(path).keys()) >= 3)
-    driver.send_signal(number)
-    _, said = driver.communicate(timeout=20)
+    driver = campaign.start(path, engine=engine, pause=0.01, stderr=subprocess.PIPE, start_new_session=True)
+    _eventually(lambda: len(open_store(path, create=False).keys()) >= 3, PATIENCE)
+    started = psutil.Process(driver.pid).children(recursive=True)
+    assert len(started) >= {"inprocess": 0, "pool": 2, "dask": 2}[engine]
+    if number == signal.SIGINT:
+        os.killpg(driver.pid, number)  # a terminal sends it to all that the command started
+    else:
+        driver.send_signal(number)
+    _, said = driver.communicate(timeout=PATIENCE)
     assert driver.returncode == 130, said.decode()
+    assert "Traceback" not in said.decode()
+    _eventually(lambda: not any(campaign.alive(process.pid) for process in started))
     store = open_store(path)
     assert 3 <= len(store.keys()) < len(campaign.PLAN)
     assert store.verify() == []
@@ -594,6 +652,20 @@ def test_on_a_terminal_there_is_a_bar_with_the_latest_score(store, monkeypatch):
     text = stream.getvalue()
     assert "6/6" in text
     assert "score 0." in text
+
+
+@pytest.mark.parametrize(("eta", "left"), [(None, ""), (40.0, ", 40 s left"), (9000.0, ", 2.5 h left")])
+def test_the_bar_shows_what_runs_what_failed_and_the_time_left(monkeypatch, eta, left):
+    monkeypatch.setenv("COLUMNS", "160")
+    stream = io.StringIO()
+    counts = {"cells": 12, "stored": 1, "running": 2, "done": 4, "failed": 1, "blocked": 3}
+    done = {"event": "done", "label": "train lora on sst2, seed 0", "seconds": 1.0, "score": 0.8125}
+    with shown(stream, terminal=True) as progress:
+        progress(done | {"counts": counts, "eta": eta})
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    last = [line for line in re.split(r"[\r\n]", plain) if "running" in line][-1]
+    facts = f"running 2, failed 1, blocked 3{left}"
+    assert last.split("9/12")[1].split() == f"75% {facts} train lora on sst2, seed 0, score 0.812".split()
 
 
 def test_the_log_has_what_the_bars_show_as_json_lines(store):
@@ -764,6 +836,78 @@ def test_eight_drivers_on_one_store_share_the_work(tmp_path):
     assert (report["cells lost"], report["differences"], report["computed twice"]) == (0, 0, 0)
 
 
+def test_what_another_host_has_under_way_is_left_to_it_until_that_host_is_gone(tmp_path):
+    report = campaign.two_hosts(tmp_path)
+    assert report["claimed"] == report["waited for"] == report["taken over"] >= 1
+    assert report["waits"] is True
+    assert (report["exit status"], report["computed twice"], report["half-written"]) == (0, 0, 0)
+    assert (report["cells lost"], report["differences"]) == (0, 0)
+    assert report["cells of north"] >= 3
+    assert report["cells of south"] >= 5
+    assert campaign.faults(report) == []
+
+
+def test_where_a_shared_folder_knows_no_locks_cells_are_whole_all_the_same(tmp_path):
+    report = campaign.no_locks(tmp_path)
+    assert report["exit statuses"] == [0]
+    assert (report["cells lost"], report["differences"], report["half-written reads"]) == (0, 0, 0)
+
+
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path):
     report = campaign.clock_set_back(tmp_path)
-    assert (report["cells lost"], report["differences"], report["computed twice"]) == (0, 0, 0)
+    assert (report["cells lost"], report["differences"], report["computed twice"], report["exit status"]) == (
+        0,
+        0,
+        0,
+        0,
+    )
+    assert report["workers that lived through it"] == 2
+    assert report["workers that saw it"] > 2
+    assert report["drivers that saw it"] == 2
+    assert 0 < report["cells dated a day back"] < len(campaign.PLAN)
+    assert campaign.faults(report) == []
+
+
+SOUND = {"campaign": "kills", "cells lost": 0, "differences": 0, "half-written reads": 0, "left in tmp": 0, "kills": 20}
+SOUND |= {"inside a step or a write": 10, "steps lost by a kill, at most": 6, "steps between checkpoints": 6}
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({}, None),
+        ({"kills": 19, "inside a step or a write": 9}, None),
+        ({"inside a step or a write": 9}, "9 of 20 kills inside a step or a write, fewer than half"),
+        ({"steps lost by a kill, at most": 7}, "7 steps lost by a kill, more than the 6 between two checkpoints"),
+        ({"cells lost": 1}, "1 cells lost"),
+        ({"left in tmp": 2}, "2 left in tmp"),
+        ({"campaign": "eight drivers", "computed twice": 3}, "3 computed twice"),
+        ({"campaign": "eight drivers", "exit statuses": [0, 1]}, "exit statuses [0, 1] instead of [0]"),
+        ({"campaign": "full disk", "exit status": 2, "exit status after": 0, "half-written": 0}, None),
+        ({"campaign": "full disk", "exit status": 0}, "exit status 0 instead of 2"),
+        ({"campaign": "corrupted files", "corrupted": 10, "found by verify": 9}, "10 corrupted, 9 found by verify"),
+        (
+            {"campaign": "clock set back", "workers that lived through it": 0, "drivers that saw it": 2}
+            | {"cells dated a day back": 9},
+            "workers that lived through it: 0, so that nothing was tried",
+        ),
+    ],
+)
+def test_the_campaign_fails_for_whatever_must_not_be(change, fault, monkeypatch, capsys):
+    report = SOUND | change
+    assert campaign.faults(report) == ([] if fault is None else [fault])
+    monkeypatch.setattr(campaign, "kills", lambda *given: report)
+    monkeypatch.setattr(campaign, "real_field", lambda folder: None)
+    monkeypatch.setattr(sys, "argv", ["campaign.py", "--real"])
+    assert campaign.main() == (fault is not None)
+    said = capsys.readouterr()
+    assert json.loads(said.out) == report
+    assert said.err == ("" if fault is None else f"FAILED: {report['campaign']}: {fault}\n")
+
+
+def test_what_the_campaign_cannot_try_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(campaign, "kills", lambda *given: {"campaign": "full disk"} | campaign.NO_MOUNT)
+    monkeypatch.setattr(campaign, "real_field", lambda folder: None)
+    monkeypatch.setattr(sys, "argv", ["campaign.py", "--real"])
+    assert campaign.main() == 0
+    assert capsys.readouterr().err == "NOT TRIED: full disk: mounting a small file system needs root\n"

@@ -41,6 +41,9 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     engine: Annotated[str, typer.Option(help="inprocess, pool, dask, or one of a plugin.")] = "pool",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; one per core or GPU if not given.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(help="GPUs, a worker for each: 0,1; several of one worker are joined: 0+1,2+3.")
+    ] = None,
     bank: Annotated[int | None, typer.Option(min=1, help="Deltas of one expression that train in one pass.")] = None,
     tokens: Annotated[int | None, typer.Option(min=1, help="Tokens, with padding, that such a pass may hold.")] = None,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.")] = None,
@@ -52,8 +55,9 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Carry out what the store does not have yet; finished cells are never computed again."""
+    shared_out = None if devices is None else _devices(devices)
     if dry_run:
-        return plan(study, store, as_json, workers, bank)
+        return plan(study, store, as_json, workers or (len(shared_out) if shared_out else None), bank)
     from deltacompose import results
     from deltacompose.engine import shown
 
@@ -65,6 +69,7 @@ def run(
         "scheduler": scheduler,
     }
     options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
+    options |= {"devices": shared_out}
     given = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:
@@ -80,6 +85,14 @@ def run(
                 typer.echo(f"{what}: {_named(outcome.plan, key)}: {reason}", err=True)
     if outcome.failed or outcome.blocked:
         raise typer.Exit(1)
+
+
+def _devices(text: str) -> list[str]:
+    """The devices of each worker, as CUDA_VISIBLE_DEVICES names them."""
+    workers = [one.strip().replace("+", ",") for one in text.split(",")]
+    if not all(part.strip() for one in workers for part in one.split(",")):
+        raise BadInput(f"--devices got {text!r}; give one for each worker, as 0,1 or 0+1,2+3")
+    return workers
 
 
 def plan(

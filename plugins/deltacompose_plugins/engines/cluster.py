@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
+import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
@@ -13,9 +15,9 @@ from typing import Any
 
 from deltacompose.engine.executor import Executor, UnfitWorker, WorkerDied, answer, value
 from deltacompose.errors import BadInput
-from deltacompose_plugins.engines.options import checked, late, variables, worker_count
+from deltacompose_plugins.engines.options import checked, environments, late, variables
 
-DEADLINE = 6.0
+DEADLINE = 9.0
 """Seconds within which a scheduler must answer, however long its workers may take to come."""
 
 
@@ -23,10 +25,11 @@ def dask(options: Mapping[str, Any]) -> Executor:
     """Cells on a dask cluster: one of this machine's processes, or the cluster of a scheduler that runs already.
 
     Options: `scheduler`, an address, or `scheduler_file`; `wait`, seconds to wait for its workers (10), not for the
-    scheduler itself; without either, `workers` and `threads` of a local cluster, for which a script must keep its main
-    part under `if __name__ == "__main__"`. Devices are assigned where workers are started, by CUDA_VISIBLE_DEVICES.
+    scheduler itself; without either, `workers`, `threads` and `devices` of a local cluster, as the engine `pool` has
+    them, for which a script must keep its main part under `if __name__ == "__main__"`. The workers of a scheduler that
+    runs already get their devices where they are started, by CUDA_VISIBLE_DEVICES.
     """
-    checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads"))
+    checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads", "devices"))
     try:
         import distributed  # noqa: F401
     except ImportError:
@@ -114,9 +117,10 @@ class Dask:
 
 def _is_running(options: Mapping[str, Any]) -> bool:
     running = bool(options.get("scheduler") or options.get("scheduler_file"))
-    if running and (options.get("workers") or options.get("threads")):
+    given = [name for name in ("workers", "threads", "devices") if options.get(name)]
+    if running and given:
         raise BadInput(
-            "the workers of a running dask scheduler are set where they are started; leave out workers, threads"
+            f"the workers of a running dask scheduler are set where they are started; leave out {', '.join(given)}"
         )
     return running
 
@@ -124,17 +128,28 @@ def _is_running(options: Mapping[str, Any]) -> bool:
 def _local_cluster(options: Mapping[str, Any]) -> Any:
     """Processes of this machine under a scheduler of their own; when a worker is killed, its call fails at once."""
     import dask.config
-    import distributed
+    from distributed import Nanny, Scheduler, SpecCluster
 
-    start: Any = distributed.LocalCluster
+    start: Any = SpecCluster  # a LocalCluster gives all its workers one environment, and so one device
     settings = {
         "distributed.worker.daemon": False,  # a worker may start processes of its own
         "distributed.scheduler.allowed-failures": 0,
         "distributed.nanny.pre-spawn-environ": variables(options.get("threads", 1)),
     }
-    workers = {"n_workers": worker_count(options), "threads_per_worker": 1, "processes": True, "memory_limit": 0}
+    here = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard": False}
+    scheduler = {"cls": Scheduler, "options": here | {"port": 0, "dashboard_address": "127.0.0.1:0"}}
+    alone = here | {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARN, "preload": [__name__]}
+    workers = {
+        number: {"cls": Nanny, "options": alone | {"env": environment}}
+        for number, environment in enumerate(environments(options))
+    }
     with dask.config.set(settings):
-        return start(**workers, dashboard_address=None)
+        return start(workers=workers, scheduler=scheduler, silence_logs=logging.WARN)
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by dask as a worker of the local cluster starts: ctrl-C is for the driver alone, which stops it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _within(seconds: float, connect: Callable[[], Any]) -> Any:

@@ -10,17 +10,24 @@ from deltacompose.errors import BadInput, unknown
 
 
 def checked(engine: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse options that an engine does not have, and numbers of workers or threads below one."""
+    """Refuse options that an engine does not have, fewer than one worker or thread, and devices that are no texts."""
     for name, given in options.items():
         if name not in known:
             raise unknown(f"option of the engine {engine}", name, known)
         if name in ("workers", "threads") and (type(given) is not int or given < 1):
             raise BadInput(f"the engine {engine} got {name}={given!r}; it must be a whole number from 1")
+        if name == "devices" and (isinstance(given, str) or not all(isinstance(one, str) and one for one in given)):
+            raise BadInput(f"the engine {engine} got devices={given!r}; it must be a list of texts, as ['0', '1']")
 
 
-def worker_count(options: Mapping[str, Any]) -> int:
-    """The number of workers asked for, or one for each core that this process may use."""
-    return int(options.get("workers", len(os.sched_getaffinity(0))))
+def environments(options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The environment variables of each worker: as many as asked for, one for each device, or one for each core.
+
+    `devices` are texts for CUDA_VISIBLE_DEVICES, which the workers take in turn.
+    """
+    devices = options.get("devices") or [None]
+    count = options.get("workers", len(devices) if options.get("devices") else len(os.sched_getaffinity(0)))
+    return [variables(options.get("threads", 1), devices[i % len(devices)]) for i in range(count)]
 
 
 def variables(threads: int, device: str | None = None) -> dict[str, str]:

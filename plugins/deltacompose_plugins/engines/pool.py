@@ -17,19 +17,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from deltacompose.engine.executor import Executor, WorkerDied, answer, environment, follow, value
-from deltacompose_plugins.engines.options import checked, late, variables, worker_count
+from deltacompose_plugins.engines.options import checked, environments, late
 
 
 def pool(options: Mapping[str, Any]) -> Executor:
     """Cells in processes of this machine, which persist because importing torch takes seconds.
 
-    Options: `workers` (one per core); `threads` of each (1); `devices`, a list of texts for CUDA_VISIBLE_DEVICES that
-    the workers take in turn.
+    Options: `workers` (one per device, else one per core); `threads` of each (1); `devices`, a list of texts for
+    CUDA_VISIBLE_DEVICES that the workers take in turn.
     """
     checked("pool", options, ("workers", "threads", "devices"))
-    devices = options.get("devices") or [None]
-    threads = options.get("threads", 1)
-    return Pool([variables(threads, devices[i % len(devices)]) for i in range(worker_count(options))])
+    return Pool(environments(options))
 
 
 class Pool:
