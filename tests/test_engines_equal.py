@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import realwork
 import torch
 
 import deltacompose as dc
+from deltacompose import plugins
+from deltacompose.errors import BadInput
 from deltacompose.recipe import Recipe
 from deltacompose.store import open_store
 
@@ -16,17 +19,25 @@ ENGINES = {"inprocess": {}, "pool": {"workers": 2}, "dask": {"workers": 2}}
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory):
-    """The store that each engine leaves of one study, with what became of it."""
-    folder = tmp_path_factory.mktemp("engines")
+def study(tmp_path_factory):
     recipe = Recipe(steps=4, batch=4, evaluate_every=2, limit=32)
-    study = realwork.study(folder, tasks=("mood", "tone"), training=recipe)
+    return realwork.study(tmp_path_factory.mktemp("engines"), tasks=("mood", "tone"), training=recipe)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """As workers have: sums over several threads round otherwise."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as workers have: sums over several threads round otherwise
-    try:
-        outcomes = {name: dc.run(study, folder / name, name, **options) for name, options in ENGINES.items()}
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def stores(study, one_thread):
+    """The store that each engine leaves of one study, with what became of it."""
+    folder = Path(study.folder)
+    outcomes = {name: dc.run(study, folder / name, name, **options) for name, options in ENGINES.items()}
     return {name: (open_store(folder / name), outcome) for name, outcome in outcomes.items()}
 
 
@@ -39,6 +50,30 @@ def test_the_engines_give_equal_cells(stores, engine):
     found = realwork.contents(there)
     for key, expected in realwork.contents(here).items():
         assert found[key] == expected
+
+
+def test_an_engine_that_a_plugin_gives_as_the_documentation_shows_gives_equal_cells(
+    study, stores, tmp_path, monkeypatch
+):
+    page = (Path(__file__).parent.parent / "docs" / "plugins.md").read_text()
+    text = page.partition("# src/deltacompose_thread/__init__.py\n")[2].partition("```")[0]
+    (tmp_path / "deltacompose_thread.py").write_text(text)
+    info = tmp_path / "deltacompose_thread-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: deltacompose-thread\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[deltacompose]\nthread = deltacompose_thread\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    plugins.loaded.cache_clear()
+    try:
+        assert plugins.loaded().origin("engine", "thread") == "deltacompose-thread 1.0"
+        outcome = dc.run(study, tmp_path / "store", "thread")
+        with pytest.raises(BadInput, match="the engine thread has no options; it got workers"):
+            dc.run(study, tmp_path / "store", "thread", workers=2)
+    finally:
+        plugins.loaded.cache_clear()
+    here, whole = stores["inprocess"]
+    assert set(outcome.done) == set(whole.done)
+    assert realwork.contents(open_store(tmp_path / "store")) == realwork.contents(here)
 
 
 def test_what_is_compared_has_scores_histories_predictions_and_weights(stores):
