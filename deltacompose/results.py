@@ -104,8 +104,8 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         store: the folder of the results.
         engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
         options: those of the engine (`workers`, `threads`, `devices`, ...); `bank`, how many deltas of one expression
-            train in one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`, how many
-            tokens, with padding, such a pass may hold; `timeout`, seconds that a cell may take, `attempts` and
+            train in one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`,
+            how many tokens, with padding, such a pass may hold; `timeout`, seconds that a cell may take, `attempts` and
             `backoff`, as `run_plan` says; `progress`, which is told every event.
     """
     study = study if isinstance(study, Study) else Study.read(study)
