@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -96,6 +97,16 @@ def test_what_is_saved_says_where_it_came_from(saved):
     assert delta.backbone["fingerprint"] == pico_backbone("gpt2").fingerprint
     assert delta.record["task"] == "tiny"
     assert delta.record["history"][0]["step"] == 0
+
+
+def test_a_delta_names_the_distribution_and_the_version_of_each_of_its_methods(tmp_path):
+    recipe = {"steps": 1, "batch": 2, "evaluate_every": 1, "limit": 16}
+    delta = dc.train(pico_backbone("gpt2"), "lora(rank=2) + red >> bitfit", TASK, **recipe)
+    delta.save(tmp_path)
+    ours, others = (f"{name} {version(name)}" for name in ("deltacompose", "deltacompose-example"))
+    expected = {"bitfit": ours, "lora": ours, "red": others}
+    assert json.loads((tmp_path / "delta.json").read_text())["plugins"] == expected
+    assert dc.load_delta(tmp_path).plugins == expected
 
 
 def test_what_is_only_for_training_is_not_saved(saved):
