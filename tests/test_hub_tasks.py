@@ -99,6 +99,19 @@ def test_there_are_more_than_a_hundred_hub_tasks_and_none_claims_to_be_verified(
     assert not any(task(name).verified for name in HUB)
 
 
+@pytest.mark.parametrize(
+    ("path", "configs"),
+    [
+        ("nyu-mll/glue", "cola sst2 mrpc qqp stsb mnli qnli rte wnli"),
+        ("aps/super_glue", "boolq cb copa multirc record rte wic wsc.fixed"),
+    ],
+)
+def test_every_task_of_glue_and_superglue_is_described(path, configs):
+    """Their configurations on the hub but for the diagnostic `ax`, `axb` and `axg`, which have no training rows."""
+    described = [task(name).read.row for name in HUB if descriptions("hub")[name]["path"] == path]
+    assert {row.data.config for row in described} == set(configs.split())
+
+
 def test_the_families_of_the_papers_tasks_are_among_them():
     paths = {descriptions("hub")[name]["path"].rpartition("/")[2] for name in HUB}
     assert paths >= {"glue", "super_glue", "squad", "samsum", "xsum", "imdb", "snli", "anli", "paws", "ag_news", "trec"}
