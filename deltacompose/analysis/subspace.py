@@ -6,20 +6,25 @@ dimension of one task in `intrinsic`, the six readouts of a learned subspace in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from deltacompose.analysis import directions
 from deltacompose.analysis.measure import stack
 from deltacompose.errors import BadInput
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
 LEAST_FOR_TWO_NN = 100
+UNEQUAL = 3
+"""From this ratio of the largest norm to the smallest on, the norms of a stack are said to be unequal."""
 _NOTHING = 1e-10
 
 
@@ -124,7 +129,7 @@ def held_elsewhere(deltas: Floats, dimensions: int) -> Floats:
     """For each task the share of its delta that the subspace of the *other* tasks' deltas holds, (tasks,).
 
     The subspace is that of the others' leading principal components, the share that of the square distance from their
-    mean. A subspace of random directions would hold dimensions/parameters.
+    mean. Random directions hold the more of each other the more unequal their norms are: `summary` has that null.
     """
     deltas = np.asarray(deltas, dtype=np.float64)
     if not 1 <= dimensions <= len(deltas) - 2:
@@ -132,12 +137,58 @@ def held_elsewhere(deltas: Floats, dimensions: int) -> Floats:
             f"with one of {len(deltas)} tasks left out, the others span at most {len(deltas) - 2} dimensions; "
             f"a subspace of {dimensions} is wanted"
         )
-    inner = deltas @ deltas.T
-    return np.array([_held(inner, left_out, dimensions) for left_out in range(len(deltas))])
+    return held_elsewhere_of(deltas @ deltas.T, dimensions)
+
+
+def held_elsewhere_of(inner: Floats, dimensions: int) -> Floats:
+    """`held_elsewhere` from the inner products of the deltas alone, (tasks, tasks) to (tasks,)."""
+    every = np.arange(len(inner))
+    return np.array([held(inner, np.delete(every, i), every[i : i + 1], dimensions)[0] for i in every])
+
+
+def held(inner: Floats, learned: Ints, of: Ints, dimensions: int) -> Floats:
+    """The share of deltas `of` that the subspace learned from deltas `learned` holds, (of,), as `Subspace.share`.
+
+    From the inner products (tasks, tasks) alone, so that it costs the cube of the tasks and not their parameters.
+    """
+    among, across = inner[np.ix_(learned, learned)], inner[np.ix_(of, learned)]
+    rows, whole = among.mean(axis=0), among.mean()
+    centred = among - rows[:, None] - rows[None] + whole
+    cross = across - across.mean(axis=1, keepdims=True) - rows + whole
+    square = inner[of, of] - 2 * across.mean(axis=1) + whole
+    values, vectors = np.linalg.eigh(centred)
+    values, vectors = values[::-1][:dimensions], vectors[:, ::-1][:, :dimensions]
+    real = values > _NOTHING * max(values[0], 1e-300)
+    along = (np.square(cross @ vectors)[:, real] / values[real]).sum(axis=1)
+    return np.asarray(np.where(square > 0, np.minimum(along / np.where(square > 0, square, 1), 1.0), 1.0))
+
+
+def given_back_if_random(
+    deltas: Floats, learned: Ints, dimensions: int, seed: int = 0
+) -> dict[str, dict[str, float] | None]:
+    """What principal components of random directions with the deltas' norms give back: mean share and its quantiles.
+
+    Args:
+        deltas: (tasks, parameters); of `learned` the subspace is made, the others are unseen.
+
+    Returns:
+        `seen` and `unseen`, None where there is no such task.
+    """
+    unseen = np.setdiff1d(np.arange(len(deltas)), learned)
+    statistics: dict[str, directions.Statistic] = {
+        name: partial(_mean_held, learned=learned, of=of, dimensions=dimensions)
+        for name, of in (("seen", learned), ("unseen", unseen))
+        if len(of)
+    }
+    found = directions.null(statistics, np.linalg.norm(deltas, axis=1), deltas.shape[1], seed)
+    return {name: found.get(name) for name in ("seen", "unseen")}
 
 
 def summary(tasks: Mapping[str, Floats], dimensions: int | None = None) -> dict[str, Any]:
     """What a stack of deltas says about a common subspace, ready for JSON.
+
+    `if_random` has the mean and the 5 % and 95 % quantiles of `held_elsewhere` (averaged over tasks) and of every rank
+    for random directions that have the deltas' norms; `unit_norm` the ranks of the deltas scaled to norm 1.
 
     Args:
         tasks: a flat delta (parameters,) for each task.
@@ -149,28 +200,29 @@ def summary(tasks: Mapping[str, Floats], dimensions: int | None = None) -> dict[
     if len(tasks) < 4:
         raise BadInput(f"a common subspace needs at least 4 tasks; found {len(tasks)}")
     deltas = stack(tasks, ("parameters",))
-    values, plain = singular_values(deltas), singular_values(deltas, centred=False)
+    values, ranks, norms = singular_values(deltas), _ranks(deltas), np.linalg.norm(deltas, axis=1)
     chosen = min(len(tasks) // 2, len(tasks) - 2) if dimensions is None else dimensions
     dimension, limitations = _two_nn_or_why_not(deltas)
     most = min(len(tasks) - 1, deltas.shape[1])
     if deltas.shape[1] > len(tasks):
         limitations.append(f"{len(tasks)} tasks span at most {most} dimensions about their mean, whatever they are")
+    held_by_others = held_elsewhere(deltas, chosen)
+    random = _if_random(deltas, chosen)
+    limitations += _about_norms(norms)
     return {
         "tasks": list(tasks),
         "parameters": deltas.shape[1],
         "most_dimensions": most,
         "singular_values": values[:most].tolist(),
         "explained": _explained(values)[:most].tolist(),
-        "participation_ratio": participation_ratio(values),
-        "effective_rank": effective_rank(values),
-        "stable_rank": stable_rank(values),
-        "participation_ratio_not_centred": participation_ratio(plain),
-        "effective_rank_not_centred": effective_rank(plain),
-        "stable_rank_not_centred": stable_rank(plain),
+        **ranks,
+        "norms": dict(zip(tasks, norms.tolist())),
+        "unit_norm": _ranks(deltas / np.where(norms > 0, norms, 1)[:, None]),
         "two_nn": dimension,
         "held_elsewhere_dimensions": chosen,
-        "held_elsewhere": dict(zip(tasks, held_elsewhere(deltas, chosen).tolist())),
-        "held_elsewhere_if_random": chosen / deltas.shape[1],
+        "held_elsewhere": dict(zip(tasks, held_by_others.tolist())),
+        "held_elsewhere_if_random": random["held_elsewhere"]["mean"],
+        "if_random": {"draws": directions.draws(len(tasks)), **random},
         "limitations": limitations,
     }
 
@@ -198,16 +250,41 @@ def _two_nn_or_why_not(deltas: Floats) -> tuple[float | None, list[str]]:
         return None, [str(error)]
 
 
-def _held(inner: Floats, left_out: int, dimensions: int) -> float:
-    """From the inner products of all deltas alone, so that it costs the cube of the tasks and not their parameters."""
-    others = np.delete(np.arange(len(inner)), left_out)
-    among, across = inner[np.ix_(others, others)], inner[left_out, others]
-    rows, whole = among.mean(axis=0), among.mean()
-    centred = among - rows[:, None] - rows[None] + whole
-    cross = across - across.mean() - rows + whole
-    square = inner[left_out, left_out] - 2 * across.mean() + whole
-    values, vectors = np.linalg.eigh(centred)
-    values, vectors = values[::-1][:dimensions], vectors[:, ::-1][:, :dimensions]
-    real = values > _NOTHING * max(values[0], 1e-300)
-    along = np.square(vectors.T @ cross)[real] / values[real]
-    return float(min(along.sum() / square, 1.0)) if square > 0 else 1.0
+def _mean_held(inner: Floats, learned: Ints, of: Ints, dimensions: int) -> float:
+    return float(held(inner, learned, of, dimensions).mean())
+
+
+RANKS = {"participation_ratio": participation_ratio, "effective_rank": effective_rank, "stable_rank": stable_rank}
+_ABOUT = {"": True, "_not_centred": False}
+
+
+def _ranks(deltas: Floats) -> dict[str, float]:
+    """Every rank about the mean, and about zero under the name with `_not_centred`."""
+    values = {end: singular_values(deltas, centred) for end, centred in _ABOUT.items()}
+    return {f"{name}{end}": rank(of) for end, of in values.items() for name, rank in RANKS.items()}
+
+
+def _rank_of(inner: Floats, rank: Callable[[Floats], float], centred: bool) -> float:
+    """A measure of rank from inner products (tasks, tasks)."""
+    rows = inner.mean(axis=0)
+    about = inner - rows[:, None] - rows[None] + inner.mean() if centred else inner
+    return rank(np.sqrt(np.maximum(np.linalg.eigvalsh(about), 0)))
+
+
+def _if_random(deltas: Floats, dimensions: int) -> dict[str, dict[str, float]]:
+    """`held_elsewhere` and every rank of random directions that have the deltas' norms."""
+    statistics: dict[str, directions.Statistic] = {
+        f"{name}{end}": partial(_rank_of, rank=rank, centred=centred)
+        for name, rank in RANKS.items()
+        for end, centred in _ABOUT.items()
+    }
+    statistics["held_elsewhere"] = lambda inner: float(held_elsewhere_of(inner, dimensions).mean())
+    return directions.null(statistics, np.linalg.norm(deltas, axis=1), deltas.shape[1])
+
+
+def _about_norms(norms: Floats) -> Iterator[str]:
+    if norms.max() > UNEQUAL * norms.min():
+        yield (
+            f"the norms of the deltas run from {norms.min():.3g} to {norms.max():.3g}: "
+            "large ones rule means and spectra"
+        )

@@ -28,9 +28,8 @@ _NO_TASK_LOSS = (
     "the autoencoder learned to reconstruct the deltas alone, without the loss on their tasks (Qin et al. 2021 have "
     "both); a study's `subspace: {way: autoencoder}` has both"
 )
-_MEANS = tuple(
-    f"{name}{end}" for name in ("participation_ratio", "effective_rank", "stable_rank") for end in ("", "_not_centred")
-)
+_RANKS = ("participation_ratio", "effective_rank", "stable_rank")
+_MEANS = tuple(f"{name}{end}" for name in _RANKS for end in ("", "_not_centred"))
 
 
 @dataclass(frozen=True)
@@ -136,7 +135,8 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
         by_seed[str(seed)] = summary(flat, wanted.dimensions)
         learned[str(seed)] = _learned((text, seed), flat, width, wanted)
     first = next(iter(by_seed.values()))
-    means = {name: float(np.mean([one[name] for one in by_seed.values()])) for name in _MEANS}
+    means = _means(list(by_seed.values()))
+    unit = _means([one["unit_norm"] for one in by_seed.values()])
     spread = (
         {n: float(np.std([one[n] for one in by_seed.values()], ddof=1)) for n in _MEANS} if len(by_seed) > 1 else None
     )
@@ -152,13 +152,28 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
         "seeds": list(deltas.seeds),
         **means,
         "spread": spread,
+        "unit_norm": unit,
         "held_elsewhere_dimensions": first["held_elsewhere_dimensions"],
         "held_elsewhere_mean": float(np.mean(held)),
-        "held_elsewhere_if_random": first["held_elsewhere_if_random"],
+        "held_elsewhere_if_random": float(np.mean([one["held_elsewhere_if_random"] for one in by_seed.values()])),
+        "if_random": _if_random([one["if_random"] for one in by_seed.values()]),
         "by_seed": by_seed,
         "learned": learned,
         "limitations": limitations,
     }
+
+
+def _means(seeds: list[dict[str, Any]]) -> dict[str, float]:
+    """Of every rank over the seeds."""
+    return {name: sum(one[name] for one in seeds) / len(seeds) for name in _MEANS}
+
+
+def _if_random(seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means and quantiles of the null, averaged over seeds: quantiles of one seed, so wider than those of the mean."""
+    names = (*_MEANS, "held_elsewhere")
+    parts = ("mean", "q05", "q95")
+    averaged = {n: {p: sum(one[n][p] for one in seeds) / len(seeds) for p in parts} for n in names}
+    return {"draws": seeds[0]["draws"], **averaged}
 
 
 def _arrays(deltas: Deltas, seed: int) -> tuple[Mapping[str, Any], int | None]:
@@ -180,7 +195,7 @@ def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None,
 
     from deltacompose.analysis.autoencoder import Settings
     from deltacompose.analysis.learned import learn
-    from deltacompose.analysis.subspace import rank
+    from deltacompose.analysis.subspace import given_back_if_random, rank
 
     for name in wanted.seen:
         if name not in flat:
@@ -193,11 +208,13 @@ def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None,
     found = learn(stacked, wanted.way, settings, which[1])
     mean = stacked.mean(axis=0)
     kept = {task: float(found.kept(flat[task][None], mean)[0]) for task in flat}
+    places = np.array([place for place, task in enumerate(flat) if task in seen])
     return {
         "way": wanted.way,
         "dimensions": dimensions,
         "seen": {task: kept[task] for task in seen},
         "unseen": {task: kept[task] for task in unseen},
+        "if_random": given_back_if_random(np.stack(list(flat.values())), places, dimensions),
         **_filed(which, found, width, wanted.out),
     }
 
@@ -226,22 +243,40 @@ def _say(text: str, answer: Answer) -> None:
         return
     tasks, parameters, most = len(answer["tasks"]), answer["parameters"], answer["most_dimensions"]
     typer.echo(f"{tasks} tasks of {parameters} parameters, {len(answer['seeds'])} seed(s); at most {most} dimensions")
-    rows = [{"about": "their mean", **_ranks(answer, "")}, {"about": "zero", **_ranks(answer, "_not_centred")}]
-    show.table(rows, ("about", "participation_ratio", "effective_rank", "stable_rank"))
+    show.table([row for end in ("", "_not_centred") for row in _rank_rows(answer, end)], ("about", *_RANKS))
+    null = answer["if_random"]["held_elsewhere"]
     typer.echo(
         f"{answer['held_elsewhere_dimensions']} dimensions of the other tasks' deltas hold "
-        f"{answer['held_elsewhere_mean']:.1%} of a task's (random ones {answer['held_elsewhere_if_random']:.2%})"
+        f"{answer['held_elsewhere_mean']:.1%} of a task's (random directions of the same norms: {_below(null)})"
     )
     for seed, one in answer["learned"].items():
-        shares = {part: list(one[part].values()) for part in ("seen", "unseen") if one[part]}
-        said = ", ".join(f"{sum(v) / len(v):.1%} of {len(v)} {part} tasks" for part, v in shares.items())
+        said = ", ".join(_given_back(one, part) for part in ("seen", "unseen") if one[part])
         typer.echo(f"seed {seed}: {one['way']} of {one['dimensions']} dimensions gives back {said}")
         if one["expression"]:
             typer.echo(f"  to tune within it: {one['expression']}")
 
 
-def _ranks(answer: Answer, end: str) -> dict[str, Any]:
-    return {name: answer[f"{name}{end}"] for name in ("participation_ratio", "effective_rank", "stable_rank")}
+def _rank_rows(answer: Answer, end: str) -> list[dict[str, Any]]:
+    """The ranks about one centre, those of the deltas at norm 1, and those of random directions of the same norms."""
+    about = "zero" if end else "their mean"
+    random = {name: answer["if_random"][f"{name}{end}"] for name in _RANKS}
+    return [
+        {"about": about, **{name: answer[f"{name}{end}"] for name in _RANKS}},
+        {"about": f"{about}, norms 1", **{name: answer["unit_norm"][f"{name}{end}"] for name in _RANKS}},
+        {"about": "  random directions of the same norms", **{name: one["mean"] for name, one in random.items()}},
+        {"about": "  95 % of them above", **{name: one["q05"] for name, one in random.items()}},
+        {"about": "  95 % of them below", **{name: one["q95"] for name, one in random.items()}},
+    ]
+
+
+def _given_back(one: Mapping[str, Any], part: str) -> str:
+    shares = list(one[part].values())
+    null = _below(one["if_random"][part])
+    return f"{sum(shares) / len(shares):.1%} of {len(shares)} {part} tasks (random directions by pca: {null})"
+
+
+def _below(null: Mapping[str, float]) -> str:
+    return f"{null['mean']:.1%}, 95 % below {null['q95']:.1%}"
 
 
 def _say_dimensions(found: list[Any]) -> None:
