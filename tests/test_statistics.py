@@ -14,6 +14,7 @@ from deltacompose.analysis import calibration
 from deltacompose.analysis.statistics import (
     adjusted,
     asymmetry,
+    correlation,
     disattenuated,
     estimate,
     label_test,
@@ -317,9 +318,17 @@ def test_one_seed_or_a_constant_map_has_no_reliability():
 
 
 @laws
-@given(st.floats(-0.99, 0.99))
+@given(st.floats(0, 0.99))
 def test_lengthening_by_halves_is_spearman_brown(r):
     assert lengthened(r) == pytest.approx(2 * r / (1 + r), rel=1e-6, abs=1e-9)
+
+
+def test_halves_that_do_not_agree_give_their_own_correlation_and_no_diverging_one():
+    opposed = np.array([[1.0, 2, 3, 4.1], [4, 3, 2, 1]])
+    r = correlation(*opposed)
+    assert r < -0.99
+    assert reliability(opposed) == pytest.approx(r)
+    assert lengthened(-0.3, 1 / 3) == -0.3
 
 
 def test_disattenuation_gives_back_the_correlation_without_noise():

@@ -502,6 +502,15 @@ def test_cells_unknown_in_some_seed_are_in_no_mean_and_counted():
     assert "1 off-diagonal cells have no relative value in every seed and are in no mean" in found["limitations"]
 
 
+def test_a_map_that_does_not_repeat_has_an_uncorrected_reliability_and_says_so():
+    values = np.array([[[0.9, 0.2, 0.3], [0.8, 0.9, 0.7], [0.2, 0.5, 0.9]]] * 2)
+    off = ~np.eye(3, dtype=bool)
+    values[1][off] = 0.9 - values[0][off]
+    found = transfer.summary(matrix(values), permutations=9)
+    assert -1 <= found["reliability"]["all"] < -0.9
+    assert any("halves of the seeds correlate at -1.00" in sentence for sentence in found["limitations"])
+
+
 def test_reliability_is_high_for_a_map_that_repeats_and_low_for_noise():
     generator = np.random.default_rng(0)
     signal, noise = generator.uniform(0.5, 1, (6, 6)), generator.normal(0, 0.01, (4, 6, 6))

@@ -284,7 +284,8 @@ def reliability(maps: Floats) -> float:
 
     Split-half: the mean over all ways to halve the seeds of the correlation between the halves' mean maps, brought to
     full length by Spearman & Brown's 2r/(1 + r), or for an odd number of seeds by Horst's (1951) formula for unequal
-    parts, which is the same at equal parts. NaN with one seed or a constant map.
+    parts, which is the same at equal parts. Halves that do not agree, r ≤ 0, give r itself: the formulas diverge there.
+    NaN with one seed or a constant map.
 
     Args:
         maps: (seeds, cells); cells with a NaN in any seed take no part.
@@ -304,11 +305,13 @@ def reliability(maps: Floats) -> float:
 def lengthened(r: float, share: float = 0.5) -> float:
     """Reliability of the whole from the correlation r of two parts, the first being that share of the whole.
 
+    Parts that do not agree share nothing that more of them could bring out: r ≤ 0 is given back as it is.
+
     >>> round(lengthened(0.5), 6)
     0.666667
     """
     product = share * (1 - share)
-    if abs(r) >= 1:
+    if not 0 < r < 1:
         return r
     return (r * math.sqrt(r**2 + 4 * product * (1 - r**2)) - r**2) / (2 * product * (1 - r**2))
 

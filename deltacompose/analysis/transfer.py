@@ -130,6 +130,8 @@ def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
     tested = [kind for kind in reversed(_KINDS) if kind in compared and compared[kind].test is not None]
     test = compared[tested[0]].test if tested else None
     limitations += list(_about_categories(matrix, compared))
+    repeats = _reliability(matrix)
+    limitations += list(_about_reliability(repeats))
     relative = mean_over_seeds(matrix.square().relative()) if matrix.tasks else np.full((1, 1), np.nan)
     result: dict[str, Any] = {
         "composition": matrix.composition,
@@ -147,7 +149,7 @@ def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
         "left_out": list(matrix.left_out),
         "pairs": {kind: _pairs(comparison) for kind, comparison in compared.items()},
         "intervals": {kind: _intervals(comparison) for kind, comparison in compared.items()},
-        "reliability": _reliability(matrix),
+        "reliability": repeats,
         "marks": {level: _marked(matrix, level) for level in _LEVELS},
         "cells": _counts(matrix),
         "limitations": limitations,
@@ -218,6 +220,16 @@ def _reliability(matrix: TransferMatrix) -> dict[str, float | None]:
         "all": _known(reliability(values.reshape(flat))),
         "within_targets": _known(reliability((values - level[:, None, :]).reshape(flat))),
     }
+
+
+def _about_reliability(found: dict[str, float | None]) -> Iterator[str]:
+    for name, said in (("all", ""), ("within_targets", " within targets")):
+        value = found[name]
+        if value is not None and value <= 0:
+            yield (
+                f"the map of relative values{said} does not repeat: halves of the seeds correlate at {value:.2f}, "
+                "which is given uncorrected as its reliability"
+            )
 
 
 def _marked(matrix: TransferMatrix, level: Against) -> dict[str, Any] | None:

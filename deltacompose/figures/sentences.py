@@ -86,7 +86,12 @@ def _verdict(one: CategoryComparison) -> str:
 def _about_reliability(matrix: TransferMatrix) -> Iterator[str]:
     values = np.where(matrix.off_diagonal, matrix.relative(), np.nan).reshape(len(matrix.seeds), -1)
     found = reliability(values)
-    if not np.isnan(found):
+    if found <= 0:
+        yield (
+            f"{matrix.composition}: the map of relative performance does not repeat over "
+            f"{counted(len(matrix.seeds), 'seed')}: its halves correlate at {number(found, signed=True)}, uncorrected."
+        )
+    elif not np.isnan(found):
         yield (
             f"{matrix.composition}: the map of relative performance over {counted(len(matrix.seeds), 'seed')} has a "
             f"split-half reliability of {number(found)} (1 would repeat exactly)."
