@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
@@ -194,6 +195,29 @@ def test_edges_that_every_seed_shows_are_stable_and_others_are_not():
     weak = graph.edge_stability(matrix, graph.task_graph(matrix, k=4))
     between = [value for (u, v), value in weak.items() if (u in "abcd") != (v in "abcd")]
     assert min(between) < 1
+
+
+def test_a_task_without_a_corrected_value_in_one_seed_leaves_no_stability_and_says_so():
+    matrix = two_groups(count=2)
+    values = matrix.values.copy()
+    values[1, 2, 2] = 0.02  # the own score of c does not exceed chance in the second seed
+    matrix = matrix_of(values, list("xxxxyyyy"))
+    found = graph.summary(matrix, graph.task_graph(matrix, k=2, value="corrected"), permutations=9)
+    assert {edge["stability"] for edge in found["edges"]} == {None}
+    assert any("7 of 56 cells have no corrected value in some seed" in line for line in found["limitations"])
+    with pytest.raises(BadInput, match="7 of them have no corrected value in some seed"):
+        graph.edge_stability(matrix, graph.task_graph(matrix, k=2, value="corrected"))
+    assert graph.edge_stability(matrix, graph.task_graph(matrix, k=2))
+
+
+def test_a_missing_score_outside_the_graph_does_not_stop_its_stability():
+    matrix = two_groups(count=2)
+    values = np.concatenate([matrix.values, np.full((2, 1, 8), np.nan)], axis=1)
+    nothing = np.zeros(values.shape, bool)
+    wider = replace(
+        matrix, sources=(*matrix.sources, "z"), values=values, trivial=nothing, failed=nothing, categories={}
+    )
+    assert graph.edge_stability(wider, graph.task_graph(wider, k=2))
 
 
 def test_the_bootstrap_of_few_seeds_is_enumerated_with_its_probabilities():

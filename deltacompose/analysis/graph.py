@@ -71,11 +71,8 @@ def affinity(matrix: TransferMatrix, value: str = "relative") -> tuple[tuple[str
     """
     if value not in get_args(Value):
         raise unknown("value", value, get_args(Value))
-    values = {"relative": matrix.relative(), "corrected": matrix.corrected(), "raw": matrix.values}[value]
     names = tuple(name for name in matrix.tasks if value != "corrected" or name not in matrix.left_out)
-    rows = [matrix.sources.index(name) for name in names]
-    columns = [matrix.targets.index(name) for name in names]
-    weights = mean_over_seeds(values)[np.ix_(rows, columns)]
+    weights = mean_over_seeds(_of_names(matrix, value, names))
     missing = [f"{names[s]} → {names[t]}" for s, t in np.argwhere(np.isnan(weights))]
     if missing:
         shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
@@ -85,6 +82,20 @@ def affinity(matrix: TransferMatrix, value: str = "relative") -> tuple[tuple[str
     if len(names) < 2:
         raise BadInput(f"a graph needs at least 2 tasks that are source and target, found {len(names)}")
     return names, weights
+
+
+def _of_names(matrix: TransferMatrix, value: str, names: Sequence[str]) -> Floats:
+    """(seeds, names, names): the values of these tasks alone."""
+    values = {"relative": matrix.relative(), "corrected": matrix.corrected(), "raw": matrix.values}[value]
+    rows = [matrix.sources.index(name) for name in names]
+    columns = [matrix.targets.index(name) for name in names]
+    return values[:, rows][:, :, columns]
+
+
+def incomplete(matrix: TransferMatrix, graph: nx.Graph) -> int:
+    """How many off-diagonal cells of the graph have no value in some seed, though they have one in another."""
+    values = _of_names(matrix, graph.graph["value"], list(graph))
+    return int((np.isnan(values).any(axis=0) & ~np.eye(len(graph), dtype=bool)).sum())
 
 
 def edge_stability(
@@ -101,13 +112,15 @@ def edge_stability(
         seed: of those draws.
 
     Raises:
-        BadInput: the matrix has one seed, or a cell is missing in one of them.
+        BadInput: the matrix has one seed, or a cell has none of the graph's values in one of them.
     """
     if len(matrix.seeds) < 2:
         raise BadInput("the stability of edges is a bootstrap over seeds; the transfer matrix has only one seed")
-    missing = int(np.isnan(matrix.values).sum())
-    if missing:
-        raise BadInput(f"the stability of edges needs every cell at every seed; {missing} of them have no score")
+    if missing := incomplete(matrix, graph):
+        raise BadInput(
+            f"the stability of edges needs every cell at every seed; "
+            f"{missing} of them have no {graph.graph['value']} value in some seed"
+        )
     settings = {key: graph.graph[key] for key in ("kind", "k", "level", "value") if key in graph.graph}
     frequency: dict[tuple[str, str], float] = {}
     for chosen, probability in _resamples(len(matrix.seeds), draws, seed):
@@ -207,7 +220,13 @@ def _edges_with_stability(
 ) -> list[dict[str, Any]]:
     """The edges, heaviest first, each with the frequency with which it stands when the seeds are drawn again."""
     rows = network.edges(graph)
-    if len(matrix.seeds) < 2 or np.isnan(matrix.values).any():
+    missing = incomplete(matrix, graph)
+    if missing:
+        value, cells = graph.graph["value"], len(graph) * (len(graph) - 1)
+        limitations.append(
+            f"{missing} of {cells} cells have no {value} value in some seed and are the mean over the others"
+        )
+    if len(matrix.seeds) < 2 or missing:
         limitations.append("no stability of edges: it needs at least two seeds, and every cell at every seed")
         return [{**row, "stability": None} for row in rows]
     stability = edge_stability(matrix, graph, *draws)

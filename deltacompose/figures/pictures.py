@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from deltacompose.analysis.convergence import history
-from deltacompose.analysis.graph import edge_stability, task_graph
+from deltacompose.analysis.graph import edge_stability, incomplete, task_graph
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.uncertainty import Kind, Marks, can_be_tested, marks
@@ -65,7 +65,7 @@ def nearest(matrix: TransferMatrix) -> nx.Graph:
 
 def network(matrix: TransferMatrix, tasks: nx.Graph) -> Drawing:
     """The graph of `nearest`, unstable edges dotted where seeds and cells allow to tell."""
-    whole = len(matrix.seeds) > 1 and not np.isnan(matrix.values).any()
+    whole = len(matrix.seeds) > 1 and not incomplete(matrix, tasks)
     stability = edge_stability(matrix, tasks) if whole else None
     caption = f"Task graph of {matrix.composition}; edges as wide as they weigh, in colour within a category."
     return Drawing("graph", partial(graph.draw, tasks, stability, Look(), 0), caption)
