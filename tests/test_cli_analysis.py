@@ -100,7 +100,7 @@ def test_predict_gives_the_known_quality_of_the_published_prompts(backbone, null
         popularity,
     )
     assert round(one["mantel_r"], 2) == mantel_r
-    assert one["mantel_p"] < 0.01
+    assert one["mantel_p"] <= 0.01
     assert one["mantel_r_disattenuated"] is None  # of one seed
     assert one["regret_at_1"] < one["regret_at_1_null"]
     assert {"kendall_within", "kendall_pooled", "spearman_within"} <= one.keys()

@@ -37,7 +37,7 @@ def matrix(values) -> TransferMatrix:
     values = np.array(values, dtype=float)
     values = values[None] if values.ndim == 2 else values
     seeds, n, _ = values.shape
-    tasks, nothing = tuple("abcdefgh"[:n]), np.zeros(values.shape, dtype=bool)
+    tasks, nothing = tuple("abcdefghi"[:n]), np.zeros(values.shape, dtype=bool)
     none = np.full(n, np.nan)
     return TransferMatrix(
         tasks,
@@ -183,11 +183,35 @@ def test_a_measure_that_is_the_transfer_itself_is_perfect():
 
 def test_the_p_of_a_random_measure_is_not_small_more_often_than_it_should():
     generator, gains = np.random.default_rng(0), prediction.gains_of(drawn())
-    p = [prediction.ndcg_test(generator.random((6, 6)), gains, permutations=99) for _ in range(60)]
+    p = [prediction.ndcg_test(generator.random((6, 6)), gains).p for _ in range(60)]
     assert np.mean(np.array(p) <= 0.1) <= 0.2
 
 
 # -- limitations and misuse --------------------------------------------------------------------------------------------
+
+
+def test_few_tasks_are_permuted_in_every_way_and_no_p_lies_below_what_is_attainable():
+    given = drawn(4, seeds=1)
+    gains = prediction.gains_of(given)
+    test = prediction.ndcg_test(np.nan_to_num(gains), gains, permutations=9999)
+    every = [
+        np.nanmean(prediction.ndcg(gains[np.ix_(order, order)].T, gains.T))
+        for order in map(list, itertools.permutations(range(4)))
+    ]
+    assert (test.exact, test.arrangements) == (True, 24)
+    assert test.p == test.least_p == (np.array(every) >= max(every) - 1e-12).mean() >= 1 / 24
+
+
+def test_the_tests_of_all_measures_take_the_permutations_and_are_adjusted_over_the_measures():
+    given = drawn(9, seeds=1)
+    gains = np.nan_to_num(prediction.gains_of(given))
+    measures = {"itself": gains + gains.T, "noise": np.random.default_rng(0).random((9, 9))}
+    found = prediction.summary(given, measures, permutations=49)
+    for name in ("ndcg", "mantel"):
+        one = found["measures"]["itself"]
+        assert one[f"{name}_least_p"] == 1 / 50 <= one[f"{name}_p"]
+        assert one[f"{name}_p"] < one[f"{name}_p_by"] <= 1
+    assert prediction.ONE_BY_ONE in found["limitations"]
 
 
 def test_a_table_of_similarities_is_put_into_the_order_of_the_tasks():

@@ -7,6 +7,7 @@ and 2022, Su et al. 2022. Arrays are (sources, targets) over the tasks that are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from scipy import stats
 from deltacompose.analysis.completion import Completion, choose_cells, complete, completion_quality
 from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix, mean_over_seeds, shortened
 from deltacompose.analysis.mixtures import similarities_to, softmax_mixture, top_k, weighted_top_k
-from deltacompose.analysis.statistics import mantel, qap
+from deltacompose.analysis.statistics import PermutationTest, adjusted, against, mantel, permuted_orders, qap
 from deltacompose.errors import BadInput
 
 __all__ = [
@@ -44,6 +45,10 @@ __all__ = [
     "weighted_top_k",
 ]
 
+ONE_BY_ONE = (
+    "p-values are one-sided and of one measure each; those that end in `_by` are adjusted over all measures shown "
+    "(Benjamini and Yekutieli)"
+)
 BLOCK = 4_000_000
 """How many comparisons of two sources are held in memory at once."""
 
@@ -157,16 +162,19 @@ def _within(correlation: Any, scores: Floats, gains: Floats) -> Floats:
     return np.array([np.nan if no else correlation(x, y) for no, (x, y) in zip(constant, columns, strict=True)])
 
 
-def ndcg_test(measure: Floats, gains: Floats, permutations: int = 999, seed: int = 0) -> float:
-    """p of the mean NDCG when the tasks' names in the measure are permuted, rows and columns together: (1+#)/(1+B)."""
+def ndcg_test(measure: Floats, gains: Floats, permutations: int = 999, seed: int = 0) -> PermutationTest:
+    """The mean NDCG against those of the measure with its tasks' names permuted, rows and columns together.
+
+    One-sided; all permutations where there are few, else p = (1 + #)/(1 + B).
+    """
     observed = mean_known(ndcg(measure.T, gains.T))
-    generator, tasks = np.random.default_rng(seed), len(measure)
-    orders = generator.permuted(np.tile(np.arange(tasks), (permutations, 1)), axis=1)
-    reached = 0
-    for block in np.array_split(orders, permutations * tasks**3 // BLOCK + 1):
-        permuted = measure[block[:, None, :], block[:, :, None]]
-        reached += int((np.nanmean(ndcg(permuted, gains.T), axis=1) >= observed - 1e-12).sum())
-    return (1 + reached) / (1 + permutations)
+    orders, exact = permuted_orders(len(measure), permutations, seed)
+    blocks = [
+        np.nanmean(ndcg(measure[block[:, None, :], block[:, :, None]], gains.T), axis=1)
+        for some in orders
+        for block in np.array_split(some, len(some) * len(measure) ** 3 // BLOCK + 1)
+    ]
+    return against(observed, np.concatenate(blocks), exact, least=1 / math.factorial(len(measure)))
 
 
 def mean_known(values: Floats) -> float:
@@ -180,10 +188,11 @@ def summary(
 ) -> dict[str, Any]:
     """How well each measure predicts the matrix, ready for JSON; None where undefined.
 
-    Per measure: `ndcg` (mean over targets), `ndcg_null` (a random ranking), `ndcg_popularity`, `ndcg_p`,
+    Per measure: `ndcg` (mean over targets), `ndcg_null` (a random ranking), `ndcg_popularity`, `ndcg_p` with
+    `ndcg_least_p`, the smallest that could come out, and `ndcg_p_by`, adjusted over the measures,
     `ndcg_by_target`, `ndcg_by_seed`, `regret_at_1` and `regret_at_3` beside those of chance and popularity,
     `kendall_within` (τ_b per target, averaged), `kendall_pooled` and `spearman_within` for contrast, `mantel_r` and
-    `mantel_p` (for a directed measure QAP, as `mantel_of` says).
+    `mantel_p` likewise (for a directed measure QAP, as `mantel_of` says).
 
     Args:
         matrix: the transfer matrix; the tasks that are both source and target are judged.
@@ -201,12 +210,18 @@ def summary(
     gains = gains_of(matrix)
     if np.isnan(ndcg_of_chance(gains.T)).all():
         raise BadInput("no target has two sources of known relative performance, one of them above zero")
+    judged = {name: _judged(measure, gains, matrix, permutations, seed) for name, measure in aligned.items()}
     return {
         "tasks": list(tasks),
         "seeds": len(matrix.seeds),
         "gains": "relative performance, off the diagonal",
-        "measures": {name: _judged(measure, gains, matrix, permutations, seed) for name, measure in aligned.items()},
-        "limitations": [*matrix.limitations(), *_about_gains(gains, tasks), *_about_measures(aligned, tasks)],
+        "measures": _with_adjusted(judged),
+        "limitations": [
+            *matrix.limitations(),
+            *_about_gains(gains, tasks),
+            *_about_measures(aligned, tasks),
+            ONE_BY_ONE,
+        ],
     }
 
 
@@ -244,19 +259,20 @@ def _aligned(name: str, measure: Floats | pd.DataFrame, tasks: Sequence[str]) ->
 def _judged(measure: Floats, gains: Floats, matrix: TransferMatrix, permutations: int, seed: int) -> dict[str, Any]:
     """One measure against all baselines."""
     popular, flat = popularity(gains), np.zeros_like(measure)
-    by_target = ndcg(measure.T, gains.T)
+    by_target, tested = ndcg(measure.T, gains.T), ndcg_test(measure, gains, permutations, seed)
     each_seed = [_without_diagonal(one) for one in matrix.square().relative()]
     result: dict[str, Any] = {
         "ndcg": mean_known(by_target),
         "ndcg_null": mean_known(ndcg_of_chance(gains.T)),
         "ndcg_popularity": mean_known(ndcg(popular.T, gains.T)),
-        "ndcg_p": ndcg_test(measure, gains, permutations, seed),
+        "ndcg_p": tested.p,
+        "ndcg_least_p": tested.least_p,
         "ndcg_by_seed": [_known(mean_known(ndcg(measure.T, one.T))) for one in each_seed],
         "ndcg_by_target": {task: _known(float(value)) for task, value in zip(matrix.tasks, by_target, strict=True)},
         "kendall_within": mean_known(kendall_within(measure, gains)),
         "spearman_within": mean_known(spearman_within(measure, gains)),
         "kendall_pooled": kendall_pooled(measure, gains),
-        **_mantel(measure, gains, seed),
+        **_mantel(measure, gains, permutations, seed),
     }
     for k in (1, 3):
         for suffix, scores in (("", measure), ("_null", flat), ("_popularity", popular)):
@@ -265,16 +281,29 @@ def _judged(measure: Floats, gains: Floats, matrix: TransferMatrix, permutations
     return {name: _known(value) for name, value in result.items()}
 
 
-def _mantel(measure: Floats, gains: Floats, seed: int) -> dict[str, Any]:
+def _mantel(measure: Floats, gains: Floats, permutations: int, seed: int) -> dict[str, Any]:
     """Mantel against (R + Rᵀ)/2 for a symmetric measure, QAP against R for a directed one; None if it is constant."""
     directed = not np.allclose(measure, measure.T)
     off = ~np.eye(len(measure), dtype=bool)
     of = "qap, R" if directed else "mantel, (R + Rᵀ)/2"
     target = gains if directed else (gains + gains.T) / 2
     if np.ptp(measure[off]) == 0 or np.isnan(target[off]).all() or np.ptp(target[off & ~np.isnan(target)]) == 0:
-        return {"mantel_r": None, "mantel_p": None, "mantel_of": of}
-    test = (qap if directed else mantel)(measure, target, seed=seed)
-    return {"mantel_r": test.statistic, "mantel_p": test.p, "mantel_of": of}
+        return {"mantel_r": None, "mantel_p": None, "mantel_least_p": None, "mantel_of": of}
+    test = (qap if directed else mantel)(measure, target, permutations, seed)
+    return {"mantel_r": test.statistic, "mantel_p": test.p, "mantel_least_p": test.least_p, "mantel_of": of}
+
+
+def _with_adjusted(judged: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """`ndcg_p_by` and `mantel_p_by`: the p-values adjusted over all measures (Benjamini & Yekutieli 2001)."""
+    by = {name: _adjusted_over(judged, name) for name in ("ndcg_p", "mantel_p")}
+    return {
+        measure: {**one, **{f"{name}_by": _known(float(p[i])) for name, p in by.items()}}
+        for i, (measure, one) in enumerate(judged.items())
+    }
+
+
+def _adjusted_over(judged: Mapping[str, dict[str, Any]], name: str) -> Floats:
+    return adjusted(np.array([np.nan if one[name] is None else one[name] for one in judged.values()]), dependent=True)
 
 
 def _known(value: Any) -> Any:

@@ -179,9 +179,9 @@ def _matrix_test(x: Floats, y: Floats, where: Bools, permutations: int, seed: in
         raise BadInput("a matrix that is constant off the diagonal correlates with nothing")
     target = y[rows, columns] - y[rows, columns].mean()
     observed = _correlations(x, np.arange(len(x))[None], rows, columns, target)[0]
-    orders, exact = _orders(len(x), permutations, seed)
+    orders, exact = permuted_orders(len(x), permutations, seed)
     null = np.concatenate([_correlations(x, order, rows, columns, target) for order in orders])
-    return _against(observed, null, exact, least=1 / math.factorial(len(x)))
+    return against(observed, null, exact, least=1 / math.factorial(len(x)))
 
 
 def _correlations(x: Floats, orders: Indices, rows: Indices, columns: Indices, target: Floats) -> Floats:
@@ -193,7 +193,7 @@ def _correlations(x: Floats, orders: Indices, rows: Indices, columns: Indices, t
     return result
 
 
-def _orders(n: int, permutations: int, seed: int) -> tuple[Iterator[Indices], bool]:
+def permuted_orders(n: int, permutations: int, seed: int) -> tuple[Iterator[Indices], bool]:
     """Permutations of n things in blocks: all of them where they are few enough, else random ones."""
     if math.factorial(n) <= ENUMERATED:
         return iter([np.array(list(itertools.permutations(range(n))))]), True
@@ -202,7 +202,7 @@ def _orders(n: int, permutations: int, seed: int) -> tuple[Iterator[Indices], bo
     return (generator.permuted(np.tile(np.arange(n), (size, 1)), axis=1) for size in sizes), False
 
 
-def _against(observed: float, null: Floats, exact: bool, least: float) -> PermutationTest:
+def against(observed: float, null: Floats, exact: bool, least: float) -> PermutationTest:
     """The p-value of an observed statistic; rounding must not tell apart arrangements that are equal.
 
     `least` bounds the attainable p where not all arrangements are seen.
@@ -212,8 +212,9 @@ def _against(observed: float, null: Floats, exact: bool, least: float) -> Permut
     if exact:
         most = int((null >= null.max() - slack).sum())
         return PermutationTest(float(observed), reached / len(null), most / len(null), len(null), True)
-    p = (1 + reached) / (1 + len(null))
-    return PermutationTest(float(observed), p, max(least, 1 / (1 + len(null))), len(null), False)
+    least = max(least, 1 / (1 + len(null)))
+    p = max((1 + reached) / (1 + len(null)), least)
+    return PermutationTest(float(observed), p, least, len(null), False)
 
 
 def label_test(
@@ -253,7 +254,7 @@ def label_test(
     null = np.concatenate(
         [_contrast(values, block, places) for block in np.array_split(orders, len(orders) // 500 + 1)]
     )
-    return _against(observed, null[~np.isnan(null)], exact, alike / arrangements)
+    return against(observed, null[~np.isnan(null)], exact, alike / arrangements)
 
 
 def _contrast(values: Floats, labels: Indices, places: tuple[Indices, Indices]) -> Floats:

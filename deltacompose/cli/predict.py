@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from deltacompose.cli.material import Material
 
 
+_P = ("ndcg_p", "ndcg_p_by", "mantel_p", "mantel_p_by")
+
+
 def register(app: typer.Typer) -> None:
     """Adds this command to the program."""
     app.command()(predict)
@@ -51,7 +54,10 @@ def predict(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Which measure of similarity predicts transfer, beside random rankings and the popularity of the sources."""
+    """Which measure of similarity predicts transfer, beside random rankings and the popularity of the sources.
+
+    p-values are one-sided (greater); those that end in _by are adjusted over all measures (Benjamini and Yekutieli).
+    """
     from deltacompose.cli.material import Files, read
 
     given = read(Files(source, store, scores, prompts, categories, composition, split))
@@ -148,11 +154,15 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _say_predict(text: str, answer: Answer) -> None:
-    columns = ("measure", "ndcg", "ndcg_p", "regret_at_1", "kendall_within", "mantel_r", "mantel_p")
+    columns = ("measure", "ndcg", *_P[:2], "regret_at_1", "kendall_within", "mantel_r", *_P[2:])
     by: Callable[[str], float] = lambda name: -(answer["measures"][name]["ndcg"] or 0.0)
-    rows = [{"measure": name, **answer["measures"][name]} for name in sorted(answer["measures"], key=by)]
+    ranked = {name: answer["measures"][name] for name in sorted(answer["measures"], key=by)}
+    rows = [{"measure": name, **one, **{p: number(one[p], ".2g") for p in _P}} for name, one in ranked.items()]
     show.table(rows, columns)
     one = rows[0]
+    least = {test: _least(ranked, test) for test in ("ndcg", "mantel")}
+    said = ", ".join(f"{test} {number(p, '.2g')}" for test, p in least.items())
+    typer.echo(f"p one-sided (greater); the least attainable: {said}")
     typer.echo(f"NDCG of a random ranking {number(one['ndcg_null'])}, of popularity {number(one['ndcg_popularity'])}")
     errors = ", ".join(
         f"{method} {number(values['rmse'])}" for method, values in answer["completion"]["methods"].items()
@@ -160,3 +170,8 @@ def _say_predict(text: str, answer: Answer) -> None:
     typer.echo(f"root mean square error from {answer['completion']['share']:.0%} of the cells: {errors}")
     typer.echo(f"- {answer['completion']['limitation']}")
     say_lacking(answer)
+
+
+def _least(measures: Mapping[str, Any], test: str) -> float | None:
+    """The smallest p that any of the measures could have."""
+    return min((p for one in measures.values() if (p := one[f"{test}_least_p"]) is not None), default=None)
