@@ -244,11 +244,20 @@ def test_empty_cells_of_plain_scores_are_missing_and_not_zero(tmp_path):
         (",a,b\na,.9\n", "the row 'a' has 1 scores for 2 targets"),
         ("", "is no table of scores"),
         (",a,b\nrandom,.5,.5\n", "needs at least one source"),
+        (",a,b\na,90,71.5\nb,1,80\n", "found the score 90, expected scores of 1 at most; divide percentages by 100"),
+        (",a,b\na,.9,.7\nb,.1,.8\nrandom,50,.2", "found the score 50"),
     ],
 )
 def test_bad_plain_scores_are_refused_in_a_sentence(tmp_path, text, message):
     with pytest.raises(BadInput, match=message):
         transfer.read_scores(write(tmp_path, text))
+
+
+def test_a_tidy_table_of_percentages_is_refused_and_scores_below_zero_are_not(tmp_path):
+    path = transfer.write(matrix([[90.0, 50.0], [50.0, 80.0]]), tmp_path / "table.csv")
+    with pytest.raises(BadInput, match=r"table\.csv: .* divide percentages by 100"):
+        transfer.read(path)
+    assert transfer.read_scores(write(tmp_path, ",a,b\na,1.2,-1\nb,.1,.8\n")).values.min() == -1
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

@@ -25,6 +25,8 @@ COLUMNS = (
     "score", "state", "trivial", "chance", "untouched", "random",
 )  # fmt: skip
 STATES = ("done", "failed", "missing", "reference")
+MOST = 1.5
+"""No metric gives a score so far from zero: larger ones are percentages, for which no margin over chance holds."""
 
 
 def frame(matrix: TransferMatrix) -> pd.DataFrame:
@@ -102,7 +104,7 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
     """The matrix that `write` wrote; `composition` chooses where a table holds several.
 
     Raises:
-        BadInput: a file that is no such table, a cell that stands twice, or contradictory reference scores.
+        BadInput: a file that is no such table, a cell that stands twice, contradictory reference scores, or percentages.
     """
     path = Path(path)
     try:
@@ -173,7 +175,7 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         values[place] = _number(row["score"], name)
         trivial[place], failed[place] = str(row["trivial"]) == "True", row["state"] == "failed"
     first = next(iter(cells.values()))
-    return TransferMatrix(
+    matrix = TransferMatrix(
         sources=tuple(sources),
         targets=tuple(targets),
         seeds=tuple(seeds),
@@ -189,6 +191,18 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         backbone=str(first["backbone"]),
         examples=examples,
     )
+    return _of_share(matrix, name)
+
+
+def _of_share(matrix: TransferMatrix, name: str) -> TransferMatrix:
+    """The same matrix, none of whose scores is a percentage."""
+    levels = (matrix.values, matrix.chance, matrix.untouched, matrix.random)
+    beyond = [score for level in levels for score in level[np.abs(level) > MOST].tolist()]
+    if beyond:
+        raise BadInput(
+            f"{name}: found the score {beyond[0]:g}, expected scores of 1 at most; divide percentages by 100"
+        )
+    return matrix
 
 
 def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:
@@ -267,7 +281,7 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
     alone. Rows and columns are matched by name; sources that are targets come out in the targets' order, others after.
 
     Raises:
-        BadInput: a name twice, a row of another length, a cell that is neither a number nor empty.
+        BadInput: a name twice, a row of another length, a cell that is neither a number nor empty, percentages.
     """
     table = _cells_of_text(Path(path))
     targets, names = table[0][1:], [row[0] for row in table[1:]]
@@ -286,7 +300,7 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
     sources = [name for name in targets if name in rows] + [name for name in rows if name not in targets]
     values = np.array([[rows[source] for source in sources]]).reshape(1, len(sources), len(targets))
     nothing = np.zeros(values.shape, dtype=bool)
-    return TransferMatrix(
+    matrix = TransferMatrix(
         sources=tuple(sources),
         targets=tuple(targets),
         seeds=(0,),
@@ -299,6 +313,7 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
         metric=("score",) * len(targets),
         categories=categories or {},
     )
+    return _of_share(matrix, str(path))
 
 
 def _cells_of_text(path: Path) -> list[list[str]]:

@@ -13,7 +13,9 @@ Source = Annotated[
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of a study's results.")]
 Scores = Annotated[
     Path | None,
-    typer.Option(help="Table of raw scores: rows sources, columns targets, a row `random` as chance; or a tidy table."),
+    typer.Option(
+        help="Table of raw scores, 1 at most: rows sources, columns targets, a row `random` as chance; or a tidy table."
+    ),
 ]
 Prompts = Annotated[Path | None, typer.Option(help="A .npz file with one soft prompt (tokens, width) per task.")]
 Categories = Annotated[Path | None, typer.Option(help="A JSON object: the category of each task.")]
