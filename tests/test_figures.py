@@ -17,7 +17,7 @@ from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.uncertainty import marks
 from deltacompose.errors import BadInput
-from deltacompose.figures import graph, lift, tables
+from deltacompose.figures import graph, lift, sections, tables
 from deltacompose.figures.cells import UNITS, cells
 from deltacompose.figures.files import slug, slugs, write_bytes
 from deltacompose.figures.heatmap import draw, heatmap
@@ -134,6 +134,18 @@ def test_baselines_are_shown_in_the_unit_of_the_cells():
     assert cells(matrix(), "lift").baselines["untouched"] == pytest.approx(np.zeros(4))
     assert cells(matrix(), "score").baselines["random"] == pytest.approx(np.full(4, 0.51))
     assert np.diag(cells(matrix(), "score").mean) == pytest.approx(own)
+
+
+def test_a_random_row_that_was_taken_for_chance_stands_once():
+    one = matrix(chance_of="random", chance=np.full(4, 0.51))
+    assert list(cells(one, "relative").baselines) == ["random (taken as chance)", "untouched"]
+    assert "random (taken as chance)" in written_in(drawn(one))
+    assert [row[0] for row in sections.raw_scores(one).rows[4:]] == ["random (taken as chance)", "untouched backbone"]
+    assert [row[0] for row in sections.raw_scores(matrix()).rows[4:]] == [
+        "random delta",
+        "untouched backbone",
+        "chance",
+    ]
 
 
 @pytest.mark.parametrize("value", ["relative", "corrected", "lift"])

@@ -253,6 +253,18 @@ def test_bad_plain_scores_are_refused_in_a_sentence(tmp_path, text, message):
         transfer.read_scores(write(tmp_path, text))
 
 
+def test_a_random_row_taken_for_chance_is_carried_along_and_not_guessed_from_equal_numbers(tmp_path):
+    said = "chance is the score of the random row, not that of a majority class"
+    one = transfer.read_scores(write(tmp_path, ",a,b\nrandom,.5,.4\na,.9,.7\nb,.6,.8\n"))
+    again = transfer.read(transfer.write(one, tmp_path / "tidy.csv"))
+    assert (one.chance_of, again.chance_of) == ("random", "random")
+    assert said in again.square().limitations()
+    assert said not in matrix([[0.9, 0.5], [0.5, 0.8]]).limitations()
+    assert transfer.read_scores(write(tmp_path, ",a,b\na,.9,.7\nb,.6,.8\n")).chance_of == ""
+    with pytest.raises(BadInput, match="not of 'untouched'"):
+        matrix([[0.9]], chance_of="untouched")
+
+
 def test_a_tidy_table_of_percentages_is_refused_and_scores_below_zero_are_not(tmp_path):
     path = transfer.write(matrix([[90.0, 50.0], [50.0, 80.0]]), tmp_path / "table.csv")
     with pytest.raises(BadInput, match=r"table\.csv: .* divide percentages by 100"):

@@ -47,9 +47,11 @@ class TransferMatrix:
         backbone: fingerprint or name of the backbone.
         examples: (examples,) scores by (seed, source, target) where known, in the same order for every source of a
             target; the sources `untouched` and `random` may stand there too.
+        chance_of: `random` where the score of the random deltas is taken for chance; else empty, the best guess.
 
     Raises:
-        BadInput: names that repeat, arrays of another shape, infinite scores, categories that miss a task.
+        BadInput: names that repeat, arrays of another shape, infinite scores, categories that miss a task, or chance
+            taken from another row than `random`.
     """
 
     sources: tuple[str, ...]
@@ -66,6 +68,7 @@ class TransferMatrix:
     composition: str = ""
     backbone: str = ""
     examples: Mapping[tuple[int, str, str], Floats] = field(default_factory=dict)
+    chance_of: str = ""
 
     def __post_init__(self) -> None:
         for kind, names in (("source", self.sources), ("target", self.targets), ("seed", tuple(map(str, self.seeds)))):
@@ -77,6 +80,8 @@ class TransferMatrix:
         reserved = [name for name in REFERENCES if name in self.sources or name in self.targets]
         if reserved:
             raise BadInput(f"no task may be called {reserved[0]}: it names a row of reference scores")
+        if self.chance_of not in ("", "random"):
+            raise BadInput(f"chance is that of the best guess or of the row random, not of {self.chance_of!r}")
         self._check_arrays()
         if len(self.metric) != len(self.targets):
             raise BadInput(f"{len(self.metric)} metrics for {len(self.targets)} targets")
@@ -243,7 +248,7 @@ def _about_cells(matrix: TransferMatrix) -> Iterator[str]:
     if only := [name for name in matrix.sources if name not in matrix.targets]:
         yield f"{shortened(only)}: sources but no targets, so they are in no ranking, correlation or asymmetry"
     missing = np.isnan(matrix.values) & ~matrix.failed
-    if (matrix.chance == matrix.random).all():
+    if matrix.chance_of:
         yield "chance is the score of the random row, not that of a majority class"
     for state, where in (
         ("missing", missing),

@@ -33,7 +33,8 @@ def frame(matrix: TransferMatrix) -> pd.DataFrame:
     """The tidy table: one row per seed, source and target.
 
     `state` is done, failed or missing. Where per-example scores are known, a column `example_scores` holds them as a
-    JSON list, and those of the reference rows stand in rows of state `reference`.
+    JSON list, and those of the reference rows stand in rows of state `reference`. A column `chance_of` names the row
+    that was taken for chance, where one was.
     """
     rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
     if matrix.examples:
@@ -41,7 +42,7 @@ def frame(matrix: TransferMatrix) -> pd.DataFrame:
         for row in rows:
             scores = matrix.examples.get((row["seed"], row["source"], row["target"]))
             row["example_scores"] = "" if scores is None else json.dumps([float(score) for score in scores])
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{**row, "chance_of": matrix.chance_of} for row in rows] if matrix.chance_of else rows)
 
 
 def _row(matrix: TransferMatrix, k: int, s: int, t: int) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
     """The matrix that `write` wrote; `composition` chooses where a table holds several.
 
     Raises:
-        BadInput: a file that is no such table, a cell that stands twice, contradictory reference scores, or percentages.
+        BadInput: a file that is no such table, a cell that stands twice, contradictory reference scores, percentages.
     """
     path = Path(path)
     try:
@@ -190,6 +191,7 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         composition=str(first["composition"]),
         backbone=str(first["backbone"]),
         examples=examples,
+        chance_of=_text_of(first, "chance_of"),
     )
     return _of_share(matrix, name)
 
@@ -203,6 +205,12 @@ def _of_share(matrix: TransferMatrix, name: str) -> TransferMatrix:
             f"{name}: found the score {beyond[0]:g}, expected scores of 1 at most; divide percentages by 100"
         )
     return matrix
+
+
+def _text_of(row: Row, column: str) -> str:
+    """The text of a column that not every table has; empty where this one has none."""
+    found = row.get(column)
+    return found if isinstance(found, str) else ""
 
 
 def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:
@@ -312,6 +320,7 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
         failed=nothing,
         metric=("score",) * len(targets),
         categories=categories or {},
+        chance_of="random" if "random" in names else "",
     )
     return _of_share(matrix, str(path))
 

@@ -39,7 +39,7 @@ class Cells:
             value in this unit.
         trivial: (sources, targets), the answer was constant in at least one seed.
         marked: (sources, targets), what the caller wants marked, and `mark`, what the mark says.
-        baselines: (targets,) for `random`, `untouched` and `chance`, in the same unit, NaN where unknown or undefined.
+        baselines: (targets,) for each of `references`, in the same unit, NaN where unknown or undefined.
         unscaled: (baselines, targets), which of those are known as scores but undefined in this unit.
     """
 
@@ -130,14 +130,22 @@ def in_unit(matrix: TransferMatrix, unit: str, scores: Floats) -> Floats:
     return scores - matrix.untouched if unit == "lift" else scores
 
 
-def baselines(matrix: TransferMatrix, unit: str) -> dict[str, Floats]:
-    """What is not transfer, (targets,) each and in a unit: a random delta, the untouched backbone, the chance level."""
-    per_seed = (len(matrix.seeds), len(matrix.targets))
+def references(matrix: TransferMatrix) -> dict[str, Floats]:
+    """What is not transfer, (seeds, targets) raw scores each: a random delta, the untouched backbone, the chance level.
+
+    Where the random row was taken for chance, the two are one.
+    """
     levels = {"random": matrix.random, "untouched": matrix.untouched, "chance": matrix.chance}
-    return {
-        name: mean_over_seeds(in_unit(matrix, unit, np.broadcast_to(level, per_seed)[:, None, :]))[0]
-        for name, level in levels.items()
-    }
+    if matrix.chance_of:
+        levels = {"random (taken as chance)": matrix.random, "untouched": matrix.untouched}
+    whole = (len(matrix.seeds), len(matrix.targets))
+    return {name: np.broadcast_to(level, whole) for name, level in levels.items()}
+
+
+def baselines(matrix: TransferMatrix, unit: str) -> dict[str, Floats]:
+    """(targets,) each of `references`, in a unit."""
+    levels = references(matrix)
+    return {name: mean_over_seeds(in_unit(matrix, unit, level[:, None, :]))[0] for name, level in levels.items()}
 
 
 def deviation(values: Floats) -> Floats:

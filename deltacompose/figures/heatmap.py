@@ -42,7 +42,8 @@ def heatmap(
     """Draw a transfer matrix to a `.pdf`, `.png` or `.svg` file, and give its path.
 
     Rows are sources, columns targets; below the sources stand a random delta, the untouched backbone and chance, in
-    the same unit. Numbers are means over seeds; the title says how many, and how far they spread.
+    the same unit; the first and the last are one row where the random delta was taken for chance. Numbers are means
+    over seeds; the title says how many, and how far they spread.
 
     Args:
         value: `relative`, `corrected`, `score` or `lift` (`figures.cells.UNITS` has the formulas).

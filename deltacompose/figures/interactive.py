@@ -64,7 +64,8 @@ def chart(matrix: TransferMatrix) -> dict[str, Any]:
         words.transform_filter("!isValid(datum.shown)"),
     )
     size = {"width": alt.Step(42 if len(matrix.targets) <= 14 else 28), "height": alt.Step(20)}
-    title = f"mean over {counted(len(matrix.seeds), 'seed')}; chance in the last row; – is undefined"
+    last = f"{sources[-1]} in the last row"
+    title = f"mean over {counted(len(matrix.seeds), 'seed')}; {last}; – is undefined"
     return dict(layers.add_params(unit).properties(title=title, **size).to_dict())
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate
 from deltacompose.analysis.transfer import CategoryComparison
 from deltacompose.figures import tables
+from deltacompose.figures.cells import baselines
 from deltacompose.figures.findings import Findings, Record
 from deltacompose.figures.lift import Lift
 from deltacompose.figures.style import counted, number, ordered
@@ -169,10 +170,12 @@ def raw_scores(matrix: TransferMatrix) -> Table:
     means, rows = matrix.mean(), []
     for s, source in enumerate(matrix.sources):
         rows.append((source, *(_cell(matrix, s, t, float(means[s, t])) for t in range(len(matrix.targets)))))
-    random = mean_over_seeds(matrix.random)
-    for name, levels in (("random delta", random), ("untouched backbone", matrix.untouched), ("chance", matrix.chance)):
-        rows.append((name, *(level(value) for value in levels)))
+    for name, levels in baselines(matrix, "score").items():
+        rows.append((_REFERENCES.get(name, name), *(level(value) for value in levels)))
     return Table(("source", *matrix.targets), rows, f"Mean raw score over {counted(len(matrix.seeds), 'seed')}.")
+
+
+_REFERENCES = {"random": "random delta", "untouched": "untouched backbone"}
 
 
 def _cell(matrix: TransferMatrix, s: int, t: int, mean: float) -> str:
