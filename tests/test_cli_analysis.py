@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import networkx as nx
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from deltacompose.analysis.tables import read
+from deltacompose.analysis.tables import read, read_scores, write
 from deltacompose.cli import app
 from deltacompose.errors import BadInput
 
@@ -189,7 +190,45 @@ def test_a_budget_names_the_sources_and_whom_they_serve(folder):
     found = answer("graph", *given(folder, "scores", "categories"), "--k", 2, "--budget", 2)["sources"]
     assert {KINDS[name] for name in found["budget"]["sources"]} == {"insect", "mammal"}
     assert all(KINDS[source] == KINDS[target] for target, source in found["budget"]["serving"].items())
-    assert next(iter(found["ordinal"]["ant"])) == "bee"
+    assert found["budget"]["of"] == "the mean over targets of relative performance"
+
+
+def test_sources_are_ranked_ordinally_from_several_seeds_and_not_from_one_score_each(folder, tmp_path):
+    one = read_scores(folder / "scores.csv", KINDS)
+    found = answer("graph", *given(folder, "scores"), "--k", 2)
+    assert found["sources"]["ordinal"] is None
+    assert any("no ordinal ranking of sources: one score of each source on ant" in s for s in found["limitations"])
+    two = replace(one, seeds=(0, 1), **{name: np.repeat(getattr(one, name), 2, axis=0) for name in PER_SEED})
+    found = answer("graph", write(two, tmp_path / "two.csv"), "--k", 2)
+    assert next(iter(found["sources"]["ordinal"]["ant"])) == "bee"
+
+
+PER_SEED = ("values", "random", "trivial", "failed")
+
+
+def test_a_budget_says_where_the_untouched_backbone_is_unknown_and_whom_nothing_serves(folder, tmp_path):
+    one = read_scores(folder / "scores.csv", KINDS)
+    partly = replace(one, untouched=np.array([0.95, np.nan, 0.5, 0.5, 0.5]))
+    found = answer("graph", write(partly, tmp_path / "partly.csv"), "--k", 2, "--budget", 1)
+    assert found["sources"]["budget"]["serving"]["ant"] == "untouched"
+    assert found["sources"]["budget"]["serving"]["bee"] != "untouched"
+    assert "the untouched backbone serves none of bee: its score there is unknown" in found["limitations"]
+    own = one.values.copy()
+    own[0, 3, 3] = 0.0
+    options = ["--value", "raw", "--k", 2, "--budget", 1]
+    with pytest.raises(BadInput, match="--budget: no source has a relative performance on dog"):
+        answer("graph", write(replace(one, values=own), tmp_path / "own.csv"), *options)
+
+
+def test_a_graph_says_what_is_to_be_said_of_its_matrix_or_of_its_measure(folder):
+    chance = "chance is the score of the random row, not that of a majority class"
+    found = answer("graph", *given(folder, "scores"), "--k", 2)["limitations"]
+    assert {chance, "an edge weighs the mean of both directions; a directed graph tells them apart"} <= set(found)
+    assert any("chance alone has a relative performance of 0.56 to 0.56" in sentence for sentence in found)
+    corrected = answer("graph", *given(folder, "scores"), "--k", 2, "--value", "corrected", "--directed")
+    assert not any("chance alone" in line or "both directions" in line for line in corrected["limitations"])
+    similar = answer("graph", *given(folder, "prompts"), "--measure", "prompt_cosine", "--k", 2)
+    assert not any("chance" in sentence or "own" in sentence for sentence in similar["limitations"])
 
 
 def test_a_learned_subspace_is_tested_on_the_tasks_that_it_has_not_seen(folder, tmp_path):
@@ -228,6 +267,7 @@ def _sha(path: str) -> str:
         (["graph", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
         (["graph", "--scores", "{}/scores.csv", "--kind", "ring"], "no kind of graph 'ring'"),
         (["graph", "--scores", "{}/scores.csv", "--k", "9"], "5 tasks have at most 4 neighbours"),
+        (["graph", "--prompts", "{}/prompts.npz", "--measure", "prompt_cosine", "--budget", "2"], "--budget chooses"),
         (["similarity", "--prompts", "{}/scores.csv"], "cannot read the prompts"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "cosinus"], "no measure 'cosinus'"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "logme"], "has soft prompts alone, no features"),

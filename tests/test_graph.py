@@ -342,6 +342,7 @@ def test_many_sources_are_chosen_by_the_program_with_its_gap():
             "no choice of at most 1 sources serves every target",
         ),
         (lambda: sources.ordinal(np.ones((2, 3))), "square matrix of shares"),
+        (lambda: sources.ordinal_affinity(two_groups(count=1)), "one score of each source on a"),
         (lambda: sources.win_rates(np.array([[np.nan]])), "without missing scores"),
     ],
 )

@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltacompose.analysis import communities, network
-from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
 from deltacompose.errors import BadInput, unknown
 
 Floats = NDArray[np.float64]
 Value = Literal["relative", "corrected", "raw"]
+HIGH = 0.5
+"""From this relative performance of chance on, that of a source says little."""
 
 
 def task_graph(
@@ -131,7 +133,12 @@ def edge_stability(
 
 
 def summary(
-    matrix: TransferMatrix, graph: nx.Graph | None = None, permutations: int = 9999, draws: int = 1000, seed: int = 0
+    matrix: TransferMatrix,
+    graph: nx.Graph | None = None,
+    permutations: int = 9999,
+    draws: int = 1000,
+    seed: int = 0,
+    about: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """What the graph says, ready for JSON: edges, communities, their agreement with the categories, centralities.
 
@@ -144,11 +151,10 @@ def summary(
         permutations: of the null of every agreement.
         draws: resamples of the seeds for each edge's `stability`.
         seed: of Louvain's method, the permutations and the resamples.
+        about: limitations of what the graph was made of, where that is no transfer; else those of the matrix.
     """
     graph = task_graph(matrix) if graph is None else graph
-    limitations = ["agreement with categories depends on the algorithm: read average linkage and Louvain together"]
-    if graph.graph["left_out"]:
-        limitations.append(f"not in the graph: {graph.graph['left_out']}")
+    limitations = [*(matrix.limitations() if about is None else about), *_about_weights(matrix, graph)]
     parts = _communities(matrix, graph, seed, limitations)
     return {
         **graph.graph,
@@ -161,6 +167,28 @@ def summary(
         "centralities": network.centralities(graph),
         "limitations": limitations,
     }
+
+
+def _about_weights(matrix: TransferMatrix, graph: nx.Graph) -> Iterator[str]:
+    yield "agreement with categories depends on the algorithm: read average linkage and Louvain together"
+    if graph.graph["left_out"]:
+        yield f"not in the graph: {graph.graph['left_out']}"
+    if not graph.is_directed():
+        yield "an edge weighs the mean of both directions; a directed graph tells them apart"
+    if graph.graph["value"] == "relative":
+        yield from _about_chance(matrix, list(graph))
+
+
+def _about_chance(matrix: TransferMatrix, names: Sequence[str]) -> Iterator[str]:
+    """Targets on which any source has a great part of the own score."""
+    of_chance = dict(zip(matrix.targets, matrix.chance / mean_over_seeds(matrix.own), strict=True))
+    high = {name: of_chance[name] for name in names if of_chance[name] >= HIGH}
+    if high:
+        least, most = min(high.values()), max(high.values())
+        yield (
+            f"{shortened(list(high))}: chance alone has a relative performance of {least:.2f} to {most:.2f}, "
+            "so every source seems near; corrected values take it out"
+        )
 
 
 def write(graph: nx.Graph, path: Path) -> None:

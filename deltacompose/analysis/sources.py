@@ -85,7 +85,7 @@ def ordinal_affinity(matrix: TransferMatrix) -> Floats:
     Sources are compared example by example where the matrix holds every example's score, otherwise seed by seed.
 
     Raises:
-        BadInput: fewer than two sources for a target, or scores that are missing.
+        BadInput: fewer than two sources for a target, scores that are missing, or a single one of each source.
     """
     affinity = np.full((len(matrix.sources), len(matrix.targets)), np.nan)
     for t, target in enumerate(matrix.targets):
@@ -141,6 +141,11 @@ def _samples(matrix: TransferMatrix, sources: list[int], target: int) -> Floats:
     keys = [[(seed, matrix.sources[s], matrix.targets[target]) for seed in matrix.seeds] for s in sources]
     if all(key in matrix.examples for row in keys for key in row):
         return np.stack([np.concatenate([matrix.examples[key] for key in row]) for row in keys])
+    if len(matrix.seeds) < 2:
+        raise BadInput(
+            f"one score of each source on {matrix.targets[target]}; how often one does better than another takes "
+            "several seeds, or the scores of every example"
+        )
     return matrix.values[:, sources, target].T
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +27,12 @@ from deltacompose.errors import BadInput
 if TYPE_CHECKING:
     import networkx as nx
 
+    from deltacompose.analysis.comparison import Comparison, Deltas
     from deltacompose.analysis.matrix import TransferMatrix
-    from deltacompose.cli.material import Material
+
+
+OF = "the mean over targets of relative performance"
+"""What a budget of sources is spent on."""
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +52,9 @@ def graph(
     level: Annotated[float | None, typer.Option(help="Of a threshold, or of the disparity filter.")] = None,
     value: Annotated[str, typer.Option(help="relative, corrected or raw.")] = "relative",
     directed: Annotated[bool, typer.Option("--directed", help="Edges from source to target.")] = False,
-    budget: Annotated[int | None, typer.Option(help="Choose that many sources that serve all tasks best.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Choose that many sources that serve the tasks best on average.")
+    ] = None,
     split: Split = "",
     store: StoreFolder = None,
     permutations: Permutations = 9999,
@@ -59,43 +65,50 @@ def graph(
     from deltacompose.analysis import graph as graphs
     from deltacompose.cli.material import Files, read
 
+    if measure and budget is not None:
+        raise BadInput("--budget chooses sources by how they transfer, and --measure asks for no transfer; give one")
     given = read(Files(source, store, scores, prompts, categories, composition, split))
-    matrices = _similar(given, measure) if measure else given.needed_matrices()
-    value = "raw" if measure else value
     drawn: dict[str, nx.Graph] = {}
 
-    def answer(text: str, matrix: TransferMatrix) -> Answer:
+    def of_transfer(text: str, matrix: TransferMatrix) -> Answer:
         drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, value, directed)
         found = graphs.summary(matrix, tasks, permutations)
-        chosen = None if measure else _sources(matrix, budget, found["limitations"])
-        if measure:
-            tasks.graph["value"] = found["value"] = measure
-        return {"composition": text, **found, "sources": chosen}
+        return {"composition": text, **found, "sources": _sources(matrix, budget, found["limitations"])}
 
-    found = answers.of_each(matrices, answer)
+    def of_measure(text: str, deltas: Deltas) -> Answer:
+        compared = _compared(text, deltas, measure)
+        matrix = compared.as_matrix(text, given.categories)
+        drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, "raw", directed)
+        found = graphs.summary(matrix, tasks, permutations, about=compared.limitations)
+        tasks.graph["value"] = found["value"] = measure
+        return {"composition": text, **found, "sources": None}
+
+    found = (
+        answers.of_each(given.needed_deltas(), of_measure)
+        if measure
+        else answers.of_each(given.needed_matrices(), of_transfer)
+    )
     if out is not None:
         for text, stem in answers.stems(found).items():
             _write(drawn[text], answers.each(found)[text], out, stem)
     answers.give("graph", found, as_json, out, _say)
 
 
-def _similar(given: Material, measure: str) -> Mapping[str, TransferMatrix]:
-    """The values of one measure as square matrices, greater being nearer."""
+def _compared(text: str, deltas: Deltas, measure: str) -> Comparison:
+    """The values of one measure."""
     from deltacompose import plugins
     from deltacompose.analysis.comparison import compare_all
 
-    result = {}
-    for text, deltas in given.needed_deltas().items():
-        found, lacking = compare_all(plugins.loaded().measures, deltas, [measure])
-        if lacking:
-            raise BadInput(f"{text or 'the prompts'}: {lacking[measure]}")
-        result[text] = found[measure].as_matrix(text, given.categories)
-    return result
+    found, lacking = compare_all(plugins.loaded().measures, deltas, [measure])
+    if lacking:
+        raise BadInput(f"{text or 'the prompts'}: {lacking[measure]}")
+    return found[measure]
 
 
 def _sources(matrix: TransferMatrix, budget: int | None, limitations: list[str]) -> dict[str, Any]:
     """Taskonomy's ordinal ranking of each target's sources, and the choice under a budget; None with the reason."""
-    return {"ordinal": _ordinal(matrix, limitations), "budget": None if budget is None else _chosen(matrix, budget)}
+    chosen = None if budget is None else _chosen(matrix, budget, limitations)
+    return {"ordinal": _ordinal(matrix, limitations), "budget": chosen}
 
 
 def _ordinal(matrix: TransferMatrix, limitations: list[str]) -> dict[str, dict[str, float]] | None:
@@ -114,21 +127,30 @@ def _ordinal(matrix: TransferMatrix, limitations: list[str]) -> dict[str, dict[s
     return result
 
 
-def _chosen(matrix: TransferMatrix, budget: int) -> dict[str, Any]:
+def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict[str, Any]:
     """The best sources of relative performance, a chosen one serving itself; the untouched backbone costs nothing."""
     import numpy as np
 
-    from deltacompose.analysis.matrix import mean_over_seeds
+    from deltacompose.analysis.matrix import mean_over_seeds, shortened
     from deltacompose.analysis.sources import choose
 
-    own = mean_over_seeds(matrix.own)
+    own, gains = mean_over_seeds(matrix.own), mean_over_seeds(matrix.relative())
     untouched = matrix.untouched / np.where(own > 0, own, np.nan)
-    found = choose(mean_over_seeds(matrix.relative()), budget, None if np.isnan(untouched).any() else untouched)
+    named: Callable[[Any], str] = lambda which: shortened([matrix.targets[t] for t in np.flatnonzero(which)])
+    if (without := np.isnan(gains).all(axis=0)).any():
+        raise BadInput(
+            f"--budget: no source has a relative performance on {named(without)}, so none can be chosen for it"
+        )
+    if (unknown := np.isnan(untouched)).any():
+        limitations.append(f"the untouched backbone serves none of {named(unknown)}: its score there is unknown")
+    limitations.append(f"sources are chosen for {OF}, each target counting as much as any other")
+    found = choose(gains, budget, untouched)
     serving = ["untouched" if s < 0 else matrix.sources[s] for s in found.serving]
     return {
         "sources": [matrix.sources[s] for s in found.sources],
         "serving": dict(zip(matrix.targets, serving, strict=True)),
         "mean_relative": found.value / len(matrix.targets),
+        "of": OF,
         "gap": found.gap,
         "way": found.way,
     }
@@ -159,7 +181,5 @@ def _say(text: str, answer: Answer) -> None:
         typer.echo(f"agreement of {algorithm} with the categories: ARI {number(ari)}, p = {number(p, '.3g')}")
     if answer["sources"] and answer["sources"]["budget"]:
         chosen = answer["sources"]["budget"]
-        typer.echo(
-            f"best {len(chosen['sources'])} sources: {', '.join(chosen['sources'])} "
-            f"(mean relative performance {chosen['mean_relative']:.3f})"
-        )
+        best = f"best {len(chosen['sources'])} sources: {', '.join(chosen['sources'])}"
+        typer.echo(f"{best} ({chosen['of']} {chosen['mean_relative']:.3f})")
