@@ -262,7 +262,9 @@ def _sha(path: str) -> str:
         (["transfer", "{}/none"], "no study can be read"),
         (["transfer", "{}", "--scores", "{}/scores.csv"], "take a store or files"),
         (["transfer", "--scores", "{}/none.csv"], "cannot read the scores"),
-        (["transfer", "--prompts", "{}/prompts.npz"], "No such option"),
+        (["transfer", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
+        (["similarity", "--scores", "{}/scores.csv"], "no deltas were given"),
+        (["subspace", "--scores", "{}/scores.csv"], "no deltas were given"),
         (["predict", "--scores", "{}/scores.csv"], "no deltas were given"),
         (["graph", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
         (["graph", "--scores", "{}/scores.csv", "--kind", "ring"], "no kind of graph 'ring'"),
@@ -282,6 +284,19 @@ def test_what_cannot_be_done_is_said_in_one_sentence(folder, arguments, said):
     message = str(result.exception) if isinstance(result.exception, BadInput) else result.output
     assert said in message
     assert not isinstance(result.exception, BadInput) or "\n" not in message
+
+
+@pytest.mark.parametrize("command", ["transfer", "similarity", "predict", "subspace", "graph"])
+def test_every_command_takes_the_three_files_and_says_which_it_has_no_use_for(folder, command):
+    arguments = [command, *given(folder, "scores", "prompts", "categories"), "--json"]
+    if command == "graph":
+        arguments += ["--k", 2]
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    assert result.exit_code == 0, result.output
+    assert isinstance(json.loads(result.stdout), dict)
+    unread = {"transfer": ["prompts"], "similarity": ["scores", "categories"], "subspace": ["scores"]}.get(command, [])
+    said = [line for line in result.stderr.splitlines() if "has no use for" in line]
+    assert [line.split("--")[1].split()[0] for line in said] == unread
 
 
 def test_categories_and_prompts_that_miss_a_task_are_refused_by_name(folder):

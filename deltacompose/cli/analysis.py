@@ -44,6 +44,7 @@ def register(app: typer.Typer) -> None:
 def transfer(
     source: Source = None,
     scores: Scores = None,
+    prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
     split: Split = "",
@@ -57,7 +58,7 @@ def transfer(
     from deltacompose.cli.material import Files, read
     from deltacompose.cli.transfer import further, write
 
-    given = read(Files(source, store, scores, None, categories, composition, split))
+    given = read(Files(source, store, scores, prompts, categories, composition, split), ("prompts",))
 
     def answer(text: str, matrix: TransferMatrix) -> Answer:
         return {**summary(matrix, permutations), **further(given, text)}
@@ -70,7 +71,9 @@ def transfer(
 
 def similarity(
     source: Source = None,
+    scores: Scores = None,
     prompts: Prompts = None,
+    categories: Categories = None,
     composition: Composition = "",
     measure: Measures = None,
     every: Annotated[
@@ -90,7 +93,8 @@ def similarity(
     from deltacompose.analysis.comparison import windows
     from deltacompose.cli.material import Files, read
 
-    given = read(Files(source, store, None, prompts, None, composition, split))
+    files = Files(source, store, scores, prompts, categories, composition, split)
+    given = read(files, ("scores", "categories"))
     if every:
         return _every(given, (k, sketch), out, as_json)
     tables: dict[str, dict[str, Comparison]] = {}

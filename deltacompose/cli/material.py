@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from deltacompose import results
 from deltacompose.analysis import tables
 from deltacompose.analysis.collected import StoredDeltas, stored_deltas
@@ -25,7 +27,7 @@ SPLITS = ("val", "test")
 
 @dataclass(frozen=True)
 class Files:
-    """The options that name what is to be read."""
+    """The options that name what is to be read; every command of analysis takes all of them."""
 
     source: Path | None = None
     store: Path | None = None
@@ -74,12 +76,17 @@ class Material:
         return self.deltas
 
 
-def read(given: Files) -> Material:
+def read(given: Files, unread: Sequence[str] = ()) -> Material:
     """What the options name.
+
+    Args:
+        unread: options of files that the command has no use for, which it says where one is given.
 
     Raises:
         BadInput: a store and files at once, neither, or files that cannot be read.
     """
+    for option in (name for name in unread if getattr(given, name)):
+        typer.echo(f"this command has no use for --{option} {getattr(given, option)}", err=True)
     given = _by_suffix(given)
     files = [name for name in ("scores", "prompts") if getattr(given, name)]
     if given.source is None and not files:

@@ -11,7 +11,7 @@ import typer
 
 from deltacompose.cli import answers, show
 from deltacompose.cli.answers import Answer, estimated, number
-from deltacompose.cli.options import AsJson, Categories, Composition, Out, Prompts, Source, Split, StoreFolder
+from deltacompose.cli.options import AsJson, Categories, Composition, Out, Prompts, Scores, Source, Split, StoreFolder
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
 
 def subspace(
     source: Source = None,
+    scores: Scores = None,
     prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
@@ -75,7 +76,7 @@ def subspace(
     from deltacompose.analysis.dimension import intrinsic_dimensions
     from deltacompose.cli.material import Files, read
 
-    given = read(Files(source, store, None, prompts, categories, composition, split))
+    given = read(Files(source, store, scores, prompts, categories, composition, split), ("scores",))
     tasks = tuple(name.strip() for name in seen.split(",") if name.strip())
     wanted = Wanted(learn, dimensions, tasks, hidden, steps, out)
     dimensional = intrinsic_dimensions(given.records, reference, share)
