@@ -425,7 +425,7 @@ def clock_set_back(folder):
     _until(lambda: len(open_store(path, create=False).keys()) >= 10, first)
     (folder / "draft").write_text(str(-DAY))
     (folder / "draft").rename(clock)
-    _until(lambda: clocks(marks)["lived through it"] == 2, first)
+    _until(lambda: clocks(marks)["lived through it"] == 2 and misled(open_store(path), began), first)
     first.kill()
     first.wait()
     _until(lambda: not any(alive(told["pid"]) for told in _told(marks)))
@@ -436,9 +436,14 @@ def clock_set_back(folder):
     store = open_store(path)
     found = {"exit status": ended, "computed twice": computed_twice(marks)}
     found |= {f"workers that {what}": number for what, number in clocks(marks).items()}
-    found |= {"drivers that saw it": len({e["run"] for e in store.events() if _seconds(e["time"]) < began - DAY / 2})}
+    found |= {"drivers that saw it": len(misled(store, began))}
     found |= {"cells dated a day back": sum(_seconds(r["finished"]) < began - DAY / 2 for r in store.records())}
     return {"campaign": "clock set back"} | found | compared(store, folder)
+
+
+def misled(store, began):
+    """The runs that logged something as of the day before."""
+    return {event["run"] for event in store.events() if _seconds(event["time"]) < began - DAY / 2}
 
 
 def _seconds(date):

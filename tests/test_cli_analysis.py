@@ -371,7 +371,29 @@ def test_three_tasks_are_too_few_for_predictions_and_constant_columns_are_said(f
     table["ant"] = 0.5
     table.to_csv(folder / "scores.csv")
     said = answer("transfer", *given(folder, "scores"))["limitations"]
-    assert any("ant: every source scores the same" in sentence for sentence in said)
+    assert any("ant: every other task's delta scores the same" in sentence for sentence in said)
     table.loc[["bee", "cat", "dog"], ["bee", "cat", "dog"]].to_csv(folder / "scores.csv")
     with pytest.raises(BadInput, match="at least 4 tasks"):
         answer("predict", *given(folder, "scores", "prompts"))
+
+
+def test_a_target_that_every_source_serves_alike_is_in_no_mean_of_ndcg_and_is_named(folder):
+    table = pd.read_csv(folder / "scores.csv", index_col="source")
+    table.loc[[name for name in TASKS if name != "ant"], "ant"] = 0.6
+    table.to_csv(folder / "scores.csv", index_label="source")
+    found = answer("predict", *given(folder, "scores", "prompts"))
+    assert found["measures"]["prompt_cosine"]["ndcg_by_target"]["ant"] is None
+    assert any(line.startswith("ant: no ranking of sources") for line in found["limitations"])
+
+
+def test_maps_of_three_tasks_say_that_they_are_too_few(folder):
+    with np.load(folder / "prompts.npz") as file:
+        np.savez(folder / "prompts.npz", **{name: file[name] for name in TASKS[:3]})
+    found = answer("similarity", *given(folder, "prompts"))["measures"]["prompt_cosine"]
+    assert found["limitations"] == ["3 tasks are too few to tell whether this map agrees with another one"]
+
+
+def test_the_plain_table_of_scores_is_written_and_gives_the_same_answer(folder, tmp_path):
+    first = answer("transfer", *given(folder, "scores", "categories"), "--out", tmp_path / "out")
+    again = answer("transfer", "--scores", tmp_path / "out" / "scores.csv", *given(folder, "categories"))
+    assert again == first

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltacompose.analysis import transfer, uncertainty
-from deltacompose.analysis.transfer import TransferMatrix
+from deltacompose.analysis.transfer import TransferMatrix, write_scores
 from deltacompose.errors import BadInput
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "data" / "prompt_transferability"
@@ -171,7 +171,21 @@ def test_one_seed_few_tasks_and_constant_columns_are_limitations():
     said = " ".join(matrix([[0.9, 0.7], [0.6, 0.7]]).limitations())
     assert "one seed" in said
     assert "2 tasks" in said
-    assert "b: every source scores the same" in said
+    three = matrix([[0.9, 0.7, 0.1], [0.6, 0.9, 0.2], [0.5, 0.7, 0.8]])
+    said = " ".join(three.limitations())
+    assert "b: every other task's delta scores the same on them" in said, "whatever its own does"
+    assert "a: every" not in said
+
+
+def test_a_plain_table_of_scores_is_read_as_it_was_written(tmp_path):
+    text = ",a,b\nrandom,.5,.4\nuntouched,.45,\nb,.6,.8\na,.9,\n"
+    one = transfer.read_scores(write(tmp_path, text))
+    again = transfer.read_scores(write_scores(one, tmp_path / "again.csv"))
+    assert again.sources == one.sources
+    for name in ("values", "chance", "untouched", "random"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(one, name))
+    two = matrix([[[0.9, 0.7], [0.6, 0.8]], [[0.8, 0.7], [0.5, 0.8]]])
+    assert np.allclose(transfer.read_scores(write_scores(two, tmp_path / "two.csv")).values[0], two.mean())
 
 
 def test_sources_that_are_no_targets_have_relative_values_and_are_named():

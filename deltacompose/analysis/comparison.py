@@ -98,7 +98,7 @@ class Comparison:
             "spread": self.values.std(axis=0, ddof=1).tolist() if len(self.seeds) > 1 else None,
             "nearest": self._nearest(),
             "left_out": list(self.left_out),
-            "limitations": list(self.limitations),
+            "limitations": [*self.limitations, *_of_few(self.tasks)],
         }
 
     def _named(self, matrix: Array) -> pd.DataFrame:
@@ -109,6 +109,13 @@ class Comparison:
         near = np.array(self.measure.nearness(self.mean))
         np.fill_diagonal(near, -np.inf)
         return {target: self.tasks[int(near[:, t].argmax())] for t, target in enumerate(self.tasks)}
+
+
+def _of_few(tasks: Sequence[str]) -> list[str]:
+    """What three tasks or fewer cannot tell: all orders of three are six, so no test of two maps gives p below 1/6."""
+    if len(tasks) > 3:
+        return []
+    return [f"{len(tasks)} tasks are too few to tell whether this map agrees with another one"]
 
 
 def compare_all(

@@ -271,7 +271,8 @@ def _about_targets(matrix: TransferMatrix) -> Iterator[str]:
     undefined = np.isnan(matrix._gain) & ~np.isnan(matrix.own) & ~no_chance
     left_out = np.array([name in matrix.left_out for name in matrix.targets])
     weak, partly = known & left_out & ~no_chance, undefined.any(axis=0) & ~left_out
-    constant = np.array([_is_constant(column) for column in matrix.mean().T])
+    others = np.where(matrix.off_diagonal, matrix.mean(), np.nan)
+    constant = np.array([_is_constant(column) for column in others.T])
     for where, sentence in (
         (~known, "no delta trained on them was evaluated on them, so relative and corrected values are undefined"),
         (unscaled, "their own score is not above zero, so the relative value is undefined"),
@@ -281,7 +282,7 @@ def _about_targets(matrix: TransferMatrix) -> Iterator[str]:
             partly,
             f"in some seeds their own score does not exceed chance by more than {MARGIN}: no corrected value there",
         ),
-        (constant, "every source scores the same on them, so they rank nothing"),
+        (constant, "every other task's delta scores the same on them, so they rank nothing"),
     ):
         if where.any():
             yield f"{shortened([matrix.targets[t] for t in np.flatnonzero(where)])}: {sentence}"

@@ -78,15 +78,17 @@ def ndcg(scores: Floats, gains: Floats) -> Floats:
     """(...,) normalised discounted cumulative gain of (..., sources) ranked by score (Järvelin & Kekäläinen 2002).
 
     Gains are R as it is, negative ones counted as 0; sources whose gain is NaN are not ranked, those without a score
-    come last. NaN where no gain is above zero or fewer than two sources are ranked.
+    come last. NaN where no gain is above zero, fewer than two sources are ranked, or all gains are equal, so that any
+    ranking would do.
 
     >>> round(float(ndcg(np.array([1.0, 2.0, 3.0]), np.array([3.0, 2.0, 1.0]))), 4)
     0.79
     """
     ranked, gains = ~np.isnan(gains), np.maximum(np.nan_to_num(gains), 0.0)
+    unequal = np.where(ranked, gains, -np.inf).max(axis=-1) > np.where(ranked, gains, np.inf).min(axis=-1)
     ideal = (gains * rank_discounts(gains, ranked)).sum(axis=-1)
     found = (gains * rank_discounts(np.where(np.isnan(scores), -np.inf, scores), ranked)).sum(axis=-1)
-    defined = (ideal > 0) & (ranked.sum(axis=-1) > 1)
+    defined = (ideal > 0) & (ranked.sum(axis=-1) > 1) & unequal
     return np.where(defined, found / np.where(defined, ideal, 1.0), np.nan)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix, mean_over_seeds
 from deltacompose.errors import BadInput, unknown
 
 COLUMNS = (
@@ -323,6 +323,32 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
         chance_of="random" if "random" in names else "",
     )
     return _of_share(matrix, str(path))
+
+
+def write_scores(matrix: TransferMatrix, path: str | Path) -> Path:
+    """Write the plain CSV that `read_scores` reads: mean raw scores over the seeds, empty where one is unknown.
+
+    The row `random` is of random deltas, or chance where that is what they were taken for; the row `untouched` of the
+    backbone alone. What seeds and examples say of the spread is in the tidy table alone (`write`).
+
+    Raises:
+        BadInput: a folder that cannot be written.
+    """
+    path = Path(path)
+    rows = dict(zip(matrix.sources, matrix.mean(), strict=True))
+    random = matrix.chance if matrix.chance_of == "random" else mean_over_seeds(matrix.random)
+    rows |= {
+        name: row for name, row in (("random", random), ("untouched", matrix.untouched)) if not np.isnan(row).all()
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(matrix.targets))
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(partial, index_label="source")
+        os.replace(partial, path)
+    except OSError as error:
+        raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
+    return path
 
 
 def _cells_of_text(path: Path) -> list[list[str]]:

@@ -18,7 +18,7 @@ from deltacompose.analysis.matrix import MARGIN, Bools, TransferMatrix, mean_ove
 from deltacompose.analysis.records import from_records, with_examples
 from deltacompose.analysis.stacks import StackEffect, stack_effect
 from deltacompose.analysis.statistics import Estimate, PermutationTest, asymmetry, label_test, reliability
-from deltacompose.analysis.tables import frame, from_frame, read, read_categories, read_scores, write
+from deltacompose.analysis.tables import frame, from_frame, read, read_categories, read_scores, write, write_scores
 from deltacompose.analysis.uncertainty import (
     Against,
     Kind,
@@ -54,6 +54,7 @@ __all__ = [
     "summary",
     "with_examples",
     "write",
+    "write_scores",
 ]
 
 

@@ -6,6 +6,7 @@ count-sketches: ten thousand deltas of some hundred thousand parameters fit in a
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +19,13 @@ from numpy.typing import NDArray
 from deltacompose.analysis import graph as graphs
 from deltacompose.analysis import large
 from deltacompose.analysis.collected import StoredDeltas
+from deltacompose.analysis.tensors import FILE
 from deltacompose.cli import show
 from deltacompose.cli.answers import Answer
 from deltacompose.errors import BadInput
+
+SINGLES = 2**31
+"""Bytes of deltas that are laid together in single precision; more are in halves."""
 
 
 def compared(text: str, deltas: StoredDeltas, how: tuple[int, int | None], out: Path | None, stem: str) -> Answer:
@@ -32,8 +37,9 @@ def compared(text: str, deltas: StoredDeltas, how: tuple[int, int | None], out: 
     """
     k, width = how
     names = {f"{task}, seed {seed}": deltas.folder(key) for (task, seed), key in sorted(deltas.trained.items())}
+    kind = _kind(names)
     with tempfile.TemporaryDirectory(prefix="deltas-") as folder:
-        stack = large.collect(names, Path(folder) / "stack")
+        stack = large.collect(names, Path(folder) / "stack", kind)
         if width is None:
             inner = large.inner_products(stack)
             spectrum = large.spectrum(inner, min(10, len(names) - 1))
@@ -50,14 +56,34 @@ def compared(text: str, deltas: StoredDeltas, how: tuple[int, int | None], out: 
         "deltas": len(names),
         "parameters": stack.parameters,
         "sketch": width,
+        "dtype": kind,
         "spectrum": spectrum,
         "nearest_of_own_task": _of_own_task(tasks, near),
         "neighbours": _listed(stack.names, near, weights),
         "limitations": [
             "tensors are compared as they are stored: where two sets of them stand for one function, as low-rank "
-            "factors do, the cosine depends on which set training found"
+            "factors do, the cosine depends on which set training found",
+            *([] if kind == "float32" else [f"the deltas were compared in {kind}, which halves the file"]),
         ],
     }
+
+
+def _kind(names: Mapping[str, Path]) -> large.Kind:
+    """In what numbers the deltas are laid together: halves where singles would take more than `SINGLES` bytes.
+
+    Raises:
+        BadInput: the folder for temporary files has no room for either.
+    """
+    size = sum((folder / FILE).stat().st_size for folder in names.values())  # in single precision
+    kind: large.Kind = "float16" if size > SINGLES else "float32"
+    needed, place = (size // 2 if kind == "float16" else size), tempfile.gettempdir()
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise BadInput(
+            f"{len(names)} deltas take {needed / 2**30:.1f} GiB in {place}, which has {free / 2**30:.1f} GiB free; "
+            "set TMPDIR to a folder with more room"
+        )
+    return kind
 
 
 def _nearest(cosines: NDArray[np.float32], k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

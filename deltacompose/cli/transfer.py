@@ -33,12 +33,13 @@ def further(given: Material, text: str) -> dict[str, Any]:
 
 
 def write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
-    """`transfer.csv`, the tidy table, and the heatmaps as PDF and PNG."""
+    """`transfer.csv`, the tidy table, `scores.csv`, the plain one, and the heatmaps as PDF and PNG."""
     from deltacompose.figures import pictures
     from deltacompose.figures.style import save, styled
 
     for text, matrix in matrices.items():
         tables.write(matrix, out / f"{stems[text]}transfer.csv")
+        tables.write_scores(matrix, out / f"{stems[text]}scores.csv")
         for drawing in pictures.heatmaps(matrix):
             with styled():
                 figure = drawing.draw()

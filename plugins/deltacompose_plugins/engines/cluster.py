@@ -46,6 +46,7 @@ class Dask:
         self._client = self._connected(options)
         self._plugins = plugins()
         self._late: set[str] = set()
+        self._slots = 1
         try:
             self._check_workers()
         except BaseException:
@@ -80,7 +81,9 @@ class Dask:
 
     @property
     def slots(self) -> int:
-        return max(1, int(sum(self._client.nthreads().values())))
+        if self._client.status == "running":  # when it is closed the run still says how it ended
+            self._slots = max(1, int(sum(self._client.nthreads().values())))
+        return self._slots
 
     def submit(self, function: str, spec: dict[str, Any]) -> Future[Any]:
         if self._client.status != "running":
