@@ -668,6 +668,14 @@ def test_initialisation_transfer_reads_the_test_scores_and_the_same_learning_rat
     assert found.lift_on_test()[0, 0, 0] == pytest.approx(0.05)
 
 
+def test_the_evaluations_of_a_study_with_one_learning_rate_name_no_grid_and_are_read():
+    given = [training("t", 0, 0.8, [(0, 0.8)], grid=1.0), training("s", 0, 0.9, [(0, 0.9)], grid=1.0)]
+    given += [training("t", 0, 0.85, [(0, 0.85)], start="s", grid=1.0)]
+    read = [record("t", "t", 0, 0.7, spec={"grid": None}), record("t", "t", 0, 0.8, spec={"grid": None, "start": "s"})]
+    found = transfer.initialisation_transfer([*given, *read], "lora")
+    assert found.lift_on_test()[0, 0, 0] == pytest.approx(0.1)
+
+
 def test_a_later_stage_started_where_its_earlier_stage_did():
     both = {"composition": "lora >> bitfit", "stage": 1}
     first = training("t", 0, 0.8, [(0, 0.8)], start="s", key="first")

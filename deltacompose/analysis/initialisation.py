@@ -79,14 +79,17 @@ def initialisation_transfer(records: Iterable[Record], composition: str, split: 
     if composition not in compositions:
         raise unknown("composition", composition, compositions)
     by_key = {str(record["key"]): record for record in training if "key" in record}
-    runs, fresh = _by_cell([r for r in training if r["spec"]["composition"] == composition], by_key)
+    own_training = [record for record in training if record["spec"]["composition"] == composition]
+    runs, fresh = _by_cell(own_training, by_key)
     if not runs:
         raise BadInput(f"no training of {composition!r} started from another task's weights")
     seeds = tuple(sorted({seed for seed, _, _ in runs}))
     sources, targets = tuple(sorted({key[1] for key in runs})), tuple(sorted({key[2] for key in runs}))
     scores, steps, test = np.full((3, len(seeds), len(sources), len(targets)), np.nan)
     own, own_steps, own_test = np.full((3, len(seeds), len(targets)), np.nan)
-    failed, evaluated = np.zeros(scores.shape, dtype=bool), _evaluated(records, composition, split)
+    grids = {record["spec"].get("grid") for record in own_training}
+    evaluated = _evaluated(records, composition, split, grids.pop() if len(grids) == 1 else None)
+    failed = np.zeros(scores.shape, dtype=bool)
     for (seed, source, target), run in runs.items():
         k, s, t = seeds.index(seed), sources.index(source), targets.index(target)
         grid = run["spec"].get("grid")
@@ -138,14 +141,20 @@ def _source(record: Record, by_key: Mapping[str, Record]) -> str:
     return str(by_key[str(start)]["spec"]["task"]) if str(start) in by_key else str(start)
 
 
-def _evaluated(records: Iterable[Record], composition: str, split: str) -> dict[tuple[int, str, str, Any], float]:
-    """Scores on the split by (seed, start, target, grid) of deltas read on their own task; a fresh start is ''."""
+def _evaluated(
+    records: Iterable[Record], composition: str, split: str, only: Any
+) -> dict[tuple[int, str, str, Any], float]:
+    """Scores on the split by (seed, start, target, grid) of deltas read on their own task; a fresh start is ''.
+
+    An evaluation names no value of a grid that has but one: it is of the `only` one.
+    """
     cells = {}
     for record in records:
         spec = record["spec"]
         own = record.get("kind") == "evaluate" and spec["source"] == spec["target"] and _is_done(record)
         if own and spec["composition"] == composition and spec["split"] == split:
-            key = (int(spec["seed"]), str(spec.get("start") or ""), str(spec["target"]), spec.get("grid"))
+            grid = only if spec.get("grid") is None else spec["grid"]
+            key = (int(spec["seed"]), str(spec.get("start") or ""), str(spec["target"]), grid)
             cells[key] = float(record["result"]["score"])
     return cells
 
