@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from picostudy import make
+from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, derived, probes, results
-from deltacompose.analysis import learned, subspace
+from deltacompose import api, derived, probes, results, work
+from deltacompose.analysis import autoencoder, learned, subspace, transferability
 from deltacompose.analysis.autoencoder import Settings
-from deltacompose.analysis.collected import stored_deltas
+from deltacompose.analysis.collected import FILE, LABELS, stored_deltas
 from deltacompose.analysis.similarity import flatten
 from deltacompose.analysis.swaps import swap_effects, swap_matrices
 from deltacompose.cli import app
@@ -123,6 +126,24 @@ def test_the_fisher_diagonal_of_one_example_is_the_square_of_one_of_its_two_scor
         assert any(torch.allclose(found, square, rtol=1e-3, atol=1e-9) for square in squares)
 
 
+def test_the_fisher_diagonal_of_several_examples_is_the_mean_of_the_squares_of_their_gradients():
+    """One of two answers is drawn for each of three examples: eight means are possible, and no square of a mean is."""
+    backbone = pico_backbone("bert")
+    task = replace(choice(), read=lambda split: choice().read(split)[:3])
+    read, delta = reader(backbone, task, 64), delta_of(backbone, "prompt(length=2)")
+    [(name, weight)] = delta.weights.items()
+    leaf = weight.clone().requires_grad_()
+    with dc.attached(backbone, delta.expression, {name: leaf}, {}):
+        each = [torch.log_softmax(read.scores([row])[0], -1) for row in read.rows("train")]
+        gradients = [[torch.autograd.grad(y, leaf, retain_graph=True)[0].flatten() for y in one] for one in each]
+    drawn = [torch.stack(answers) for answers in itertools.product(*gradients)]
+    for seed in range(4):
+        found = probes.fisher(read, delta, seed, 3)
+        same = lambda other, found=found: torch.allclose(found, other, rtol=1e-3, atol=1e-9)
+        assert any(same(answers.square().mean(0)) for answers in drawn)
+        assert not any(same(answers.mean(0).square()) or same(answers.sum(0).square()) for answers in drawn)
+
+
 @pytest.mark.parametrize("family", ["t5", "gpt2"])
 def test_the_fisher_diagonal_of_a_generation_task_is_positive_and_the_same_for_the_same_seed(family):
     backbone = pico_backbone(family)
@@ -162,6 +183,48 @@ def test_a_subspace_of_all_dimensions_gives_every_delta_back():
     for delta in deltas:
         again = derived.reconstructed(delta, space)
         assert all(torch.allclose(again.weights[n], x, atol=1e-5) for n, x in delta.weights.items())
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_the_tasks_losses_reach_every_weight_of_the_autoencoder_with_the_gradient_of_autograd(family):
+    """The network is written again in torch, and one graph goes from its weights through the backbone to the losses."""
+    backbone = pico_backbone(family)
+    readers = {"mood": reader(backbone, choice(), 64), "tone": reader(backbone, choice("tone", ("hot", "cold")), 64)}
+    deltas = {task: delta_of(backbone, "prompt(length=2) + bitfit", k) for k, task in enumerate(readers)}
+    stacked = np.stack([flatten({n: x.numpy() for n, x in one.weights.items()}) for one in deltas.values()])
+    stacked = stacked.astype(np.float64)
+    network, _ = autoencoder.learn(stacked, Settings(1, 3, steps=1), 0)
+    inputs = SimpleNamespace(cell=SimpleNamespace(spec={"seed": 0}), reader=readers.get, backbone=backbone)
+    scale = 0.5
+    with derived._Losses(inputs, deltas, len(TEXTS)) as losses:
+        task_loss = autoencoder._in_units(losses, scale)
+        loss, gradients = autoencoder.loss_and_gradients(network, stacked / scale, 0.7, task_loss)
+    leaves = [torch.tensor(weight, requires_grad=True) for weight in autoencoder._weights(network)]
+    encoder, encoder_bias, hidden, hidden_bias, output, output_bias = leaves
+    given = torch.tensor(stacked / scale)
+    decoded = torch.tanh((given @ encoder.T + encoder_bias) @ hidden.T + hidden_bias) @ output.T + output_bias
+    expected = 0.7 * (decoded - given).square().mean()
+    for flat, (task, delta) in zip(decoded * scale, deltas.items(), strict=True):
+        names = sorted(delta.weights)
+        parts = flat.float().split([delta.weights[name].numel() for name in names])
+        weights = {name: part.view_as(delta.weights[name]) for name, part in zip(names, parts, strict=True)}
+        read, rows = readers[task], readers[task].rows("train")
+        lengths = tuple(map(max, zip(*map(read.lengths, rows), strict=True)))
+        with dc.attached(backbone, delta.expression, weights):
+            expected = expected + read.loss(read.collate(rows, lengths), 1).sum()
+    assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
+    for found, true in zip(gradients, torch.autograd.grad(expected, leaves), strict=True):
+        assert np.abs(true).max() > 0
+        assert np.abs(found - true.numpy()).max() <= 1e-4 * np.abs(true.numpy()).max()
+
+
+def test_the_tasks_losses_read_another_batch_at_every_step():
+    backbone = pico_backbone("bert")
+    readers, deltas = {"mood": reader(backbone, choice(), 64)}, {"mood": delta_of(backbone, "bitfit")}
+    inputs = SimpleNamespace(cell=SimpleNamespace(spec={"seed": 0}), reader=readers.get, backbone=backbone)
+    flat = flatten({n: x.numpy() for n, x in deltas["mood"].weights.items()})[None].astype(np.float64)
+    with derived._Losses(inputs, deltas, 1) as losses:
+        assert len({losses(flat)[0] for _ in range(6)}) > 1
 
 
 @pytest.mark.parametrize("way", ["pca", "autoencoder"])
@@ -290,6 +353,34 @@ def test_arrays_of_a_store_are_those_that_the_model_gives(carried_out):
     assert len(answers.by_source) == 4
 
 
+def test_what_a_source_gives_a_target_stands_in_the_row_of_the_source_and_the_column_of_the_target(carried_out):
+    study, folder, _ = carried_out
+    store = open_store(folder / "store")
+    found = command(folder, "similarity", "--composition", STACK, "--measure", "logme")["measures"]["logme"]
+    matrix, tasks = np.array(found["matrix"]), found["tasks"]
+    cells = [
+        r for r in store.records("probe") if r["spec"]["array"] == "features" and r["spec"]["composition"] == STACK
+    ]
+    assert len(cells) == len(tasks) ** 2
+    for one in cells:
+        s, t = tasks.index(one["spec"]["source"]), tasks.index(one["spec"]["target"])
+        files = store.folder(one["key"])
+        labels = np.array(json.loads((files / LABELS).read_text()))
+        expected = transferability.log_maximum_evidence(load_file(files / FILE)["features"], labels)
+        assert matrix[s, t] == pytest.approx(expected, rel=1e-9)
+    assert not np.allclose(matrix, matrix.T, atol=1e-6)
+    backbone, deltas = (
+        api.load_backbone(study.backbone.model),
+        stored_deltas(results.records(store), store.folder)[STACK],
+    )
+    [spec] = [one["spec"] for one in cells if (one["spec"]["source"], one["spec"]["target"]) == ("hue", "tone")]
+    read = work._reader(backbone, spec, "target", work.options_of(study))
+    own = api.load_delta(store.folder(deltas.trained["hue", 0]))
+    stored = deltas.read("features", 0)
+    kept = stored["tone"].by_source[list(stored).index("hue")]
+    assert np.allclose(kept, probes.features(read, own, spec["split"]), atol=1e-5)
+
+
 def test_subspace_reads_the_six_readouts(carried_out):
     _, folder, _ = carried_out
     found = command(folder, "subspace", "--composition", "prompt(length=2)")
@@ -347,6 +438,45 @@ def test_transfer_says_what_each_part_of_the_stack_brings(carried_out):
         ("0.1.", "lora(rank=2)"),
     ]
     assert found["initialisation"] is None
+
+
+def test_transfer_says_the_score_and_the_steps_that_a_start_from_another_task_saved(tmp_path):
+    recipe = Recipe(steps=12, batch=8, evaluate_every=3, limit=32, learning_rates={"full": 3e-3})
+    changes = {"compositions": ("full",), "seeds": (0, 1), "start_from": ("mood",), "training": recipe}
+    dc.run(make(tmp_path, **changes), tmp_path / "store")
+    records = list(open_store(tmp_path / "store").records())
+    runs = {
+        (r["spec"]["seed"], r["spec"]["task"], bool(r["spec"]["start"])): r for r in records if r["kind"] == "train"
+    }
+    read = {
+        (r["spec"]["seed"], bool(r["spec"].get("start"))): r["result"]["score"]
+        for r in records
+        if r["kind"] == "evaluate" and (r["spec"]["source"], r["spec"]["target"]) == ("tone", "tone")
+    }
+    lift, on_test, steps, saved = [], [], [], []
+    for seed in (0, 1):
+        own, started = runs[seed, "tone", False]["result"], runs[seed, "tone", True]["result"]
+        best = max(row["score"] for row in own["history"])
+        assert best == own["dev"]
+        first = [min((r["step"] for r in one["history"] if r["score"] >= best), default=None) for one in (own, started)]
+        lift.append(started["dev"] - best)
+        on_test.append(read[seed, True] - read[seed, False])
+        steps.append(first[1])
+        saved.append(None if first[1] is None or not first[0] else 1 - first[1] / first[0])
+    known = [share for share in saved if share is not None]
+    assert any(lift)
+    assert any(known)
+    found = command(tmp_path, "transfer", "--permutations", 9)["initialisation"]
+    assert (found["sources"], found["targets"], found["seeds"], found["failed"]) == (["mood"], ["tone"], [0, 1], 0)
+    for name, values in (("lift", lift), ("lift_on_test", on_test), ("steps", steps), ("saved", saved)):
+        assert found[name] == [[[None if x is None else pytest.approx(x)]] for x in values]
+        assert found[f"mean_{name}"] == pytest.approx(np.mean([x for x in values if x is not None]))
+    assert found["reached"] == np.mean([step is not None for step in steps])
+    said = CliRunner().invoke(app, ["transfer", str(tmp_path / "store"), "--permutations", "9"]).output
+    assert (
+        f"started from mood: lift {np.mean(lift):.3f} on development data, own score reached by "
+        f"{found['reached']:.0%}, which saved {np.mean(known):.3f} of the steps"
+    ) in " ".join(said.split())
 
 
 def test_the_diagonal_of_a_swap_is_the_own_delta_and_its_effect_is_zero_where_nothing_was_swapped(carried_out):
