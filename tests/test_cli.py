@@ -12,6 +12,8 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import broken
@@ -126,6 +128,40 @@ def test_a_study_is_planned_run_once_read_and_cleaned(folder, typed):
 def test_a_dry_run_is_the_plan_and_computes_nothing(folder, typed):
     assert typed("run", "tiny.yaml", "--dry-run", "--json")[1] == typed("plan", "tiny.yaml", "--json")[1]
     assert not (folder / "results").exists()
+
+
+def test_what_the_commands_of_a_store_print_is_to_be_had_as_json(folder, typed):
+    def said(*words, status=0):
+        found, out, error = typed(*words, "--json")
+        assert found == status, error
+        return json.loads(out)
+
+    assert said("verify", "store") == {"store": "store", "problems": []}
+    told = said("report", "tiny.yaml", "--store", "store", "--out", "pages")
+    assert told["report"] == "pages/report.html"
+    assert {*told["files"], told["report"]} == {str(path) for path in Path("pages").iterdir()}
+    (folder / "tiny.yaml").write_text(STUDY.replace("transfer: true\n", ""))
+    listed = said("gc", "tiny.yaml", "--store", "store")
+    assert (listed["deleted"], len(listed["paths"])) == (False, 2)
+    assert said("gc", "tiny.yaml", "--store", "store", "--delete") == listed | {"deleted": True}
+    assert not any(Path(path).exists() for path in listed["paths"])
+    found = next((folder / "store" / "cells").rglob("delta.safetensors"))
+    found.write_bytes(b"nothing")
+    [problem] = said("verify", "store", status=1)["problems"]
+    assert (problem["key"], problem["file"]) == (found.parent.name, "delta.safetensors")
+    assert problem["reason"] == "has another checksum than when it was stored"
+    assert said("retry", "store") == {"store": "store", "forgotten": []}
+
+
+def test_every_command_that_prints_facts_prints_them_as_json():
+    def leaves(command, path=()):
+        for name, one in getattr(command, "commands", {"": command}).items():
+            yield from leaves(one, (*path, name)) if name else [(path, command)]
+
+    without = {
+        path for path, one in leaves(typer.main.get_command(cli.app)) if not any("--json" in p.opts for p in one.params)
+    }
+    assert without == {("plugins", "new")}  # which prints what to do next
 
 
 def test_a_study_that_shrank_leaves_cells_for_gc(folder, typed):
@@ -426,6 +462,9 @@ def test_a_plugins_members_are_read_and_its_methods_put_through_the_suite(capsys
     said = capsys.readouterr()
     assert re.search(r"method +red +sound", said.out)
     assert said.err == "checking red\n"
+    catalogue.check_plugin("example", as_json=True)
+    [row] = [row for row in json.loads(capsys.readouterr().out) if row["name"] == "red"]
+    assert (row["kind"], row["state"], row["reason"]) == ("method", "sound", "")
 
 
 def test_a_method_that_needs_a_setting_as_a_file_is_unchecked_and_not_broken():

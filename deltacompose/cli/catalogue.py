@@ -116,14 +116,17 @@ def list_plugins(as_json: AsJson = False) -> None:
 
 
 @plugins.command("check")
-def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")]) -> None:
+def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")], as_json: AsJson = False) -> None:
     """Read every member of a plugin, and put its methods through the conformance suite."""
     from deltacompose import plugins as door
 
     known = door.loaded()
     rows = door.check(known, name)
     rows = [_checked(known, row) for row in rows]
-    show.table(rows, ("kind", "name", "state", "reason"))
+    if as_json:
+        show.as_json(rows)
+    else:
+        show.table(rows, ("kind", "name", "state", "reason"))
     if any(row["state"] not in ("sound", "unchecked") for row in rows):
         raise typer.Exit(1)
 

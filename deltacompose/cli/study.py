@@ -158,18 +158,22 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
     return None
 
 
-def retry(study: StudyFile, store: StoreFolder = None) -> None:
+def retry(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
     """Forget the failures of a study, so that the next run tries those cells again; STUDY may be a store."""
     opened = needed(study, store)
     keys = opened.keys("failed")
     opened.forget_failures(keys)
+    if as_json:
+        return show.as_json({"store": str(store_of(study, store)), "forgotten": list(keys)})
     typer.echo(f"{len(keys)} failed cells will be tried again by the next run")
+    return None
 
 
 def report(
     study: StudyFile,
     store: StoreFolder = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write to.  [default: <store>/figures]")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write figures, tables and graphs, and the report as one HTML file; STUDY may be a store."""
     from deltacompose import results
@@ -183,7 +187,13 @@ def report(
     categories = results.categories_of(records)
     written = pages.write_figures(records, folder, categories)
     page = pages.write(records, folder, read.name if read else opened.root.name, categories)
+    if as_json:
+        files = [str(path) for path in written]
+        return show.as_json(
+            {"store": str(store_of(study, store)), "folder": str(folder), "report": str(page), "files": files}
+        )
     typer.echo(f"{len(written)} figures and tables in {folder}\nreport: {page}")
+    return None
 
 
 def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
@@ -200,12 +210,16 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
     return None
 
 
-def verify(study: StudyFile, store: StoreFolder = None) -> None:
+def verify(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
     """Compare every stored file with its checksum; STUDY may be a store."""
-    problems = needed(study, store).verify()
-    for problem in problems:
-        typer.echo(str(problem), err=True)
-    typer.echo(f"{len(problems)} problems")
+    opened = needed(study, store)
+    problems = opened.verify()
+    if as_json:
+        show.as_json({"store": str(store_of(study, store)), "problems": [vars(problem) for problem in problems]})
+    else:
+        for problem in problems:
+            typer.echo(str(problem), err=True)
+        typer.echo(f"{len(problems)} problems")
     if problems:
         raise typer.Exit(1)
 
@@ -214,6 +228,7 @@ def gc(
     study: StudyFile,
     store: StoreFolder = None,
     delete: Annotated[bool, typer.Option("--delete", help="Really remove them.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """List stored cells that the study does not ask for, or remove them."""
     from deltacompose import results
@@ -221,9 +236,14 @@ def gc(
 
     opened = needed(study, store)
     removed = opened.gc(set(results.plan(Study.read(study), opened)), dry=not delete)
+    if as_json:
+        return show.as_json(
+            {"store": str(store_of(study, store)), "deleted": delete, "paths": [str(path) for path in removed]}
+        )
     for path in removed:
         typer.echo(str(path))
     typer.echo(f"{len(removed)} {'removed' if delete else 'would be removed; --delete removes them'}")
+    return None
 
 
 def _opened(path: Path) -> Store | None:
