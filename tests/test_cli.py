@@ -289,6 +289,14 @@ def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refuse
             "an encoder, which ranks candidates",
         ),
         (
+            ("train", "bitfit", "intent", "out", "--learning-rate", "1e-3"),
+            "--learning-rate '1e-3' is no method with its rate; write lora=1e-4",
+        ),
+        (
+            ("train", "bitfit", "intent", "out", "--backbone", "./encoder", "--learning-rate", "lroa=1e-3"),
+            "learning_rates: no method 'lroa'; did you mean 'lora'?",
+        ),
+        (
             ("evaluate", "nowhere", "intent", "--backbone", "./encoder"),
             "nowhere holds no delta: there is no delta.json",
         ),
@@ -428,8 +436,25 @@ def test_failed_cells_give_a_status_are_shown_and_can_be_tried_again(folder, typ
     status, out, _ = typed("status", "tiny.yaml", "--json")
     counts = json.loads(out)
     assert (status, counts["failed"], counts["blocked"]) == (0, 2, 6)
+    failed = [path.stem for path in (folder / "results" / "tiny" / "failed").iterdir()]
+    for path in (folder / "results" / "tiny" / "failed").iterdir():
+        shutil.copy(path, folder)
     assert typed("retry", "tiny.yaml")[1] == "2 failed cells will be tried again by the next run\n"
     assert json.loads(typed("status", "tiny.yaml", "--json")[1])["failed"] == 0
+    for key in failed:
+        shutil.copy(folder / f"{key}.json", folder / "results" / "tiny" / "failed")
+    told = {"store": "results/tiny", "forgotten": sorted(failed)}
+    assert json.loads(typed("retry", "results/tiny", "--json")[1]) == told
+    assert json.loads(typed("retry", "results/tiny", "--json")[1]) == told | {"forgotten": []}
+
+
+def test_a_delta_that_diverges_is_told_in_one_sentence(folder, refused):
+    words = ("lora(rank=2) + bitfit", "sentiment_tweet", "out", "--backbone", "./encoder", "--steps", "4")
+    rates = ("--learning-rate", "lora=1e30", "--learning-rate", "bitfit=1e30")
+    said = refused("train", *words, *rates, status=1)
+    assert said.startswith("error: lora(rank=2) + bitfit on sentiment_tweet, seed 0: ")
+    assert said.endswith("; try a lower learning rate\n")
+    assert not list((folder / "out").iterdir())
 
 
 @pytest.mark.parametrize("engine", [("inprocess",), ("pool", "--workers", "1")], ids=["inprocess", "pool"])

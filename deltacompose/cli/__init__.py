@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deltacompose.cli import analysis, catalogue, delta, graph, handover, interaction, interop, predict, study, subspace
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, Diverged
 
 INTERRUPTED = 130
 """The exit status after ctrl-C, as shells have it."""
@@ -44,7 +44,10 @@ app.command()(interaction.interaction)
 
 
 def main() -> None:
-    """Runs the command. Bad input is one sentence on stderr and exit status 2; ctrl-C is 130."""
+    """Runs the command. Bad input is one sentence on stderr and exit status 2; ctrl-C is 130.
+
+    A delta that diverges is no fault of the command line, and no bug: one sentence too, and status 1.
+    """
     try:
         # `typer.Exit` comes back as its number here, and is not raised; so does ctrl-C, by typer's version
         status = app(standalone_mode=False, prog_name="deltacompose")
@@ -56,6 +59,9 @@ def main() -> None:
     except BadInput as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:
         print(f"error: {error.filename or ''}: {error.strerror or error}".replace(": : ", ": "), file=sys.stderr)
         sys.exit(2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deltacompose.cli import show
+from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
     from deltacompose.backbone import Backbone
@@ -35,15 +36,19 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, the batches and the dropout.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Optimiser steps of each stage.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
+    learning_rate: Annotated[
+        list[str] | None, typer.Option(help="Of one method, as lora=1e-4; may be repeated.  [default: its own]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train one composition on one task and save the delta."""
     from deltacompose import api
 
+    recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4)}
+    rates = dict(map(_rate, learning_rate or ()))
     _check_writable(out)
     loaded = api.load_backbone(backbone, dtype=dtype)
-    every = max(1, steps // 4)
-    delta = api.train(loaded, composition, task, seed, steps=steps, batch=batch, evaluate_every=every)
+    delta = api.train(loaded, composition, task, seed, **recipe, learning_rates=rates)
     delta.save(out)
     if as_json:
         return show.as_json(dict(delta.record))
@@ -101,6 +106,15 @@ def generate(
     for answer in answers:
         typer.echo(answer)
     return None
+
+
+def _rate(text: str) -> tuple[str, float]:
+    """The method and its learning rate, of `lora=1e-4`."""
+    method, _, number = text.partition("=")
+    try:
+        return method, float(number)
+    except ValueError:
+        raise BadInput(f"--learning-rate {text!r} is no method with its rate; write lora=1e-4") from None
 
 
 def _check_writable(folder: Path) -> None:
