@@ -25,6 +25,7 @@ import deltacompose as dc
 from deltacompose import checks, cli, plugins
 from deltacompose.cli import catalogue
 from deltacompose.pico import pico, pico_tokenizer
+from deltacompose.task import Task
 
 STUDY = """\
 name: tiny
@@ -192,6 +193,38 @@ def test_listings_are_tables_for_people_and_json_for_programs(typed):
     assert (status, out.splitlines()[0].split()[:3]) == (0, ["name", "category", "kind"])
     assert "7 labels" in out
     assert json.loads(typed("tasks", "intent", "--json")[1])[0]["labels"][0] == "add to playlist"
+
+
+def test_a_task_is_shown_with_chance_and_the_trivial_scores_that_it_is_the_best_of(typed):
+    words = ("intent", "sentiment_movie", "past_tense", "glue_rte")
+    status, out, error = typed("tasks", *words, "--json")
+    assert (status, error) == (0, "")
+    intent, movie, past, far = json.loads(out)
+    for row, name in ((intent, "intent"), (movie, "sentiment_movie"), (past, "past_tense")):
+        task = dc.tasks()[name]
+        assert row["chance"] == task.chance("test") == max(row["baselines"].values())
+        assert row["baselines"] == task.baselines("test")
+    assert set(movie["baselines"]) == {"always negative", "always positive", "random candidate"}
+    assert movie["chance"] == pytest.approx(0.5, abs=0.05)
+    assert set(past["baselines"]) == {"commonest answer", "copy of the input"}
+    assert (far["chance"], far["baselines"]) == (None, None)  # of the hub: nothing is fetched to list it
+    status, out, _ = typed("tasks", "sentiment_movie", "glue_rte")
+    head, *lines = [re.split("  +", line) for line in out.splitlines()]
+    assert head[:6] == ["name", "category", "kind", "metric", "chance", "baselines"]
+    assert lines[0][4] == f"{movie['chance']:.3f}"
+    assert lines[0][5] in ("always negative", "always positive", "random candidate") or ", " in lines[0][5]
+    assert lines[1][4:6] == ["–", "–"]
+
+
+def test_all_tasks_are_listed_without_reading_one(typed, monkeypatch):
+    def read(task, split):
+        raise AssertionError(f"{task.name} is read")
+
+    monkeypatch.setattr(Task, "examples", read)
+    status, out, _ = typed("tasks")
+    assert status == 0
+    assert {line.split()[0] for line in out.splitlines()[1:]} == set(dc.tasks())
+    assert "chance" not in out.splitlines()[0]
 
 
 def test_help_is_quick_and_names_every_command():

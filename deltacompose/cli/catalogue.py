@@ -51,7 +51,10 @@ def tasks(
     ] = False,
     name: Annotated[list[str] | None, typer.Argument(help="Tasks; all if none is named.")] = None,
 ) -> None:
-    """Every task: category, kind, metric, chance and source."""
+    """Every task: category, kind, metric and source; chance and trivial scores of those that are named, or as JSON.
+
+    They are the test split's, and unknown of tasks of the hub, whose data only `--verify` reads.
+    """
     from deltacompose import api
 
     known = api.tasks()
@@ -62,9 +65,12 @@ def tasks(
         rows = [verified(api.task_of(one)) for one in chosen]
         columns: tuple[str, ...] = ("name", "state", "chance", "reason")
     else:
-        rows = [_task(one) for one in chosen]
-        rows = rows if as_json else [{**row, "labels": _few(row["labels"])} for row in rows]
-        columns = ("name", "category", "kind", "metric", "labels", "verified", "source")
+        # Scores of the embedded tasks need all their rows: some seconds for all of them, which a listing does not take.
+        rows = [_task(one) | (_scores(one) if name or as_json else {}) for one in chosen]
+        scores = ("chance", "baselines") if name else ()
+        columns = ("name", "category", "kind", "metric", *scores, "labels", "verified", "source")
+        if not as_json:
+            rows = [{**row, "labels": _few(row["labels"]), "baselines": _best(row.get("baselines"))} for row in rows]
     if as_json:
         return show.as_json(rows)
     show.table(rows, columns)
@@ -154,6 +160,21 @@ def _task(name: str) -> dict[str, Any]:
         for field in ("name", "category", "kind", "metric", "verified", "source", "licence", "note")
     }
     return facts | {"labels": list(task.labels)}
+
+
+def _scores(name: str) -> dict[str, Any]:
+    """Chance and the trivial scores behind it, none of which uses the input."""
+    from deltacompose import api, taskdata
+
+    found = taskdata.baselines(api.task_of(name))
+    return {"chance": max(found.values()) if found else None, "baselines": found}
+
+
+def _best(baselines: dict[str, float] | None) -> str | None:
+    """The names of the best trivial scores, which are chance."""
+    if baselines is None:
+        return None
+    return ", ".join(one for one, value in baselines.items() if value == max(baselines.values()))
 
 
 def _few(labels: list[str]) -> str:

@@ -43,6 +43,20 @@ def verify(task: Task) -> dict[str, Any]:
     return row | ({"state": "differs", "reason": "; ".join(differences)} if differences else {})
 
 
+def baselines(task: Task) -> dict[str, float] | None:
+    """The baselines on the test split of a task whose data lie on this machine; nothing is fetched.
+
+    None where the data are the hub's, or a plugin reads them by itself: those are read when somebody asks for it.
+
+    Raises:
+        BadInput: the data cannot be read as they are described.
+    """
+    described = _described(task)
+    if described is None or is_on_hub(described.row.path, Path(described.folder)):
+        return None
+    return task.baselines("test")
+
+
 def prefetch(tasks: Iterable[Task]) -> list[dict[str, Any]]:
     """Puts the data sets of the hub that tasks need into the cache of `datasets`, for nodes without a network.
 
