@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -227,17 +228,27 @@ def test_all_tasks_are_listed_without_reading_one(typed, monkeypatch):
     assert "chance" not in out.splitlines()[0]
 
 
-def test_help_is_quick_and_names_every_command():
-    begun = time.monotonic()
-    program = "import sys; from deltacompose import cli; sys.argv = ['deltacompose', '--help']; cli.main()"
+@pytest.mark.parametrize("words", [("--help",), ("run", "--help")], ids=" ".join)
+def test_help_takes_less_than_a_second_and_imports_nothing_heavy(words):
+    """The best of three, on a machine at rest; where others take the processors, in seconds of this one's own work."""
+    program = f"import sys; from deltacompose import cli; sys.argv = ['deltacompose', *{words!r}]; cli.main()"
     heavy = "import sys, atexit; atexit.register(lambda: print(sorted({'torch', 'pandas'} & set(sys.modules))))"
-    done = subprocess.run([sys.executable, "-c", f"{heavy}; {program}"], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
-    assert all(
-        f"  {name} " in done.stdout for name in ("run", "plan", "status", "report", "train", "methods", "plugins")
-    )
-    assert time.monotonic() - begun < 20  # a second on a machine at rest
+    took = []
+    for _ in range(3):
+        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-c", f"{heavy}; {program}"], capture_output=True, text=True, check=False
+        )
+        whole, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "[]"
+        took.append(min(whole, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
+    assert min(took) < 1, took
+
+
+def test_help_names_every_command(typed):
+    out = typed("--help")[1]
+    assert all(f"  {name} " in out for name in ("run", "plan", "status", "report", "train", "methods", "plugins"))
 
 
 def test_a_reader_that_ends_early_is_no_error():
