@@ -273,6 +273,16 @@ def _sha(path: str) -> str:
         (["similarity", "--prompts", "{}/scores.csv"], "cannot read the prompts"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "cosinus"], "no measure 'cosinus'"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "logme"], "has soft prompts alone, no features"),
+        (
+            ["predict", "--scores", "{}/scores.csv", "--prompts", "{}/prompts.npz", "--share", "1"],
+            "share=1 leaves none of the 20",
+        ),
+        (
+            ["transfer", "--scores", "{}/scores.csv", "--split", "val"],
+            "--split chooses among the evaluations of a store",
+        ),
+        (["transfer", "{}/scores.csv", "--composition", "lora"], "scores.csv names none"),
+        (["subspace", "--prompts", "{}/prompts.npz", "--composition", "lora"], "prompts.npz names none"),
         (["subspace", "--prompts", "{}/prompts.npz", "--seen", "ant,cow"], "no task 'cow'"),
         (["subspace", "--prompts", "{}/prompts.npz", "--dimensions", "4"], "a subspace of 4 is wanted"),
         (["subspace", "--prompts", "{}/prompts.npz", "--learn", "magic"], "no way of learning a subspace 'magic'"),
@@ -315,7 +325,9 @@ def test_prompts_of_unequal_shapes_and_broken_numbers_are_refused_by_name(folder
     with np.load(folder / "prompts.npz") as file:
         prompts = dict(file)
     np.savez(folder / "prompts.npz", **{**prompts, "cat": prompts["cat"][:2]})
-    with pytest.raises(BadInput, match=r"'cat' has shape \(2, 6\) and 'ant' \(3, 6\)"):
+    with pytest.raises(
+        BadInput, match=r"'cat' has shape \(2, 6\) and 'ant' \(3, 6\); all prompts need the same \(.*\)$"
+    ):
         answer("similarity", *given(folder, "prompts"))
     np.savez(folder / "prompts.npz", **{**prompts, "cat": prompts["cat"] * np.nan})
     with pytest.raises(BadInput, match="the prompt of 'cat' has 18 values that are not finite"):
@@ -353,6 +365,21 @@ def test_a_task_of_which_a_measure_says_nothing_is_left_out_of_it_by_name(folder
     np.savez(folder / "prompts.npz", ant=prompts["ant"], cat=prompts["cat"] * 0)
     with pytest.raises(BadInput, match="prompt_cosine has no value for cat"):
         answer("similarity", *given(folder, "prompts"), "--measure", "prompt_cosine")
+
+
+def test_heatmaps_that_cannot_be_drawn_and_prompts_of_no_task_are_said(folder, tmp_path):
+    table = pd.read_csv(folder / "scores.csv", index_col=0)
+    table.drop(index="random").to_csv(tmp_path / "scores.csv", index_label="source")
+    found = answer("transfer", "--scores", tmp_path / "scores.csv", "--out", tmp_path / "out")
+    said = f"no heatmap of relative or corrected values: the chance level of {', '.join(TASKS)} is unknown"
+    assert said in found["limitations"]
+    assert not (tmp_path / "out" / "relative.png").exists()
+    with np.load(folder / "prompts.npz") as file:
+        np.savez(folder / "prompts.npz", **file, fox=np.ones((3, 6)))
+    options = [*given(folder, "scores", "prompts"), "--permutations", 9, "--share", 0.6]
+    found = answer("predict", *options)
+    assert any(sentence.startswith("fox: deltas whose tasks") for sentence in found["limitations"])
+    assert "something from half observed on" in found["completion"]["limitation"]
 
 
 def test_missing_cells_stay_visible_and_stop_what_needs_them(folder):

@@ -269,7 +269,7 @@ def read_prompts(path: str | Path) -> Prompts:
     """The prompts of a `.npz` file: one array (tokens, width) for each task, by its name; nothing is unpickled.
 
     Raises:
-        BadInput: no such file, one that holds something else than rows of finite numbers, or a name twice.
+        BadInput: no such file, something else than rows of finite numbers, unequal shapes, or a name twice.
     """
     try:
         file = np.load(path, allow_pickle=False)
@@ -293,4 +293,16 @@ def read_prompts(path: str | Path) -> Prompts:
             raise BadInput(
                 f"{path}: the prompt of {name!r} has {int((~np.isfinite(array)).sum())} values that are not finite"
             )
+    _alike(arrays, path)
     return Prompts(arrays, str(path))
+
+
+def _alike(arrays: Mapping[str, Array], path: str | Path) -> None:
+    """Whether all prompts have one shape; the first that has another is named."""
+    first, *others = arrays
+    for name in others:
+        if arrays[name].shape != arrays[first].shape:
+            raise BadInput(
+                f"{path}: {name!r} has shape {arrays[name].shape} and {first!r} {arrays[first].shape}; "
+                "all prompts need the same (tokens, width)"
+            )

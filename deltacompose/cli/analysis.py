@@ -56,12 +56,14 @@ def transfer(
     """How the deltas of each task do on the others: relative and chance-corrected, within and across categories."""
     from deltacompose.analysis.transfer import summary
     from deltacompose.cli.material import Files, read
-    from deltacompose.cli.transfer import further, write
+    from deltacompose.cli.transfer import absent, further, write
 
     given = read(Files(source, store, scores, prompts, categories, composition, split), ("prompts",))
 
     def answer(text: str, matrix: TransferMatrix) -> Answer:
-        return {**summary(matrix, permutations), **further(given, text)}
+        found = {**summary(matrix, permutations), **further(given, text)}
+        found["limitations"] += absent(matrix) if out is not None else []
+        return found
 
     found = answers.of_each(given.needed_matrices(), answer)
     if out is not None:

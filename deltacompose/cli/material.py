@@ -108,6 +108,11 @@ def _by_suffix(given: Files) -> Files:
 
 
 def _from_files(given: Files) -> Material:
+    file = given.scores or given.prompts
+    if given.split:
+        raise BadInput(f"--split chooses among the evaluations of a store; {file} says of no split")
+    if given.composition and not (given.scores and _is_tidy(given.scores)):
+        raise BadInput(f"--composition chooses among those of a store or a tidy table; {file} names none")
     categories = tables.read_categories(given.categories) if given.categories else {}
     matrices = {}
     if given.scores:
@@ -119,10 +124,14 @@ def _from_files(given: Files) -> Material:
 
 def _scores(path: Path, categories: Mapping[str, str], composition: str | None) -> TransferMatrix:
     """A tidy table where its header is one, else a plain table of sources and targets."""
-    if path.suffix == ".parquet" or set(tables.COLUMNS) <= set(_header(path)):
+    if _is_tidy(path):
         matrix = tables.read(path, composition)
         return replace(matrix, categories=categories) if categories else matrix
     return tables.read_scores(path, categories)
+
+
+def _is_tidy(path: Path) -> bool:
+    return path.suffix == ".parquet" or set(tables.COLUMNS) <= set(_header(path))
 
 
 def _header(path: Path) -> list[str]:

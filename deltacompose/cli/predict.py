@@ -50,7 +50,7 @@ def predict(
     split: Split = "",
     store: StoreFolder = None,
     permutations: Permutations = 999,
-    share: Annotated[float, typer.Option(help="Of the cells, for estimating the matrix from part of it.")] = 0.3,
+    share: Annotated[float, typer.Option(help="Of the cells, below 1, for estimating the others from them.")] = 0.3,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,6 +89,7 @@ def _predicted(text: str, matrix: TransferMatrix, given: Material, how: tuple[li
     gains = prediction.gains_of(matrix)
     methods = {method: _known(one) for method, one in prediction.completion_quality(gains, share).items()}
     completed = {"share": share, "methods": methods, "limitation": NOT_DEFAULT}
+    result["limitations"] += _unused(given.deltas[text], matrix)
     return {
         "composition": matrix.composition,
         **result,
@@ -113,6 +114,16 @@ def _add_noiseless(judged: Mapping[str, dict[str, Any]], compared: Mapping[str, 
 def _known(values: Mapping[str, float]) -> dict[str, float | None]:
     """None instead of NaN, which JSON has not."""
     return {name: None if value != value else value for name, value in values.items()}
+
+
+def _unused(deltas: Deltas, matrix: TransferMatrix) -> list[str]:
+    """A sentence on the tasks that have deltas and are not judged."""
+    from deltacompose.analysis.matrix import shortened
+
+    rest = [task for task in deltas.tasks if task not in matrix.tasks]
+    return [f"{shortened(rest)}: deltas whose tasks are not both source and target of the matrix, not used"] * bool(
+        rest
+    )
 
 
 def _of_tasks(deltas: Deltas, matrix: TransferMatrix) -> Deltas:

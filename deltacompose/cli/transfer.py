@@ -47,6 +47,13 @@ def write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out:
                     save(figure, out / f"{stems[text]}{drawing.name}.{kind}")
 
 
+def absent(matrix: TransferMatrix) -> list[str]:
+    """Which heatmaps `write` leaves out, and why."""
+    from deltacompose.figures import pictures
+
+    return list(pictures.not_drawn(matrix))
+
+
 def _initialisation(given: Material, text: str) -> dict[str, Any] | None:
     records = [record for record in given.records if record["kind"] in ("train", "evaluate")]
     if not any(record["spec"].get("start") for record in records if record["spec"].get("composition") == text):

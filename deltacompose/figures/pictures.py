@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from deltacompose.analysis.convergence import history
 from deltacompose.analysis.graph import edge_stability, incomplete, task_graph
-from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.matrix import TransferMatrix, shortened
 from deltacompose.analysis.transfer import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.uncertainty import Kind, Marks, can_be_tested, marks
 from deltacompose.figures import graph, heatmap, interaction, lift
@@ -36,6 +36,13 @@ def heatmaps(matrix: TransferMatrix) -> Iterator[Drawing]:
         shown = cells(matrix, unit, marks=tested)
         caption = f"Transfer of {matrix.composition}: {UNITS[unit]}. {_tested(tested)}"
         yield Drawing(unit, partial(heatmap.draw, matrix, shown, "category", Look()), caption)
+
+
+def not_drawn(matrix: TransferMatrix) -> Iterator[str]:
+    """Why there is no heatmap of a ratio."""
+    if not ratios(matrix):
+        unknown = [name for name, level in zip(matrix.targets, matrix.chance, strict=True) if np.isnan(level)]
+        yield f"no heatmap of relative or corrected values: the chance level of {shortened(unknown)} is unknown"
 
 
 def ratios(matrix: TransferMatrix) -> tuple[Kind, ...]:
