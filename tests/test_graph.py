@@ -151,6 +151,16 @@ def test_a_summary_is_one_json_object_with_its_edges_and_their_stability():
     assert set(summary["communities"]) == {"average_linkage", "louvain"}
 
 
+@pytest.mark.parametrize(
+    ("kinds", "reason"), [("xxxxxxxx", "one category for all tasks"), ("stuvwxyz", "a category for each task")]
+)
+def test_categories_that_group_nothing_agree_with_nothing(kinds, reason):
+    summary = graph.summary(matrix_of(two_groups(count=1).values, kinds), permutations=9)
+    assert summary["ari_average_linkage"] is summary["ari_louvain"] is summary["nmi_louvain_p"] is None
+    assert f"{reason}: there is no agreement to state" in summary["limitations"]
+    assert len(set(summary["communities"]["average_linkage"].values())) == 2
+
+
 def test_a_summary_of_three_tasks_states_that_it_has_no_communities():
     summary = graph.summary(
         matrix_of(np.full((1, 3, 3), 0.5), "xxy"), graph.task_graph(matrix_of(np.full((1, 3, 3), 0.5)), k=1)

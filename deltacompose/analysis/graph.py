@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -156,6 +156,8 @@ def summary(
     graph = task_graph(matrix) if graph is None else graph
     limitations = [*(matrix.limitations() if about is None else about), *_about_weights(matrix, graph)]
     parts = _communities(matrix, graph, seed, limitations)
+    if reason := _ungrouped(matrix, graph):
+        limitations.append(f"{reason}: there is no agreement to state")
     return {
         **graph.graph,
         "left_out": [name for name in matrix.names if name not in graph],
@@ -163,7 +165,7 @@ def summary(
         "tasks": list(graph),
         "edges": _edges_with_stability(matrix, graph, (draws, seed), limitations),
         "communities": parts,
-        **_agreements(matrix, parts, (permutations, seed), limitations),
+        **_agreements({} if reason else matrix.categories, parts, (permutations, seed)),
         "centralities": network.centralities(graph),
         "limitations": limitations,
     }
@@ -219,23 +221,29 @@ def _communities(
     if negative:
         limitations.append(f"Louvain's method did not read {negative} edges, whose weight is not positive")
     found = communities.louvain(graph, seed)
-    kinds = {matrix.categories[name] for name in graph} if matrix.categories else set(found.values())
-    if not matrix.categories:
-        limitations.append("no categories: average linkage is cut into as many clusters as Louvain's method finds")
+    reason = _ungrouped(matrix, graph)
+    kinds = set(found.values()) if reason else {matrix.categories[name] for name in graph}
+    if reason:
+        limitations.append(f"{reason}: average linkage is cut into as many clusters as Louvain's method finds")
     names, weights = affinity(matrix, graph.graph["value"])
     return {"average_linkage": communities.average_linkage(names, weights, len(kinds)), "louvain": found}
 
 
+def _ungrouped(matrix: TransferMatrix, graph: nx.Graph) -> str:
+    """Why the categories group nothing, so that no partition can agree with them; empty where they do."""
+    kinds = {matrix.categories[name] for name in graph} if matrix.categories else set()
+    reasons = {0: "no categories", 1: "one category for all tasks", len(graph): "a category for each task"}
+    return reasons.get(len(kinds), "")
+
+
 def _agreements(
-    matrix: TransferMatrix, parts: dict[str, dict[str, int]], null: tuple[int, int], limitations: list[str]
+    categories: Mapping[str, str], parts: dict[str, dict[str, int]], null: tuple[int, int]
 ) -> dict[str, float | None]:
     """`<index>_<algorithm>` with `_p` and `_null`, for both indices and algorithms."""
     found: dict[str, float | None] = {}
-    if not matrix.categories:
-        limitations.append("no categories: there is no agreement to state")
     for algorithm in ("average_linkage", "louvain"):
-        given = parts.get(algorithm) if matrix.categories else None
-        result = asdict(communities.agreement(given, matrix.categories, *null)) if given else {}
+        given = parts.get(algorithm) if categories else None
+        result = asdict(communities.agreement(given, categories, *null)) if given else {}
         for index in ("ari", "nmi"):
             for part in ("", "_p", "_null"):
                 found[f"{index}_{algorithm}{part}"] = result.get(f"{index}{part}")
