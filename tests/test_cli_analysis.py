@@ -182,6 +182,8 @@ def test_a_graph_can_be_made_of_a_measure_and_of_a_distance(folder):
         options = [*given(folder, "prompts", "categories"), "--measure", measure, "--kind", "mst"]
         found = answer("graph", *options)
         assert found["value"] == measure
+        weighs = "greatest prompt_distance minus prompt_distance"
+        assert found.get("weighs") == (weighs if measure == "prompt_distance" else None)
         assert found["ari_average_linkage"] == 1
         assert KINDS[found["edges"][0]["source"]] == KINDS[found["edges"][0]["target"]]
 

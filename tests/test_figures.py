@@ -136,6 +136,21 @@ def test_baselines_are_shown_in_the_unit_of_the_cells():
     assert np.diag(cells(matrix(), "score").mean) == pytest.approx(own)
 
 
+def test_an_edge_is_curved_where_it_would_run_through_a_third_node():
+    line = {"a": np.array([0.0, 0.0]), "b": np.array([50.0, 1.0]), "c": np.array([100.0, 0.0])}
+    assert graph._bend(("a", "b"), line, 0.0) == 0
+    bend = graph._bend(("a", "c"), line, 0.0)
+    assert bend
+    assert graph._clearance(line["a"], line["c"], line["b"][None], bend) > graph._NODE
+    assert graph._bend(("a", "c"), {"a": line["a"], "c": line["c"]}, 0.0) == 0
+
+
+def test_a_graph_of_a_distance_says_what_its_weights_are():
+    tasks = nx.Graph([("a", "b")], value="prompt_distance", weighs="greatest prompt_distance minus prompt_distance")
+    title = graph._title(tasks, None)
+    assert title == "task graph (nearness: greatest prompt_distance minus prompt_distance)"
+
+
 def test_a_random_row_that_was_taken_for_chance_stands_once():
     one = matrix(chance_of="random", chance=np.full(4, 0.51))
     assert list(cells(one, "relative").baselines) == ["random (taken as chance)", "untouched"]

@@ -65,6 +65,12 @@ class Comparison:
         """The mean with names on both axes, as the measure gives it."""
         return self._named(self.mean)
 
+    @property
+    def weighs(self) -> str:
+        """What the values of `as_matrix` are, where they are not the measure itself."""
+        name = self.measure.name
+        return f"greatest {name} minus {name}" if self.measure.distance else ""
+
     def as_matrix(self, composition: str = "", categories: Mapping[str, str] | None = None) -> TransferMatrix:
         """Nearness as the values of a square matrix, for graphs; distances become the greatest one minus each."""
         near = self.measure.nearness(self.values)

@@ -81,6 +81,8 @@ def graph(
         drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, "raw", directed)
         found = graphs.summary(matrix, tasks, permutations, about=compared.limitations)
         tasks.graph["value"] = found["value"] = measure
+        if compared.weighs:
+            tasks.graph["weighs"] = found["weighs"] = compared.weighs
         return {"composition": text, **found, "sources": None}
 
     found = (
@@ -172,6 +174,8 @@ def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
 
 
 def _say(text: str, answer: Answer) -> None:
+    if "weighs" in answer:
+        typer.echo(f"weights: {answer['weighs']}")
     show.table(answer["edges"], ("source", "target", "weight", "stability"))
     for algorithm, parts in answer["communities"].items():
         groups = [[name for name, part in parts.items() if part == one] for one in sorted(set(parts.values()))]

@@ -47,8 +47,8 @@ def network(
     """Draw a task graph to a `.pdf`, `.png` or `.svg` file, and give its path.
 
     Args:
-        graph: nodes may have a `category`, edges a `weight`; the graph's own attributes (`kind`, `k`, `value`, `seeds`)
-            are named in the title. A directed graph is drawn with arrows from source to target.
+        graph: nodes may have a `category`, edges a `weight`; the graph's own attributes (`kind`, `k`, `value`, `seeds`,
+            `weighs` where the weights are not the value itself) are named in the title. A directed graph is drawn with arrows from source to target.
         stability: how often each edge stands when seeds are drawn again; edges below one half are dotted.
         seed: of the layout (Fruchterman and Reingold 1991, from the shortest paths of Kamada and Kawai 1989).
 
@@ -157,7 +157,9 @@ def _edges(
     widths = _scaled([graph.edges[edge].get("weight", 1.0) for edge in edges], _THIN, _THICK)
     for edge, width in zip(edges, widths, strict=True):
         known = _stands(edge, stability)
-        arrows = {"arrows": True, "arrowsize": 6, "connectionstyle": "arc3,rad=0.08", "node_size": 70}
+        bend = _bend(edge, places, 0.08 if graph.is_directed() else 0.0)
+        curve = {"arrows": True, "arrowsize": 6, "connectionstyle": f"arc3,rad={bend}", "node_size": 70}
+        curve |= {} if graph.is_directed() else {"arrowstyle": "-"}
         nx.draw_networkx_edges(
             graph,
             places,
@@ -167,8 +169,25 @@ def _edges(
             edge_color=colours[edge[0]] if colours[edge[0]] == colours[edge[1]] else GREY,
             alpha=0.75,
             style="solid" if known else "dotted",
-            **(arrows if graph.is_directed() else {}),
+            **(curve if bend else {}),
         )
+
+
+def _bend(edge: tuple[str, str], places: Positions, usual: float) -> float:
+    """How far an edge is curved, as a share of its length, so that it runs through no third node."""
+    start, end = (places[name] for name in edge)
+    others = np.array([place for name, place in places.items() if name not in edge]).reshape(-1, 2)
+    clear = {bend: _clearance(start, end, others, bend) for bend in (usual, 0.2, -0.2, 0.35, -0.35)}
+    return next((bend for bend, room in clear.items() if room > _NODE), max(clear, key=clear.__getitem__))
+
+
+def _clearance(start: Floats, end: Floats, others: Floats, bend: float) -> float:
+    """The least distance of other nodes from matplotlib's `arc3` between two places."""
+    along = end - start
+    control = (start + end) / 2 + bend * np.array([along[1], -along[0]])
+    t = np.linspace(0, 1, 41)[:, None]
+    path = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
+    return float(np.linalg.norm(path[:, None] - others, axis=2).min(initial=np.inf))
 
 
 def _stands(edge: tuple[str, str], stability: Mapping[tuple[str, str], float] | None) -> bool:
@@ -185,6 +204,7 @@ def _label(axes: Axes, name: str, place: Floats) -> None:
 
 def _title(graph: nx.Graph, stability: Mapping[tuple[str, str], float] | None) -> str:
     facts = {name: graph.graph[name] for name in ("value", "kind", "k", "level") if name in graph.graph}
+    facts |= {"value": f"nearness: {graph.graph['weighs']}"} if "weighs" in graph.graph else {}
     said = ", ".join(f"{name}={value}" if name in ("k", "level") else str(value) for name, value in facts.items())
     seeds = graph.graph.get("seeds")
     parts = ["task graph" + (f" ({said})" if said else ""), _over(int(seeds)) if seeds else ""]
