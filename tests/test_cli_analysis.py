@@ -384,6 +384,21 @@ def test_heatmaps_that_cannot_be_drawn_and_prompts_of_no_task_are_said(folder, t
     assert "something from half observed on" in found["completion"]["limitation"]
 
 
+def test_prompts_that_no_measure_tells_apart_are_said_to_be_alike_and_ranked_by_nothing(folder):
+    generator = np.random.default_rng(0)
+    one = generator.normal(size=(3, 6))
+    np.savez(folder / "prompts.npz", **dict.fromkeys(TASKS, one))
+    graph = answer("graph", *given(folder, "prompts"), "--measure", "prompt_cosine", "--k", 2)
+    assert any("the same between all tasks, up to rounding" in sentence for sentence in graph["limitations"])
+    assert len({edge["weight"] for edge in graph["edges"]}) == 1
+    full = {task: generator.normal(size=(6, 6)) for task in TASKS}
+    np.savez(folder / "prompts.npz", **full)
+    names = ["--measure", "prompt_overlap", "--measure", "prompt_cosine"]
+    found = answer("similarity", *given(folder, "prompts"), *names)["measures"]
+    assert any("up to rounding" in sentence for sentence in found["prompt_overlap"]["limitations"])
+    assert not found["prompt_cosine"]["limitations"]
+
+
 def test_missing_cells_stay_visible_and_stop_what_needs_them(folder):
     table = pd.read_csv(folder / "scores.csv", index_col=0)
     table.loc["ant", "bee"] = np.nan

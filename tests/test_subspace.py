@@ -141,6 +141,19 @@ def test_the_null_of_what_is_given_back_is_what_principal_components_of_random_d
     assert subspace.given_back_if_random(deltas, np.arange(8), 3)["unseen"] is None
 
 
+def test_deltas_that_are_all_alike_span_nothing_and_not_their_rounding():
+    one = np.random.default_rng(0).normal(size=50) / 3
+    assert not subspace.singular_values(np.stack([one] * 7)).any()
+    with pytest.raises(BadInput, match="all alike span nothing"):
+        subspace.summary(dict.fromkeys("abcdefg", one))
+
+
+def test_a_subspace_of_as_many_dimensions_as_parameters_is_said_to_hold_anything():
+    deltas = dict(zip("abcdefgh", np.random.default_rng(0).normal(size=(8, 4))))
+    assert any("they hold any delta" in line for line in subspace.summary(deltas)["limitations"])
+    assert not any("they hold any delta" in line for line in subspace.summary(deltas, 2)["limitations"])
+
+
 def test_the_summary_of_a_stack_is_one_json_object_that_states_its_limits():
     deltas = low_dimensional(tasks=8)
     summary = json.loads(json.dumps(subspace.summary(dict(zip("abcdefgh", deltas))), allow_nan=False))

@@ -17,6 +17,9 @@ from deltacompose.analysis.measure import Array, Measure, Needs, Undefined, comp
 from deltacompose.analysis.similarity import neuron_overlap_windows
 from deltacompose.errors import BadInput
 
+ROUNDING = 1e-12
+"""Values all of which are as near to each other, absolutely or as a share of them, differ by rounding alone."""
+
 
 class Deltas(Protocol):
     """Where the arrays of tasks come from: a store's deltas, or a file of prompts."""
@@ -190,8 +193,23 @@ def _compared(measure: Measure, deltas: Deltas, read: Callable[[Needs, int], Map
         raise BadInput(reasons[0] if reasons else f"there are no deltas that {measure.name} could compare")
     tasks = tuple(task for task in deltas.tasks if all(task in found for found in arrays.values()))
     tasks, values = _valued(measure, arrays, tasks, reasons)
+    values = np.stack([_settled(one) for one in values])
+    if all(_is_constant(one) for one in values):
+        reasons.append(f"{measure.name} is the same between all tasks, up to rounding: it tells none of them apart")
     left_out = tuple(task for task in deltas.tasks if task not in tasks)
     return Comparison(measure, tasks, tuple(arrays), values, left_out, tuple(dict.fromkeys(reasons)))
+
+
+def _settled(values: Array) -> Array:
+    """(tasks, tasks): values that differ by rounding alone become one, so that nothing is ranked by it."""
+    off = ~np.eye(len(values), dtype=bool)
+    alike = np.ptp(values[off]) <= ROUNDING * max(1.0, float(np.abs(values[off]).max()))
+    return np.where(off & alike, values[off].mean(), values)
+
+
+def _is_constant(values: Array) -> bool:
+    """Whether all off-diagonal values of at least three tasks are equal."""
+    return len(values) > 2 and bool(np.ptp(values[~np.eye(len(values), dtype=bool)]) == 0)
 
 
 def _valued(

@@ -86,9 +86,10 @@ def _above_nothing(values: Floats) -> int:
 
 
 def singular_values(deltas: Floats, centred: bool = True) -> Floats:
-    """Of the stack (tasks, parameters), descending, (min(tasks, parameters),)."""
+    """Of the stack (tasks, parameters), descending, (min(tasks, parameters),); 0 where they are rounding alone."""
     deltas = np.asarray(deltas, dtype=np.float64)
-    return np.asarray(np.linalg.svd(deltas - deltas.mean(axis=0) if centred else deltas, compute_uv=False))
+    values = np.asarray(np.linalg.svd(deltas - deltas.mean(axis=0) if centred else deltas, compute_uv=False))
+    return values if values[0] > 1e-13 * np.linalg.norm(deltas) else np.zeros_like(values)
 
 
 def participation_ratio(values: Floats) -> float:
@@ -206,6 +207,8 @@ def summary(tasks: Mapping[str, Floats], dimensions: int | None = None) -> dict[
     most = min(len(tasks) - 1, deltas.shape[1])
     if deltas.shape[1] > len(tasks):
         limitations.append(f"{len(tasks)} tasks span at most {most} dimensions about their mean, whatever they are")
+    if chosen >= deltas.shape[1]:
+        limitations.append(f"{chosen} dimensions are all that {deltas.shape[1]} parameters have: they hold any delta")
     held_by_others = held_elsewhere(deltas, chosen)
     random = _if_random(deltas, chosen)
     limitations += _about_norms(norms)

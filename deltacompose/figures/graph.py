@@ -48,7 +48,8 @@ def network(
 
     Args:
         graph: nodes may have a `category`, edges a `weight`; the graph's own attributes (`kind`, `k`, `value`, `seeds`,
-            `weighs` where the weights are not the value itself) are named in the title. A directed graph is drawn with arrows from source to target.
+            `weighs` where the weights are not the value itself) are named in the title. A directed graph is drawn with
+            arrows from source to target.
         stability: how often each edge stands when seeds are drawn again; edges below one half are dotted.
         seed: of the layout (Fruchterman and Reingold 1991, from the shortest paths of Kamada and Kawai 1989).
 
