@@ -16,7 +16,7 @@ from deltacompose.composition import Part, Term
 from deltacompose.errors import BadInput, NoPlace
 from deltacompose.loading import load_backbone
 from deltacompose.members import said
-from deltacompose.method import Edit, Method, TokenEdit, WeightEdit
+from deltacompose.method import Edit, Method, TokenEdit, WeightEdit, edits_of
 from deltacompose.weights import init_weights
 
 COLUMNS = (
@@ -67,7 +67,7 @@ def _row_or_fault(methods: Mapping[str, type[Part]], name: str) -> dict[str, Any
         return _row(kind())
     except NoPlace as error:
         fault = f"not on T5: {error}"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         fault = f"cannot be used: {said(error)}"
     stated = {key: getattr(kind, key, None) for key in ("category", "formula", "neutral", "source")}
     known = {key: value for key, value in stated.items() if isinstance(value, str | bool)}
@@ -79,7 +79,7 @@ def _row(method: Part) -> dict[str, Any]:
         raise BadInput(f"{method} is no deltacompose.method.Method and has no place in the catalogue")
     shape, mode = _t5_base()
     with mode:
-        edits = method.edits(shape)
+        edits = edits_of(method, shape)
     return {
         "method": method.name,
         "category": method.category,

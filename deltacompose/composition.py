@@ -65,7 +65,7 @@ class Part(Term):
         """The method as text, with the settings that differ from their defaults."""
         changed = [
             f"{field.name}={getattr(self, field.name)!r}"
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
+            for field in _fields(type(self))
             if not _same(getattr(self, field.name), field.default)
         ]
         return self.name + (f"({', '.join(changed)})" if changed else "")
@@ -73,7 +73,7 @@ class Part(Term):
     @property
     def settings(self) -> dict[str, Setting]:
         """Every setting by name, defaults included: what a cell's key is made of."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {field.name: getattr(self, field.name) for field in _fields(type(self))}
 
 
 @dataclass(frozen=True)
@@ -197,13 +197,13 @@ class _Reader:
         return dataclasses.replace(self, text=self.expressions[name], within=(*self.within, name)).read()
 
     def _example(self, name: str) -> str:
-        fields = dataclasses.fields(self.methods[name]) if name in self.methods else ()  # type: ignore[arg-type]
+        fields = _fields(self.methods[name]) if name in self.methods else ()
         return f"{fields[0].name}={fields[0].default!r}" if fields else "rank=8"
 
 
 def configured(method: type[Part], settings: Mapping[str, Setting]) -> Part:
     """A method with settings by name; a setting that it does not have is an error that lists those it has."""
-    known = [field.name for field in dataclasses.fields(method)]  # type: ignore[arg-type]
+    known = [field.name for field in _fields(method)]
     for name in settings:
         if name not in known:
             raise unknown(f"{method.name} setting", name, known)
@@ -215,8 +215,14 @@ def _kinds(method: Any) -> dict[str, TypeAdapter[Any]]:
     """How each setting of a method is checked: strictly, by its annotation."""
     hints = typing.get_type_hints(method, include_extras=True)
     strict = ConfigDict(strict=True, allow_inf_nan=False)
-    fields = dataclasses.fields(method)
-    return {field.name: TypeAdapter(hints[field.name], config=strict) for field in fields}
+    return {field.name: TypeAdapter(hints[field.name], config=strict) for field in _fields(method)}
+
+
+def _fields(method: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """The settings of a class of methods, as dataclasses keeps them."""
+    if not dataclasses.is_dataclass(method):
+        raise BadInput(f"{method.__name__} is no frozen dataclass; write @dataclass(frozen=True) above it")
+    return dataclasses.fields(method)
 
 
 def _same(value: object, default: object) -> bool:

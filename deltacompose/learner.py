@@ -21,7 +21,7 @@ from deltacompose.footprint import peak
 from deltacompose.method import Method, Tensors, Updates
 from deltacompose.reader import Batch, Reader
 from deltacompose.recipe import Recipe
-from deltacompose.weights import finalized, generator, init_constants, init_weights, part_of, parts, prepared
+from deltacompose.weights import finalized, generator, init_constants, init_weights, named, part_of, parts, prepared
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ class Learner:
         own = {**self.frozen, **self.weights, **self.constants}
         for prefix, part in self._updating():
             new = part.update(part_of(own, prefix), part_of(gradients, prefix), self.step, self.recipe.steps)
-            self.constants |= {prefix + n: x for n, x in new.items()}
+            self.constants |= {prefix + n: x for n, x in named(part, "update", new).items()}
 
     def _groups(self) -> list[dict[str, Any]]:
         """The optimiser's groups: a method's weights at the method's learning rate."""

@@ -60,7 +60,9 @@ class Member:
         if not isinstance(name, str) or not name.strip():
             return f"{name!r} is no name"
         if self.namespace == "method" and (not name.isidentifier() or keyword.iskeyword(name)):
-            return f"{name!r} cannot be written in a composition; a name is letters, digits and '_'"
+            return (
+                f"{name!r} cannot be written in a composition; a name is letters, digits and '_' and no word of Python"
+            )
         if self.kind == "expression":
             return "" if isinstance(value, str) else f"{name!r} is {value!r}, not a composition as text"
         if isinstance(value, Lazy):
@@ -91,9 +93,8 @@ class Member:
     def _misfit(self, found: Any) -> str:
         """A method must be one, and whatever has a name of its own is listed under it."""
         own = getattr(found, "name", None)
-        if found is None or (self.kind == "method" and not _is_method(found)):
-            method = "a frozen dataclass made from deltacompose.method.Method"
-            return f"{self.name!r} is {found!r}, not {method if self.kind == 'method' else f'a {self.kind}'}"
+        if fault := _no_method(found) if self.kind == "method" else f"not a {self.kind}" if found is None else "":
+            return f"{self.name!r} is {found!r}, {fault}"
         if isinstance(own, str) and own != self.name:
             return f"it is listed as {self.name!r} and its own name is {own!r}"
         return ""
@@ -131,14 +132,21 @@ def said(error: BaseException) -> str:
     return text if isinstance(error, BadInput) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
-def _is_method(found: Any) -> bool:
+def _no_method(found: Any) -> str:
+    """Why something is no class of methods; empty if it is one."""
     # Imported here because checking settings costs pydantic, which listing can do without.
     from deltacompose.composition import Part
 
-    if not (isinstance(found, type) and issubclass(found, Part) and isinstance(getattr(found, "name", None), str)):
-        return False
+    expected = "not a frozen dataclass made from deltacompose.method.Method"
+    if not (isinstance(found, type) and issubclass(found, Part)):
+        return expected
     made = vars(found).get("__dataclass_params__")
-    return made is not None and bool(made.frozen)
+    if made is None or not made.frozen:
+        return f"{expected}; write @dataclass(frozen=True) above it"
+    if not isinstance(getattr(found, "name", None), str):
+        return "which does not say its name; write name: ClassVar[str] = ... in it"
+    lacking = sorted(getattr(found, "__abstractmethods__", ()))
+    return f"which lacks {' and '.join(lacking)}" if lacking else ""
 
 
 def _resolved(value: Any) -> Any:

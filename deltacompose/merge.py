@@ -14,7 +14,7 @@ from deltacompose.attach.sites import Slice
 from deltacompose.backbone import Backbone, Place
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput
-from deltacompose.method import Edit, KeyValueEdit, Method, OutputEdit, Tensors, TokenEdit, WeightEdit
+from deltacompose.method import Edit, KeyValueEdit, Method, OutputEdit, Tensors, TokenEdit, WeightEdit, edits_of
 from deltacompose.quantised import is_quantised
 from deltacompose.weights import generator, part_of, parts
 
@@ -66,7 +66,7 @@ def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
     return [
         InForce(part, edit, part_of(t, prefix))
         for prefix, part in parts(delta.expression)
-        for edit in part.edits(backbone)
+        for edit in edits_of(part, backbone)
     ]
 
 

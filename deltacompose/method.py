@@ -8,8 +8,9 @@ end of this file are optional.
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -87,7 +88,7 @@ class KeyValueEdit:
 Edit = OutputEdit | WeightEdit | TokenEdit | KeyValueEdit
 
 
-class Method(Part):
+class Method(Part, ABC):
     """A way of delta tuning. Subclasses are final frozen dataclasses of settings.
 
     Class attributes:
@@ -116,6 +117,31 @@ class Method(Part):
     @abstractmethod
     def edits(self, backbone: Backbone) -> list[Edit]:
         """Which pure function acts where."""
+
+
+def edits_of(method: Method, backbone: Backbone) -> list[Edit]:
+    """A method's edits on a backbone.
+
+    Raises:
+        TypeError: what `edits` gives are no edits, or are at no places.
+    """
+    found: Any = method.edits(backbone)
+    if not isinstance(found, Iterable):
+        raise TypeError(f"edits of {type(method).__name__} gives a {type(found).__name__}; expected a list of edits")
+    edits = list(found)
+    for edit in edits:
+        if not isinstance(edit, Edit):
+            raise TypeError(
+                f"edits of {type(method).__name__} gives a {type(edit).__name__}; expected {', '.join(_KINDS)}"
+            )
+        if not isinstance(edit, TokenEdit) and not isinstance(edit.place, Place):
+            raise TypeError(
+                f"edits of {type(method).__name__} acts at {edit.place!r}; expected a place, as backbone.places gives"
+            )
+    return edits
+
+
+_KINDS = tuple(kind.__name__ for kind in typing.get_args(Edit))
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ from itertools import combinations
 
 from deltacompose.backbone import Backbone
 from deltacompose.composition import Term
-from deltacompose.method import Method, WeightEdit
+from deltacompose.method import Method, WeightEdit, edits_of
 from deltacompose.weights import parts
 
 Trained = tuple[str, str, object]
@@ -38,7 +38,7 @@ def overlaps(backbone: Backbone, expression: Term) -> list[str]:
 
 def _trained(backbone: Backbone, part: Method) -> Iterator[tuple[Trained, str]]:
     """What a part trains of the backbone's own; a tied parameter counts by the first of its owners."""
-    for edit in part.edits(backbone):
+    for edit in edits_of(part, backbone):
         if isinstance(edit, WeightEdit):
             path, parameter, _, which = backbone.parameter_location(edit.place, edit.parameter)
             owners = backbone.owners(edit.place, parameter)

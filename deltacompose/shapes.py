@@ -10,7 +10,7 @@ from torch import Tensor
 from deltacompose.backbone import Backbone
 from deltacompose.composition import Composition
 from deltacompose.flops import DeltaShape, Lengths, Shape, StackShape
-from deltacompose.method import HasConstants, Method, TokenEdit, WeightEdit
+from deltacompose.method import HasConstants, Method, TokenEdit, WeightEdit, edits_of
 from deltacompose.places import Place
 from deltacompose.reader import Reader
 from deltacompose.weights import generator, init_weights, part_of, parts, prepared
@@ -86,7 +86,7 @@ def _size(backbone: Backbone, place: Place) -> int:
 def _prompts(backbone: Backbone, expression: Composition, weights: Mapping[str, Tensor]) -> Iterator[tuple[str, int]]:
     """Each soft prompt's stream and length."""
     for prefix, part in parts(expression):
-        edits = [edit for edit in part.edits(backbone) if isinstance(edit, TokenEdit)]
+        edits = [edit for edit in edits_of(part, backbone) if isinstance(edit, TokenEdit)]
         if edits:
             own = {n: x for n, x in weights.items() if n.startswith(prefix)}
             constants = _constants(backbone, part)
@@ -105,6 +105,6 @@ def _of(t: Mapping[str, Tensor], stream: str) -> dict[str, Tensor]:
 def _dense(backbone: Backbone, expression: Composition) -> Iterator[Place]:
     """The places whose matrix has a change that is formed."""
     for _, part in parts(expression):
-        for edit in part.edits(backbone):
+        for edit in edits_of(part, backbone):
             if isinstance(edit, WeightEdit) and edit.parameter == "weight" and edit.factors is None:
                 yield edit.place

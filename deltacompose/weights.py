@@ -37,6 +37,24 @@ def generator(seed: int, *of: object) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
+def named(method: object, ability: str, found: Any) -> dict[str, Tensor]:
+    """What an ability of a method has given, as `init`.
+
+    Raises:
+        TypeError: it is something else than tensors by name.
+    """
+    if not isinstance(found, Mapping):
+        raise TypeError(
+            f"{ability} of {type(method).__name__} gives a {type(found).__name__}; expected tensors by name"
+        )
+    for name, x in found.items():
+        if not isinstance(name, str) or not isinstance(x, Tensor):
+            raise TypeError(
+                f"{ability} of {type(method).__name__} gives a {type(x).__name__} as {name!r}; expected tensors by name"
+            )
+    return dict(found)
+
+
 def init_weights(backbone: Backbone, expression: Term, seed: int = 0) -> dict[str, Tensor]:
     """New trainable tensors of every part: `<stage>.<part>.<place>.<tensor>`, fp32, on the CPU.
 
@@ -45,7 +63,7 @@ def init_weights(backbone: Backbone, expression: Term, seed: int = 0) -> dict[st
     """
     weights: dict[str, Tensor] = {}
     for prefix, part, source in _sources(composition(expression), seed):
-        weights |= {prefix + name: tensor for name, tensor in part.init(backbone, source).items()}
+        weights |= {prefix + name: tensor for name, tensor in named(part, "init", part.init(backbone, source)).items()}
     return weights
 
 
@@ -59,7 +77,8 @@ def init_constants(
     constants: dict[str, Tensor] = {}
     for prefix, part in parts(expression):
         if isinstance(part, HasConstants) and (stage is None or prefix.startswith(f"{stage}.")):
-            constants |= {prefix + name: tensor for name, tensor in part.constants(backbone, data).items()}
+            given = named(part, "constants", part.constants(backbone, data))
+            constants |= {prefix + name: tensor for name, tensor in given.items()}
     return constants
 
 
@@ -81,14 +100,20 @@ def carried(backbone: Backbone, expression: Term, lower: Term, t: Tensors) -> di
 
 def prepared(expression: Term, t: Tensors, source: Generator, stage: int | None = None) -> dict[str, Tensor]:
     """The tensors that the edits see in one step; with `stage`, only that one is not finalised yet."""
-    return _through(
-        expression, t, stage, lambda part, own: part.prepare(own, source) if isinstance(part, Prepares) else own
-    )
+
+    def change(part: Method, own: Tensors) -> Tensors:
+        return named(part, "prepare", part.prepare(own, source)) if isinstance(part, Prepares) else own
+
+    return _through(expression, t, stage, change)
 
 
 def finalized(expression: Term, t: Tensors, stage: int | None = None) -> dict[str, Tensor]:
     """The tensors that are kept after training; with `stage`, the others are finalised already."""
-    return _through(expression, t, stage, lambda part, own: part.finalize(own) if isinstance(part, Finalizes) else own)
+
+    def change(part: Method, own: Tensors) -> Tensors:
+        return named(part, "finalize", part.finalize(own)) if isinstance(part, Finalizes) else own
+
+    return _through(expression, t, stage, change)
 
 
 def penalty(expression: Term, t: Tensors, stage: int) -> Tensor | float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ from deltacompose.checks.subject import Subject, anew
 from deltacompose.checks.tasks import TASK_CHECKS
 from deltacompose.errors import BadInput
 from deltacompose.members import Member, Members
+from deltacompose.method import OutputEdit
 from deltacompose.pico import pico
 from deltacompose.task import Example, Task
 
@@ -276,6 +278,57 @@ def test_a_bank_that_loops_and_fails_is_not_advised_to_loop():
         CHECKS["loop_equals_vmap"](Subject(broken.Unequal(), "bert"))
 
 
+def giving(ability, gives):
+    """A method one of whose functions gives something else than it should."""
+    given = gives if callable(gives) else lambda self, *_, **__: gives
+    return dataclass(frozen=True)(type("Giving", (broken.Good,), {ability: given}))()
+
+
+@pytest.mark.parametrize(
+    ("ability", "gives", "reason"),
+    [
+        ("init", None, "init of Giving gives a NoneType; expected tensors by name"),
+        ("init", {"shared.x": 3.0}, "init of Giving gives a float as 'shared.x'; expected tensors by name"),
+        ("constants", [1], "constants of Giving gives a list; expected tensors by name"),
+        ("prepare", None, "prepare of Giving gives a NoneType; expected tensors by name"),
+        ("finalize", None, "finalize of Giving gives a NoneType; expected tensors by name"),
+        ("update", None, "update of Giving gives a NoneType; expected tensors by name"),
+        ("edits", None, "edits of Giving gives a NoneType; expected a list of edits"),
+        ("edits", ["x"], "edits of Giving gives a str; expected OutputEdit, WeightEdit, TokenEdit, KeyValueEdit"),
+        ("edits", [OutputEdit("encoder.0.ffn", max)], "edits of Giving acts at 'encoder.0.ffn'; expected a place"),
+        ("change", None, "its OutputEdit at encoder.0.ffn gives a NoneType; expected a tensor"),
+        ("init", lambda *_: sys.exit(3), "fitting shapes cannot be checked: SystemExit: 3"),
+    ],
+)
+def test_what_is_no_tensor_and_no_edit_is_told_in_one_sentence(ability, gives, reason):
+    name = {"finalize": "kept_tensors", "update": "every_weight_learns"}.get(ability, "fitting_shapes")
+    with pytest.raises(Broken, match=re.escape(reason)) as raised:
+        CHECKS[name](Subject(giving(ability, gives), "bert"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_method_that_cannot_be_written_is_named_by_its_class():
+    assert str(Subject(giving("__str__", lambda self: 1 / 0), "bert")) == "Giving on bert"
+
+
+@pytest.mark.parametrize(
+    ("check", "name", "reason"),
+    [
+        (
+            "declarations",
+            "lambda",
+            "it says name = 'lambda'; expected letters, digits and '_', and no word of Python's",
+        ),
+        ("listed_by_its_name", "lora", r"the name 'lora' is that of method lora of deltacompose [^;]*; choose another"),
+        ("listed_by_its_name", "mam", "the name 'mam' is that of expression mam of deltacompose"),
+    ],
+)
+def test_a_name_that_python_or_another_member_has_is_refused(check, name, reason):
+    method = dataclass(frozen=True)(type("Named", (broken.Good,), {"name": name}))()
+    with pytest.raises(Broken, match=reason):
+        CHECKS[check](Subject(method, "bert"))
+
+
 def test_every_check_is_shown_to_fail_and_says_what_it_checks():
     assert {name for name, *_ in BROKEN} | {"listed_by_its_name"} == set(CHECKS)
     assert all(check.sentence.endswith(".") for check in METHOD_CHECKS)
@@ -284,7 +337,9 @@ def test_every_check_is_shown_to_fail_and_says_what_it_checks():
 
 def test_a_class_that_is_listed_under_another_name_is_found(monkeypatch):
     listed = Members({"other": Member("method", "other", "broken:Good", "somewhere 1.0")})
-    monkeypatch.setattr("deltacompose.checks.settings.plugins.load", lambda: SimpleNamespace(methods=listed))
+    monkeypatch.setattr(
+        "deltacompose.checks.settings.plugins.load", lambda: SimpleNamespace(methods=listed, expressions=Members({}))
+    )
     with pytest.raises(Broken, match=r"somewhere 1\.0 lists broken:Good as 'other'; expected the class's own 'scale'"):
         CHECKS["listed_by_its_name"](Subject(broken.Good(), "bert"))
 
@@ -309,7 +364,7 @@ def test_one_mistake_is_told_once_where_it_is_and_the_other_checks_are_named():
     with pytest.raises(Broken) as raised:
         check_method(broken.Misreading(), backbones=("bert", "gpt2"))
     lines = str(raised.value).splitlines()
-    told = [line for line in lines if "cannot be checked for the same reason" not in line]
+    told = [line for line in lines if "for the same reason" not in line]
     assert [line.partition(" scale ")[0] for line in told] == ["[fitting_shapes[bert]]", "[fitting_shapes[gpt2]]"]
     assert told[0] == lines[0]
     assert "its OutputEdit at encoder.0.ffn fails: KeyError: 'encoder.0.ffn.sclae'" in told[0]
@@ -325,6 +380,7 @@ def test_checks_that_fail_for_one_cause_are_named_with_their_backbones():
         return check
 
     given = [
+        ("zero[t5]", fails("t5", "zero cannot be checked", cause="IndexError: 3")),
         ("one[t5]", fails("t5", "one cannot be checked")),
         ("two[t5]", fails("t5", "it is wrong at x", Broken)),
         ("once", fails("t5", "once cannot be checked")),
@@ -335,8 +391,9 @@ def test_checks_that_fail_for_one_cause_are_named_with_their_backbones():
         run(given)
     assert str(raised.value).splitlines() == [
         "[two[t5]] on t5: it is wrong at x",
-        "[one[t5, bert], once] cannot be checked for the same reason",
+        "[one[t5, bert], once] for the same reason",
         "[three[bert]] on bert: it is something else",
+        "[zero[t5]] on t5: zero cannot be checked",
     ]
 
 

@@ -147,3 +147,12 @@ def test_python_refuses_what_the_text_refuses():
         (Low() >> Bare()) + Low()
     with pytest.raises(BadInput, match="is no method"):
         Low() + 3
+
+
+def test_a_method_that_is_no_dataclass_says_what_to_write():
+    class Plain(Part):
+        name = "plain"
+
+    for use in (str, lambda part: part.settings, lambda part: parse("plain(rank=1)", {"plain": type(part)})):
+        with pytest.raises(BadInput, match=r"^Plain is no frozen dataclass; write @dataclass\(frozen=True\) above it$"):
+            use(Plain())

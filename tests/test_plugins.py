@@ -26,6 +26,7 @@ from deltacompose.attach import attached
 from deltacompose.cli import app
 from deltacompose.composition import Part
 from deltacompose.errors import BadInput
+from deltacompose.method import Method
 from deltacompose.pico import pico_backbone
 from deltacompose.plugins import Lazy, check, describe, load, loaded
 from deltacompose.templates import new_plugin
@@ -48,6 +49,19 @@ class Hard(Part):
 @dataclass(frozen=True)
 class Misnamed(Part):
     name: ClassVar[str] = "other"
+
+
+@dataclass(frozen=True)
+class Nameless(Part):
+    pass
+
+
+@dataclass(frozen=True)
+class Half(Method):
+    name: ClassVar[str] = "half"
+
+    def init(self, backbone, generator):
+        return {}
 
 
 class Undecorated(Soft):
@@ -251,6 +265,11 @@ WRONG = {
     "missing 1 required keyword-only argument": {"deltacompose_methods": (lambda *, deep: {})},
     "'soft' is 3, not a frozen dataclass made from deltacompose.method.Method": {"deltacompose_methods": {"soft": 3}},
     "<class 'int'>, not a frozen dataclass": {"deltacompose_methods": {"soft": int}},
+    "made from deltacompose.method.Method; write @dataclass(frozen=True) above it": {
+        "deltacompose_methods": {"soft": Undecorated}
+    },
+    "Nameless'>, which does not say its name": {"deltacompose_methods": {"soft": Nameless}},
+    "Half'>, which lacks edits": {"deltacompose_methods": {"half": Half}},
     "Undecorated'>, not a frozen dataclass": {"deltacompose_methods": {"soft": Undecorated}},
     "Thawed'>, not a frozen dataclass": {"deltacompose_methods": {"soft": Thawed}},
     "'soft' is 'somewhere.Soft', not 'package.module:Attribute'": {"deltacompose_methods": {"soft": "somewhere.Soft"}},
@@ -264,6 +283,11 @@ WRONG = {
     "deltacompose_api is '1', not a whole number": {"deltacompose_api": "1", "deltacompose_methods": {"soft": Soft}},
     "deltacompose_api is True": {"deltacompose_api": True, "deltacompose_methods": {"soft": Soft}},
 }
+
+
+def test_a_method_without_edits_cannot_be_made():
+    with pytest.raises(TypeError, match=r"abstract class Half .*edits"):
+        Half()
 
 
 def wrong(reason):

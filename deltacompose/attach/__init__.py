@@ -22,7 +22,7 @@ from deltacompose.attach.tokens import Stream
 from deltacompose.backbone import Backbone, Place
 from deltacompose.composition import Term, composition
 from deltacompose.errors import BadInput
-from deltacompose.method import Edit, KeyValueEdit, OutputEdit, Tensors, TokenEdit, WeightEdit
+from deltacompose.method import Edit, KeyValueEdit, OutputEdit, Tensors, TokenEdit, WeightEdit, edits_of
 from deltacompose.quantised import is_quantised
 from deltacompose.weights import generator, init_constants, parts, prepared
 
@@ -73,7 +73,7 @@ class Attachment:
         numbers = count()
         try:
             for prefix, part in parts(expression):
-                for edit in part.edits(backbone):
+                for edit in edits_of(part, backbone):
                     place = getattr(edit, "place", None)
                     self.once = place.name if place is not None and place.kind in _ONCE else self.once
                     _ATTACH[type(edit)](self._rack, backbone, edit, Bound(edit, self.held, prefix, next(numbers)))

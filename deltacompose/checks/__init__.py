@@ -33,7 +33,7 @@ from deltacompose.checks import (
 from deltacompose.checks.backbones import TABLE_CHECKS, OnModel
 from deltacompose.checks.contract import Broken, Check, expected_reasons, run
 from deltacompose.checks.measures import MEASURE_CHECKS, OfMeasure
-from deltacompose.checks.subject import BACKBONES, Subject, anew
+from deltacompose.checks.subject import BACKBONES, Subject, anew, text_of
 from deltacompose.checks.tasks import TASK_CHECKS, OfTask
 from deltacompose.errors import BadInput, unknown
 from deltacompose.method import Method
@@ -149,7 +149,9 @@ def parametrize_with_checks(
         reasons = expected_reasons([name for name, _, _ in found], given)
         for name, check, family in found:
             marks = [pytest.mark.xfail(reason=reasons[name], strict=True, raises=Broken)] if reasons[name] else []
-            parameters.append(pytest.param(method, Bound(suite, check, family), marks=marks, id=f"{method}-{name}"))
+            parameters.append(
+                pytest.param(method, Bound(suite, check, family), marks=marks, id=f"{text_of(method)}-{name}")
+            )
     return pytest.mark.parametrize(("method", "check"), parameters)
 
 

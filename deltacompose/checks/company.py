@@ -10,7 +10,7 @@ from deltacompose.checks.contract import Check
 from deltacompose.checks.gradients import apart, distance
 from deltacompose.checks.subject import Subject, neighbours
 from deltacompose.composition import Composition, parse
-from deltacompose.method import Edit, Method, OutputEdit, TokenEdit
+from deltacompose.method import Edit, Method, OutputEdit, TokenEdit, edits_of
 from deltacompose.weights import part_of
 
 
@@ -63,7 +63,7 @@ def _both_in_force(subject: Subject, expression: Composition) -> None:
 
 def _meet(backbone: Backbone, one: Method, other: Method) -> bool:
     """Whether edits that do not commute meet: outputs at one spot, prompts before one stream."""
-    spots = [{_spot(edit) for edit in method.edits(backbone)} - {None} for method in (one, other)]
+    spots = [{_spot(edit) for edit in edits_of(method, backbone)} - {None} for method in (one, other)]
     return bool(spots[0] & spots[1])
 
 

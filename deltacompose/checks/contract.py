@@ -14,7 +14,7 @@ class Broken(AssertionError):
     """A member does not pass a check; the message is one sentence: what is wrong, where, found and expected.
 
     Attributes:
-        cause: what the member itself raised, in words; several checks may fail for one cause.
+        cause: what is wrong with the member, in words, or what it raised; several checks may fail for one cause.
     """
 
     def __init__(self, sentence: str, cause: str = "") -> None:
@@ -58,7 +58,7 @@ class Check:
         """Whether the check says anything about a member; of one that cannot even be asked, it does."""
         try:
             return self.when(subject)
-        except Exception:  # what a stranger's member raises may be anything, and the check itself will tell
+        except (Exception, SystemExit):  # what a stranger's member raises may be anything; the check itself will tell
             return True
 
     def __call__(self, subject: Any) -> None:
@@ -67,7 +67,7 @@ class Check:
             self.function(subject)
         except Broken:
             raise
-        except Exception as error:  # what a stranger's member raises may be anything
+        except (Exception, SystemExit) as error:  # what a stranger's member raises may be anything
             cause = said(error)
             raise Unchecked(f"{subject}: {self.name.replace('_', ' ')} cannot be checked: {cause}", cause) from error
 
@@ -76,6 +76,7 @@ def run(checks: Sequence[tuple[str, Callable[[], None]]], expected: Mapping[str,
     """Runs checks, each given with its name, and raises one `Broken` that has a line for every surprise.
 
     Checks that fail for one cause have two lines: the most telling of their failures, and the names of the others.
+    What is found to be wrong comes before what could not be checked.
 
     Args:
         expected: reasons by the name of the check that fails for it, `bank_equals_separate` or, for one backbone alone,
@@ -118,15 +119,19 @@ def _failure(check: Callable[[], None]) -> Broken | None:
 
 
 def _lines(surprises: Sequence[tuple[str, Broken]]) -> Iterator[str]:
-    """A line for each failure, of those with one cause for the most telling; the others are named after it."""
+    """A line for each cause, for the most telling of its failures; the others are named after it."""
     alike: dict[tuple[str, str], list[tuple[str, Broken]]] = {}
     for name, failure in surprises:
         alike.setdefault((failure.cause, "" if failure.cause else name), []).append((name, failure))
-    for group in alike.values():
-        name, failure = min(group, key=lambda one: isinstance(one[1], Unchecked))
+    told = [(min(group, key=_unchecked), group) for group in alike.values()]
+    for (name, failure), group in sorted(told, key=lambda one: _unchecked(one[0])):
         yield f"[{name}] {failure}"
         if others := [other for other, _ in group if other != name]:
-            yield f"[{_joined(others)}] cannot be checked for the same reason"
+            yield f"[{_joined(others)}] for the same reason"
+
+
+def _unchecked(surprise: tuple[str, Broken]) -> bool:
+    return isinstance(surprise[1], Unchecked)
 
 
 def _joined(names: Sequence[str]) -> str:

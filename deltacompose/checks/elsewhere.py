@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.checks.batches import batch, forward
-from deltacompose.checks.contract import Check
+from deltacompose.checks.contract import Check, Unchecked
 from deltacompose.checks.gradients import ROUNDING, distance
 from deltacompose.checks.subject import Subject, neighbours
 from deltacompose.checks.tensors import unlike
@@ -97,7 +97,8 @@ def alike_in_another_process(subject: Subject) -> None:
     """The same seed gives the same weights in another process, whose strings hash otherwise."""
     found = worker().ask(_drawn, subject.method, subject.family)
     if isinstance(found, Failed):
-        raise subject.broken(f"its weights cannot be drawn in another process: {found.reason}")
+        sentence = f"{subject}: its weights cannot be drawn in another process: {found.reason}"
+        raise Unchecked(sentence, found.reason)
     drawn = {name: torch.from_numpy(x) for name, x in found.items()}
     if fault := unlike(drawn, init_weights(subject.backbone, subject.method)):
         raise subject.broken(f"in another process the same seed gives other {fault}")
@@ -136,7 +137,7 @@ def _serve(line: Connection, threads: int) -> None:
             answer = function(*arguments)
         except EOFError:
             return
-        except Exception as error:  # told to the other side, which knows what it asked for
+        except (Exception, SystemExit) as error:  # told to the other side, which knows what it asked for
             answer = Failed(said(error))
         try:
             line.send(answer)

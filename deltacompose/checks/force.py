@@ -17,12 +17,12 @@ from deltacompose.checks.gradients import distance
 from deltacompose.checks.subject import Subject, halved, neighbours, with_edits
 from deltacompose.members import said
 from deltacompose.merge import merge
-from deltacompose.method import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
+from deltacompose.method import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit, edits_of
 
 
 def fitting_shapes(subject: Subject) -> None:
     """Each edit's function runs, and gives a tensor of the shape that its place asks for."""
-    if not subject.method.edits(subject.backbone):
+    if not edits_of(subject.method, subject.backbone):
         raise subject.broken("edits gives none; its weights change nothing")
     _given(subject, lambda edit: _probed(subject, edit))
 
@@ -67,7 +67,7 @@ def pure_changes(subject: Subject) -> None:
 
 def low_rank_factors(subject: Subject) -> None:
     """Where a weight edit offers factors, their product is its change."""
-    for edit in subject.method.edits(subject.backbone):
+    for edit in edits_of(subject.method, subject.backbone):
         if isinstance(edit, WeightEdit) and edit.factors:
             frozen = subject.backbone.parameter(edit.place, edit.parameter)
             up, down = _applied(subject, edit, edit.factors)
@@ -128,6 +128,8 @@ def _probed(subject: Subject, edit: Edit) -> Edit:
         except Exception as error:  # whatever a stranger's function raises
             cause = said(error)
             raise Broken(f"{subject}: its {_named(edit)} fails: {cause}", cause) from error
+        if stray := _no_tensor(edit, result):
+            raise subject.broken(f"its {_named(edit)} gives {stray}")
         found, expected = _shapes(subject, edit, args, result)
         if found != expected:
             raise subject.broken(f"its {_named(edit)} gives shape {found}; expected {expected}")
@@ -162,6 +164,14 @@ def _with_change(edit: Edit, change: Callable[..., Any]) -> Edit:
     return changed
 
 
+def _no_tensor(edit: Edit, result: Any) -> str:
+    """What an edit's function gives instead of a tensor, or of keys and values; empty if it gives them."""
+    if isinstance(edit, KeyValueEdit):
+        fits = isinstance(result, tuple) and [isinstance(x, Tensor) for x in result] == [True, True]
+        return "" if fits else f"a {type(result).__name__}; expected a tuple of two tensors, keys and values"
+    return "" if isinstance(result, Tensor) else f"a {type(result).__name__}; expected a tensor"
+
+
 def _shapes(subject: Subject, edit: Edit, args: tuple[Any, ...], result: Any) -> tuple[Any, Any]:
     match edit:
         case OutputEdit():
@@ -180,7 +190,7 @@ def _merges(subject: Subject) -> bool:
     """Whether all that it does is to change parameters that the backbone has."""
     return all(
         isinstance(edit, WeightEdit) and edit.parameter in subject.backbone.parameter_names(edit.place)
-        for edit in subject.method.edits(subject.backbone)
+        for edit in edits_of(subject.method, subject.backbone)
     )
 
 

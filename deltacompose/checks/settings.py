@@ -6,6 +6,7 @@ import dataclasses
 import math
 import typing
 from collections.abc import Iterator
+from keyword import iskeyword
 from typing import Any, Literal
 
 from deltacompose import plugins
@@ -13,6 +14,7 @@ from deltacompose.checks.contract import Check
 from deltacompose.checks.subject import Subject
 from deltacompose.composition import parse
 from deltacompose.errors import BadInput
+from deltacompose.members import Member
 from deltacompose.method import Category, Method
 
 MOST_SETTINGS = 6
@@ -22,7 +24,10 @@ def declarations(subject: Subject) -> None:
     """The method says its name, category, learning rate, source, and whether it is neutral and banked."""
     kind = type(subject.method)
     tests: dict[str, tuple[Any, str]] = {
-        "name": (lambda x: isinstance(x, str) and x.isidentifier(), "an identifier"),
+        "name": (
+            lambda x: isinstance(x, str) and x.isidentifier() and not iskeyword(x),
+            "letters, digits and '_', and no word of Python's own",
+        ),
         "category": (lambda x: x in typing.get_args(Category), f"one of {', '.join(typing.get_args(Category))}"),
         "learning_rate": (lambda x: isinstance(x, float) and math.isfinite(x) and x > 0, "a number above zero"),
         "source": (lambda x: isinstance(x, str) and bool(x.strip()), "the paper that it is from"),
@@ -79,12 +84,24 @@ def text_round_trip(subject: Subject) -> None:
 
 
 def listed_by_its_name(subject: Subject) -> None:
-    """Where an installed plugin lists the class, it does so under the class's own name."""
-    kind = type(subject.method)
+    """Where an installed plugin lists the class, it does so under the class's own name, which no other member has."""
+    kind, known = type(subject.method), plugins.load()
     target = f"{kind.__module__}:{kind.__qualname__}"
-    for name, member in plugins.load().methods.listed.items():  # type: ignore[attr-defined]
+    members = {**known.expressions.listed, **known.methods.listed}  # type: ignore[attr-defined]
+    if (taken := members.get(kind.name)) and not _reads_as(taken, target):
+        raise subject.broken(f"the name {kind.name!r} is that of {taken} of {taken.origin}; choose another")
+    for name, member in known.methods.listed.items():  # type: ignore[attr-defined]
         if member.value in (kind, target) and name != kind.name:
             raise subject.broken(f"{member.origin} lists {target} as {name!r}; expected the class's own {kind.name!r}")
+
+
+def _reads_as(member: Member, target: str) -> bool:
+    """Whether a member is the class that is found there, by whatever path it is listed."""
+    try:
+        found = member.read()
+    except BadInput:  # told where the plugin itself is checked
+        return True
+    return f"{found.__module__}:{found.__qualname__}" == target if isinstance(found, type) else False
 
 
 def changed(method: Method) -> Iterator[Method]:

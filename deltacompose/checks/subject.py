@@ -20,7 +20,7 @@ from deltacompose.composition import Composition, Term, composition
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.learner import Job
-from deltacompose.method import Edit, Method, Tensors
+from deltacompose.method import Edit, Method, Tensors, edits_of
 from deltacompose.pico import pico_backbone
 from deltacompose.reader import reader
 from deltacompose.recipe import Recipe
@@ -49,11 +49,11 @@ class Subject:
     _trained: dict[tuple[object, ...], Trained] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        return f"{self.method} on {self.family}"
+        return f"{text_of(self.method)} on {self.family}"
 
     def broken(self, sentence: str) -> Broken:
         """The error that says what is wrong with the method on this backbone."""
-        return Broken(f"{self}: {sentence}")
+        return Broken(f"{self}: {sentence}", sentence)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -119,6 +119,14 @@ class Subject:
         return prepared(trained.expression, {**weights, **trained.constants}, generator(0, "prepare"))
 
 
+def text_of(method: Method) -> str:
+    """A method as text; of one that cannot be written, its class."""
+    try:
+        return str(method)
+    except (Exception, SystemExit):  # what a stranger's method raises may be anything
+        return type(method).__name__
+
+
 def moved(name: str, x: Tensor, seed: int = 0) -> Tensor:
     """A weight as if trained: moved alike wherever in an expression its part stands."""
     own = name.split(".", 2)[-1]
@@ -143,9 +151,9 @@ def with_edits(method: Method, change: Callable[[Edit], Edit]) -> Method:
     """The same method with each of its edits changed."""
 
     def edits(self: Method, backbone: Backbone) -> list[Edit]:
-        return [change(edit) for edit in type(method).edits(self, backbone)]
+        return [change(edit) for edit in edits_of(method, backbone)]
 
-    variant: Method = object.__new__(type(f"{type(method).__name__}Variant", (type(method),), {"edits": edits}))
+    variant: Method = object.__new__(type(type(method).__name__, (type(method),), {"edits": edits}))
     for name, value in vars(method).items():
         object.__setattr__(variant, name, value)
     return variant

@@ -15,8 +15,8 @@ from deltacompose.checks.batches import forward
 from deltacompose.checks.contract import Check
 from deltacompose.checks.subject import Subject, place_settings
 from deltacompose.errors import BadInput
-from deltacompose.method import Carries, HasConstants, Penalizes, Prepares
-from deltacompose.weights import generator, part_of, parts
+from deltacompose.method import Carries, HasConstants, Penalizes, Prepares, edits_of
+from deltacompose.weights import generator, named, part_of, parts
 
 
 def repeatable_init(subject: Subject) -> None:
@@ -86,8 +86,8 @@ def refused_places(subject: Subject) -> None:
         wrong = "nowhere" if isinstance(value, str) else ("nowhere",)
         try:
             other = type(method)(**{**method.settings, name: wrong})
-            other.init(backbone, generator(0))
-            other.edits(backbone)
+            named(other, "init", other.init(backbone, generator(0)))
+            edits_of(other, backbone)
         except BadInput as error:
             if not any(kind in str(error) for kind in kinds):
                 raise subject.broken(f"the error for {name}={wrong!r} does not list the places: {error}") from error
@@ -159,7 +159,7 @@ def fitting_beginning(subject: Subject) -> None:
 def drawn(subject: Subject, seed: int) -> tuple[dict[str, Tensor], torch.Generator]:
     """New weights, and the generator that they were drawn from."""
     source = torch.Generator().manual_seed(seed)
-    return subject.method.init(subject.backbone, source), source
+    return named(subject.method, "init", subject.method.init(subject.backbone, source)), source
 
 
 def unlike(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str:

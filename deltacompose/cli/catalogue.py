@@ -206,7 +206,7 @@ def _standing(kind: Any) -> tuple[str, str]:
 
     try:
         method = kind()
-    except Exception as error:  # what a stranger's method raises may be anything
+    except (Exception, SystemExit) as error:  # what a stranger's method raises may be anything
         return "broken", f"it cannot be made at its default settings: {said(error)}"
     refusals = {family: _refusal(method, family) for family in checks.BACKBONES}
     for family, refusal in refusals.items():
@@ -222,7 +222,7 @@ def _standing(kind: Any) -> tuple[str, str]:
     return "sound", "; ".join(f"not on {name}: {said(why).partition('; ')[0]}" for name, why in refused.items())
 
 
-def _nowhere(refused: list[Exception]) -> tuple[str, str]:
+def _nowhere(refused: list[BaseException]) -> tuple[str, str]:
     """State and reason of a method that every family refuses: for its places, or for want of a setting, as a file."""
     for refusal in refused:
         if not isinstance(refusal, NoPlace):
@@ -230,15 +230,16 @@ def _nowhere(refused: list[Exception]) -> tuple[str, str]:
     return "broken", f"at its default settings it has a place on no family: {said(refused[0])}"
 
 
-def _refusal(method: Any, family: str) -> Exception | None:
+def _refusal(method: Any, family: str) -> BaseException | None:
     """Why a method has no weights or edits on a family; None if it has."""
+    from deltacompose.method import edits_of
     from deltacompose.pico import pico_backbone
     from deltacompose.weights import init_weights
 
     backbone = pico_backbone(family)
     try:
         init_weights(backbone, method)
-        method.edits(backbone)
-    except Exception as refusal:  # what a stranger's method raises may be anything
+        edits_of(method, backbone)
+    except (Exception, SystemExit) as refusal:  # what a stranger's method raises may be anything
         return refusal
     return None

@@ -41,7 +41,10 @@ def new_plugin(name: str, folder: Path, taken: Collection[str] = ()) -> Path:
 def _named(name: str, taken: Collection[str]) -> str:
     method = re.sub(r"^deltacompose[-_]", "", name).replace("-", "_")
     if not re.fullmatch(r"[a-z]+(_?[a-z0-9]+)*", method) or keyword.iskeyword(method):
-        raise BadInput(f"{name!r} is no name for a plugin; a name is small letters, digits and '-', a letter first")
+        raise BadInput(
+            f"{name!r} is no name for a plugin; a name is small letters, digits and '-', a letter first, no word of "
+            "Python's own"
+        )
     if method in taken or method == "plugins":
         raise BadInput(f"the name {method!r} is taken; choose one that is not among: {', '.join(sorted(taken))}")
     return method
