@@ -7,6 +7,10 @@ import random
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+import deltacompose as dc
+from deltacompose import work
 from deltacompose.pico import pico, pico_tokenizer
 from deltacompose.recipe import Recipe
 from deltacompose.study import BackboneChoice, Study
@@ -58,3 +62,18 @@ def write_rows(path, name, seed, counts=(("train", 40), ("val", 12), ("test", 12
             text = f"{name} {split} {k} {source.choice(WORDS[label])}"
             rows.append({"split": split, "input": text, "target": label})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def broken_off(study, store, monkeypatch, when):
+    """A run that ctrl-C ends right after the checkpoint of which `when(cell, step)` holds."""
+    save = work._Checkpoints.save
+
+    def save_and_stop(self, states):
+        save(self, states)
+        if when(self.cells[0], states[0][1]["step"]):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work._Checkpoints, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            dc.run(study, store)

@@ -502,6 +502,7 @@ def test_a_bank_in_fp32_is_four_deltas_in_force_alone_as_far_as_rounding_lets_on
     rounding = max(distance(x.double(), y) for x, y in in_pairs(alone, exact))
     far = max(distance(x, y) for x, y in in_pairs(together(backbone, five, ts, {}, batches), alone))
     assert far <= (2 * rounding if family == "t5" else 1e-6), (far, rounding)
+    assert distance(together(backbone, five, ts, {}, batches).losses, alone.losses) <= 1e-6
     assert rounding < 1e-5
 
 

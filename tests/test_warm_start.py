@@ -7,7 +7,7 @@ import pytest
 import torch
 from deltacompose_plugins.intrinsic import Intrinsic
 from deltacompose_plugins.lora import LoRA
-from picostudy import make
+from picostudy import broken_off, make
 from test_search import RATES, SPEC, command, record
 
 import deltacompose as dc
@@ -221,17 +221,7 @@ def test_a_warm_started_search_computes_nothing_twice_and_says_what_it_is(whole)
 
 def test_a_warm_started_search_that_was_broken_off_goes_on_to_the_same_weights(whole, tmp_path, monkeypatch):
     study, folder, _ = whole
-    save = work._Checkpoints.save
-
-    def save_and_stop(self, states):
-        save(self, states)
-        if "carried" in self.cells[0].spec and states[0][1]["step"] == 6:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(work._Checkpoints, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            dc.run(study, tmp_path / "broken")
+    broken_off(study, tmp_path / "broken", monkeypatch, lambda cell, step: "carried" in cell.spec and step == 6)
     dc.run(study, tmp_path / "broken")
     sums = [
         {r["key"]: r["files"]["delta.safetensors"] for r in trainings(store).values()}

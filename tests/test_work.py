@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from picostudy import broken_off
 
 import deltacompose as dc
 from deltacompose import footprint, results, work
@@ -169,17 +170,7 @@ def test_a_diverging_training_fails_alone_and_blocks_what_reads_it(study, tmp_pa
 def test_an_interrupted_training_goes_on_to_the_same_weights(study, tmp_path, monkeypatch):
     study = replace(study, tasks=("mood",), seeds=(0,), compositions=("prompt(length=2) + lora(rank=2, dropout=0.1)",))
     dc.run(study, tmp_path / "whole")
-    saved = work._Checkpoints.save
-
-    def save_and_stop(self, states):
-        saved(self, states)
-        if states[0][1]["step"] == 2:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(work._Checkpoints, "save", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            dc.run(study, tmp_path / "broken")
+    broken_off(study, tmp_path / "broken", monkeypatch, lambda cell, step: step == 2)
     dc.run(study, tmp_path / "broken")
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
 

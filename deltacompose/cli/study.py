@@ -63,13 +63,13 @@ def run(
 
     options: dict[str, Any] = {
         "workers": workers,
+        "devices": shared_out,
         "bank": bank,
         "tokens": tokens,
         "timeout": timeout,
         "scheduler": scheduler,
     }
     options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
-    options |= {"devices": shared_out}
     given = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:
