@@ -164,13 +164,11 @@ class Backbone:
         Matrices are `(output, input)`, embeddings `(rows, width)`, biases and norms `(width,)`; of a fused matrix only
         the place's slice. An absent bias reads as zeros.
         """
-        path, own, transposed, part = self.parameter_location(place, name)
+        path, own, transposed, _ = self.parameter_location(place, name)
         module = self.model.get_submodule(path)
-        tensor = getattr(module, own, None)
-        if tensor is None:
+        if getattr(module, own, None) is None:
             return values(self.module(place), "weight").new_zeros(self.width(place))
-        tensor = values(module, own).mT if transposed else values(module, own)
-        return tensor if part is None else self._slice(place, tensor)
+        return self.part(place, values(module, own).mT if transposed else values(module, own))
 
     def parameter_location(self, place: Place, name: str) -> tuple[str, str, bool, Part | None]:
         """Where a parameter is: module path, its name there, whether it is held transposed, and which slice of it.
@@ -234,8 +232,8 @@ class Backbone:
             digest.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _slice(self, place: Place, tensor: Tensor) -> Tensor:
-        """The rows of a fused matrix or bias, `(heads or 1, of, width, ...)` flattened, that belong to a place."""
+    def part(self, place: Place, tensor: Tensor) -> Tensor:
+        """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one, some of its rows."""
         part = place.part
         if part is None:
             return tensor

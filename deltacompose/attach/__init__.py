@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from weakref import WeakKeyDictionary
 
@@ -167,16 +168,23 @@ def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Boun
     if edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
         rack.site(module).added.append(Added(bound, edit, where, None))
         return
-    frozen = backbone.parameter(edit.place, edit.parameter)
     if edit.parameter == "bias":
-        rack.site(module).added.append(Added(bound, edit, where, frozen))
+        rack.site(module).added.append(Added(bound, edit, where, _bias(backbone, edit.place, module)))
         return
     if edit.dropout:
         raise BadInput(f"{edit.place.name}: dropout needs a weight edit of low rank on an untied matrix")
     if is_quantised(getattr(module, parameter)):
         raise BadInput(f"{edit.place.name} is held in few bits, and its change is formed in full; load it in bfloat16")
     for owner, name in owners:
-        rack.site(owner).dense.append(Dense(bound, edit, where, frozen, name, transposed))
+        rack.site(owner).dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), name, transposed))
+
+
+def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], Tensor]:
+    """Gives a module's pretrained bias as an edit at the place sees it; asked within a pass, when a shard is whole."""
+    if getattr(module, "bias", None) is None:
+        absent = backbone.parameter(place, "bias")
+        return lambda: absent
+    return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator, union-attr]
 
 
 def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:

@@ -7,6 +7,7 @@ the model into which both were merged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,12 +63,13 @@ class Change:
 
 @dataclass(frozen=True, eq=False)
 class Added:
-    """A weight edit that acts on the output of its module: a bias, whose `frozen` it sees, or a matrix of low rank."""
+    """A weight edit that acts on the output of its module: a bias, of which it sees what `frozen` gives within a pass,
+    or a matrix of low rank."""
 
     bound: Bound
     edit: WeightEdit
     slice: Slice
-    frozen: Tensor | None
+    frozen: Callable[[], Tensor] | None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         addend = self._low_rank(x) if self.edit.factors else self._bias(y)
@@ -83,7 +85,7 @@ class Added:
         return self.bound.call(added, self.bound.drop(x))  # type: ignore[no-any-return]
 
     def _bias(self, y: Tensor) -> Tensor:
-        bias: Tensor = self.bound.call(self.edit.change, shared=() if self.frozen is None else (self.frozen,))
+        bias: Tensor = self.bound.call(self.edit.change, shared=() if self.frozen is None else (self.frozen(),))
         if self.bound.held.size is None:
             return bias
         each = bias.repeat_interleave(self.bound.held.rows(y), 0)
@@ -95,20 +97,21 @@ class Dense:
     """A weight edit whose ΔW is formed, at one module that owns the parameter.
 
     Attributes:
-        frozen: the pretrained tensor as the edit sees it: `(output, input)`, and the place's slice alone.
+        view: of the pretrained tensor, `(output, input)`, what the edit sees: the place's slice alone.
         transposed: whether the module holds its matrix as `(input, output)`.
     """
 
     bound: Bound
     edit: WeightEdit
     slice: Slice
-    frozen: Tensor
+    view: Callable[[Tensor], Tensor]
     parameter: str
     transposed: bool
 
     def delta(self, whole: Tensor) -> Tensor:
-        """ΔW of the shape in which the module holds `whole`, of a bank with a leading axis of deltas."""
-        delta: Tensor = self.bound.call(self.edit.change, shared=(self.frozen,))
+        """ΔW for the pretrained `whole`, of the shape in which the module holds it; a bank's has an axis of deltas."""
+        held = whole.detach()
+        delta: Tensor = self.bound.call(self.edit.change, shared=(self.view(held.mT if self.transposed else held),))
         if whole.ndim == 1:
             return self.slice.put(torch.zeros_like(whole), delta)
         output_last = self.slice.put(torch.zeros_like(whole if self.transposed else whole.mT), delta.mT)
@@ -153,8 +156,8 @@ class Site:
             bound.captured = x
         for dense in self.dense:
             if dense.bound.held.size is None:
-                whole = self._parameter(dense.parameter)
-                self._put(dense.parameter, whole + dense.delta(whole))
+                delta = dense.delta(self._pretrained(dense.parameter))
+                self._put(dense.parameter, self._parameter(dense.parameter) + delta)
         return _with_first(args, kwargs, x) if self.inputs else None
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
@@ -168,6 +171,9 @@ class Site:
     def _restore(self, *_: object) -> None:
         self.module._parameters.update(self._originals)
         self._originals.clear()
+
+    def _pretrained(self, name: str) -> Tensor:
+        return self._originals.get(name, self.module._parameters[name])  # type: ignore[return-value]
 
     def _parameter(self, name: str) -> Tensor:
         return self.module._parameters[name]  # type: ignore[return-value]
@@ -187,7 +193,7 @@ class Site:
         held, names = banked[0].bound.held, [dense.parameter for dense in banked]
         rows = x.unflatten(0, (held.size or 1, held.rows(x)))
         wholes = {name: self._parameter(name) for name in names}
-        deltas = [dense.delta(wholes[dense.parameter]) for dense in banked]
+        deltas = [dense.delta(self._pretrained(dense.parameter)) for dense in banked]
         if isinstance(self.module, nn.Linear | Conv1D):
             matrices = torch.stack([d if isinstance(self.module, Conv1D) else d.mT for d in deltas]).sum(0)
             return y + torch.bmm(rows.flatten(1, -2), matrices).view_as(y)
