@@ -143,6 +143,15 @@ class Backbone:
         """The module that a place ends with: the last one of a span, else the only one."""
         return self.model.get_submodule(place.until or place.module)  # type: ignore[no-any-return]
 
+    def read(self, ids: Tensor) -> Any:
+        """What the model makes of `(rows, tokens)` in one pass; a decoder beside an encoder reads its start token."""
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.kind == "encoder-decoder":
+            given["decoder_input_ids"] = ids.new_full((len(ids), 1), self.model.config.decoder_start_token_id)
+        if self.kind != "encoder":
+            given["use_cache"] = False
+        return self.model(**given)
+
     def parameter_names(self, place: Place) -> tuple[str, ...]:
         """Which of `weight` and `bias` a place really has; none for a span, an input or a block."""
         if place.until is not None or place.port == "input":
@@ -233,7 +242,7 @@ class Backbone:
         return digest.hexdigest()
 
     def part(self, place: Place, tensor: Tensor) -> Tensor:
-        """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one, some of its rows."""
+        """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one some of the rows."""
         part = place.part
         if part is None:
             return tensor

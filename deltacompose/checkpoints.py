@@ -23,6 +23,7 @@ from transformers.models.auto import modeling_auto
 
 from deltacompose.errors import BadInput, unknown
 from deltacompose.quantised import QUANTISED, differentiable, loading_options
+from deltacompose.study import SHARDED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -72,6 +73,10 @@ class Manner:
         if self.attention is not None and self.attention not in ATTENTION:
             raise unknown("attention", self.attention, ATTENTION)
         few = isinstance(self.dtype, str) and self.dtype in QUANTISED
+        if few and self.device == SHARDED:
+            raise BadInput(
+                f"a backbone in {self.dtype} cannot be sharded; take bfloat16, or spread it by device='auto'"
+            )
         told: dict[str, Any] = loading_options(str(self.dtype)) if few else {"dtype": _dtype(self.dtype)}
         if self.device in SPREAD:
             told["device_map"] = self.device
@@ -82,7 +87,8 @@ class Manner:
     @property
     def place(self) -> torch.device | None:
         """The one device that the model goes to; None where none is said, or several."""
-        return None if self.device is None or self.device in SPREAD else _device(self.device)
+        device = "cpu" if self.device == SHARDED else self.device
+        return None if device is None or device in SPREAD else _device(device)
 
 
 def find(checkpoint: Checkpoint) -> Path:
@@ -231,7 +237,9 @@ def _device(device: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         reason = str(error).splitlines()[0]
-        raise BadInput(f"no device {str(device)!r} here ({reason}); devices: {', '.join([*here, *SPREAD])}") from None
+        raise BadInput(
+            f"no device {str(device)!r} here ({reason}); devices: {', '.join([*here, *SPREAD, SHARDED])}"
+        ) from None
     return found
 
 

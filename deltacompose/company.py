@@ -1,8 +1,8 @@
-"""Several processes that train one delta together, each on its share of every batch's rows.
+"""Several processes that train and evaluate one delta together, each on its share of every batch's rows.
 
-Each holds the backbone, the weights and the optimiser; only the gradients of the delta's weights travel, which are few
-(data parallelism; Li et al. 2020, arXiv 2006.15704). What they become is what one process would make of the whole
-batches, but for the rounding of sums.
+Each holds the delta's weights and the optimiser; only the gradients of those weights travel, which are few (data
+parallelism; Li et al. 2020, arXiv 2006.15704). The backbone each holds too, or a share of its layers (`shards`). What
+they become is what one process would make of the whole batches, but for the rounding of sums.
 """
 
 from __future__ import annotations
@@ -51,6 +51,10 @@ class Company:
         texts = [torch.empty_like(padded) for _ in range(self.size)]
         distributed.all_gather(texts, padded)
         return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
+
+    def agreed(self, data: Any, device: torch.device) -> Any:
+        """What the first process says, of something in which they might differ, like what others have stored by now."""
+        return self.gathered(data, device)[0]
 
 
 ALONE = Company()

@@ -10,8 +10,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from deltacompose.analysis import learned
 from deltacompose.analysis.autoencoder import Settings, TaskLoss
 from deltacompose.analysis.similarity import flatten
 from deltacompose.attach import Attachment, attach
+from deltacompose.company import Company
 from deltacompose.composition import composition
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.examples import Example
 from deltacompose.inputs import Inputs, Outcome
 from deltacompose.learner import Job
+from deltacompose.metrics import Score
 from deltacompose.reader import Reader, reader
 from deltacompose.recipe import Recipe
 from deltacompose.task import Task
@@ -40,9 +43,9 @@ Floats = NDArray[np.float64]
 FILE = "subspace.safetensors"
 
 
-def scored(read: Reader, delta: Delta | None, split: str) -> Outcome:
+def scored(read: Reader, delta: Delta | None, split: str, company: Company) -> Outcome:
     """The result of an evaluation, and what writes its predictions beside it."""
-    evaluation, task = evaluate(read, delta, split), read.task
+    evaluation, task = evaluate(read, delta, split, company), read.task
     score = evaluation.score
     result = {
         "score": score.value,
@@ -52,16 +55,22 @@ def scored(read: Reader, delta: Delta | None, split: str) -> Outcome:
         "examples": len(score.per_example),
         "category": task.category,
     }
-    rows = [
+    rows = answers(task, split, evaluation.predictions, score)
+    return result, partial(write_answers, rows=rows)
+
+
+def answers(task: Task, split: str, predictions: Sequence[str], score: Score) -> list[dict[str, Any]]:
+    """What a delta says of each example of a split, what would be right, and its score."""
+    return [
         {"id": one.id, "prediction": prediction, "target": one.target, "score": value}
-        for one, prediction, value in zip(task.examples(split), evaluation.predictions, score.per_example, strict=True)
+        for one, prediction, value in zip(task.examples(split), predictions, score.per_example, strict=True)
     ]
 
-    def write(folder: Path) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
 
-    return result, write
+def write_answers(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes answers beside a cell's other files, one to a line."""
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "predictions.jsonl").write_text(text, encoding="utf-8")
 
 
 def subspace(inputs: Inputs) -> Outcome:
@@ -89,7 +98,8 @@ def reconstruct(inputs: Inputs) -> Outcome:
     """Scores a task's own delta after it was encoded and decoded."""
     spec = inputs.cell.spec
     space = learned.read(inputs.folder(inputs.parent("subspace")["key"]) / FILE)
-    return scored(inputs.reader(spec["target"]), reconstructed(inputs.trained(spec["target"]), space), spec["split"])
+    delta = reconstructed(inputs.trained(spec["target"]), space)
+    return scored(inputs.reader(spec["target"]), delta, spec["split"], inputs.company)
 
 
 def reconstructed(delta: Delta, space: learned.Learned) -> Delta:
@@ -110,7 +120,7 @@ def tune(inputs: Inputs) -> Outcome:
     outcome = train(inputs.backbone, [job])[0]
     if isinstance(outcome, Exception):
         raise outcome
-    result, write = scored(read, outcome, spec["split"])
+    result, write = scored(read, outcome, spec["split"], inputs.company)
     kept = {name: outcome.record[name] for name in ("dev", "history", "parameters", "seconds", "tokens")}
     return result | kept, write
 
@@ -119,7 +129,7 @@ def swap(inputs: Inputs) -> Outcome:
     """Scores a target's delta of which one part is the source's."""
     spec = inputs.cell.spec
     delta = swapped(inputs.trained(spec["target"]), inputs.trained(spec["source"]), spec["part"])
-    return scored(inputs.reader(spec["target"]), delta, spec["split"])
+    return scored(inputs.reader(spec["target"]), delta, spec["split"], inputs.company)
 
 
 def swapped(delta: Delta, other: Delta, part: str) -> Delta:

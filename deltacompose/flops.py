@@ -115,17 +115,26 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
     kept = sum(_activations(one, tokens[name], how) for name, one in shape.stacks.items())
     head = batch * (lengths.answer or 1.0) * shape.vocabulary * (how.bytes + 8)
     delta_bytes = 20 * delta.trained + how.bytes * delta.dense  # fp32: weights, gradients, two moments, the best so far
-    return how.weights * shape.total + how.bank * (batch * kept * how.bytes + head + delta_bytes)
+    return how.weights * _held(shape, how.shards) + how.bank * (batch * kept * how.bytes + head + delta_bytes)
+
+
+def _held(shape: Shape, shards: int) -> float:
+    """Frozen weights in one process: of layers in shards its part, and the two layers that are whole at a time."""
+    layers = sum(stack.parameters for stack in shape.stacks.values())
+    largest = max((stack.parameters / stack.layers for stack in shape.stacks.values()), default=0.0)
+    return shape.total - layers + min(layers, layers / shards + (2 * largest if shards > 1 else 0.0))
 
 
 @dataclass(frozen=True)
 class Memory:
-    """How a backbone is held: bytes of a weight and of an activation, deltas in a bank, recomputed or not."""
+    """How a backbone is held: bytes of a weight and of an activation, deltas in a bank, recomputed or not, in how many
+    shards."""
 
     weights: float = 4.0
     bytes: float = 4.0
     bank: int = 1
     checkpointing: bool = False
+    shards: int = 1
 
 
 def _activations(stack: StackShape, tokens: float, how: Memory) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose.backbone import Backbone
+from deltacompose.company import ALONE, Company
 from deltacompose.composition import Part
 from deltacompose.delta import Delta, load
 from deltacompose.errors import BadInput
@@ -32,6 +33,7 @@ class Inputs:
         methods: the known methods by name.
         reader: a task by name as the study reads it.
         whole: the same task with all of its rows.
+        company: the processes that carry out the cell together.
     """
 
     cell: Cell
@@ -41,6 +43,7 @@ class Inputs:
     methods: Mapping[str, type[Part]]
     reader: Callable[[str], Reader]
     whole: Callable[[str], Task]
+    company: Company = ALONE
 
     def trained(self, task: str) -> Delta:
         """The trained delta of a task among the parents; where there is a grid the one that a selection names.

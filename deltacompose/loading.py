@@ -22,6 +22,8 @@ from deltacompose.checkpoints import (
 from deltacompose.denoisers import denoiser_in, model_type, read_denoiser
 from deltacompose.derive import derive
 from deltacompose.errors import BadInput, unknown
+from deltacompose.shards import shard
+from deltacompose.study import SHARDED
 from deltacompose.tables import Table, read_table
 
 DERIVED = "derived"
@@ -48,7 +50,8 @@ def load_backbone(
         tokenizer: in hand, or a folder; the checkpoint's own if None, and none for a model in hand.
         head: `mlm` for an encoder with its masked-language head.
         dtype: `float32`, `bfloat16`, `float16`, or `int8`, `nf4` by bitsandbytes, for what is read from files.
-        device: where to, `cpu` or `cuda:1`; `auto` and its like spread the layers over all GPUs by accelerate.
+        device: where to, `cpu` or `cuda:1`; `auto` and its like spread the layers over all GPUs by accelerate;
+            `sharded` deals them out over the processes that torchrun started, and is the CPU where there are none.
         tables: what the plugins give by name: tables, and loaders that give a `loading.Checkpoint`.
         table: the table to use: a name, a mapping, a `Table`, or "derived"; found by the model's type if None.
         attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
@@ -70,7 +73,10 @@ def load_backbone(
         made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
     named = {"name": str(model), "revision": _commit(folder)}
-    return _checked(bind(made, chosen or derive(made), _tokenizer(tokenizer), **named))
+    backbone = _checked(bind(made, chosen or derive(made), _tokenizer(tokenizer), **named))
+    if device == SHARDED:
+        shard(backbone)
+    return backbone
 
 
 def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:

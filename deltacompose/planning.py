@@ -18,7 +18,7 @@ from deltacompose.composition import Composition
 from deltacompose.errors import unknown
 from deltacompose.flops import DeltaShape, Lengths, Memory, Shape
 from deltacompose.further import further
-from deltacompose.study import Cell, Study
+from deltacompose.study import SHARDED, Cell, Study
 
 EFFICIENCY_STEPS = 23
 """Steps of a measurement of cost, of which the first few are not timed."""
@@ -82,7 +82,6 @@ class _Planner:
                 "recipe": recipe,
                 "grid": factor,
                 "start": start.spec["task"] if start else None,
-                **({"processes": self.study.processes} if self.study.processes > 1 else {}),
                 **self.data("task", task),
             }
             parents = (cells[-1].key,) if cells else (start.key,) if start else ()
@@ -145,6 +144,7 @@ class _Planner:
             "backbone": self.facts.fingerprint,
             "dtype": study.backbone.dtype,
             **({"attention": study.backbone.attention} if study.backbone.attention else {}),
+            **({"processes": study.processes} if study.processes > 1 else {}),
         }
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:
@@ -201,15 +201,16 @@ def _put(graph: nx.DiGraph, cell: Cell) -> None:
 
 
 def memory(study: Study, facts: Facts, parse: Callable[[str], Composition], bank: int = 1) -> float:
-    """Bytes that the greediest of a study's training cells takes beside the process itself, by estimate."""
+    """Bytes that a process of the greediest of a study's training cells takes beside itself, by estimate."""
+    shards = study.processes if study.backbone.device == SHARDED else 1
     weights = flops.WEIGHT_BYTES[study.backbone.dtype]
     held = max(weights, 2.0)
     found = [0.0]
     for part in (parse(text).until(k + 1) for text in study.compositions for k in range(len(parse(text).stages))):
         recipe, delta = study.recipe(len(part.stages) - 1), facts.deltas.get(str(part), DeltaShape())
-        how = Memory(weights, held, bank, recipe.checkpointing)
+        how = Memory(weights, held, bank, recipe.checkpointing, shards)
         for task in facts.tasks.values():
-            batch = min(recipe.batch, task.rows["train"])
+            batch = -(-min(recipe.batch, task.rows["train"]) // study.processes)
             found.append(flops.memory(facts.shape, task.lengths, delta, batch, how))
     return max(found)
 

@@ -51,7 +51,7 @@ def activations(backbone: Backbone, delta: Delta) -> Tensor:
     with delta.attached(backbone), torch.no_grad():
         handles = [_listening(backbone, place, seen) for place in places]
         try:
-            _pass(backbone, ids)
+            backbone.read(ids)
         finally:
             for handle in handles:
                 handle.remove()
@@ -215,17 +215,6 @@ def _blank(backbone: Backbone) -> tuple[Tensor, int]:
         ids = [next(i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id, 0) if i is not None)]
     position = ids.index(mask) - len(ids) if mask in ids else -1
     return torch.tensor([ids], device=backbone.model.device), position
-
-
-def _pass(backbone: Backbone, ids: Tensor) -> None:
-    """One pass; the decoder of a sequence-to-sequence model reads its start token."""
-    kwargs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if backbone.kind == "encoder-decoder":
-        config = backbone.model.config
-        kwargs["decoder_input_ids"] = torch.full((1, 1), config.decoder_start_token_id, device=ids.device)
-    if backbone.kind != "encoder":
-        kwargs["use_cache"] = False
-    backbone.model(**kwargs)
 
 
 def _listening(backbone: Backbone, place: Place, seen: dict[str, Tensor]) -> Any:

@@ -52,8 +52,13 @@ def is_quantised(tensor: Tensor) -> bool:
 
 
 def values(module: torch.nn.Module, name: str) -> Tensor:
-    """A parameter's values in floating point: `(output, input)` of a matrix that is held in few bits, else as it is."""
+    """A parameter's values in floating point: `(output, input)` of a matrix that is held in few bits, else as it is.
+
+    Of one that lies in shards the whole, which all processes must ask for together.
+    """
     tensor: Any = getattr(module, name)
+    if hasattr(tensor, "full_tensor"):
+        return tensor.detach().full_tensor()  # type: ignore[no-any-return]
     if not is_quantised(tensor):
         return tensor.detach()  # type: ignore[no-any-return]
     from transformers.integrations.bitsandbytes import dequantize_bnb_weight

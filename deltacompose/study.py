@@ -20,6 +20,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from deltacompose.errors import BadInput
 from deltacompose.recipe import Recipe
 
+SHARDED = "sharded"
+"""The device of a backbone whose layers are dealt out over the processes that train together."""
+
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -58,8 +61,9 @@ class BackboneChoice:
         head: `mlm` for an encoder with its masked-language head.
         table: the name of the table of places, `derived`, or a table written out; None finds it by the model's type.
         attention: how transformers computes attention; its own choice for the model if None.
-        device: `cpu`, `cuda`, `cuda:1`; `auto` or `balanced` spread the layers over all GPUs; None takes a GPU if there
-            is one. No result depends on it, so it is in no cell's key.
+        device: `cpu`, `cuda`, `cuda:1`; `auto` or `balanced` spread the layers over all GPUs; `sharded` deals every
+            layer out over the study's `processes` (FSDP2); None takes a GPU if there is one. No result depends on it,
+            so it is in no cell's key.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -165,7 +169,7 @@ class Study:
         subspace: a subspace learned from the deltas of one composition, with its readouts.
         dimension: a search for the intrinsic dimension of every task, which adds trainings as it goes.
         swap: composition-aware transfer: every part of a delta with several is taken from every other task's in turn.
-        processes: how many processes train each delta together, each on its share of every batch.
+        processes: how many processes carry out each cell that reads the backbone, each on its share of every batch.
         split: where results are read; choices are made on the development split whatever this says.
         own_tasks: tasks of this study by name, each a few lines that say where its rows are.
     """
@@ -202,6 +206,18 @@ class Study:
             twice = sorted({str(value) for value in values if values.count(value) > 1})
             if twice:
                 raise BadInput(f"study {self.name!r}: {what} has {', '.join(twice)} twice")
+
+        if self.backbone.device == SHARDED:
+            self._check_sharded()
+
+    def _check_sharded(self) -> None:
+        where = f"study {self.name!r}: a backbone whose device is {SHARDED}"
+        if self.processes == 1:
+            raise BadInput(f"{where} is dealt out over several processes; say `processes: 2` or more")
+        if self.backbone.dtype in ("int8", "nf4"):
+            raise BadInput(f"{where} cannot be held in {self.backbone.dtype}; take bfloat16, or spread it by `auto`")
+        if self.efficiency:
+            raise BadInput(f"{where} has no efficiency, which is measured in one process that holds all of it")
 
     def recipe(self, stage: int) -> Recipe:
         """The recipe of a stage, counted from 0."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deltacompose.attach import Attachment, attach
 from deltacompose.backbone import Backbone
+from deltacompose.company import ALONE, Company
 from deltacompose.composition import Composition
 from deltacompose.delta import Delta
 from deltacompose.errors import Diverged
@@ -83,13 +84,10 @@ def train(
     return [one.failure or one.delta() for one in learners]
 
 
-def evaluate(reader: Reader, delta: Delta | None, split: str) -> Evaluation:
-    """Scores a delta, or the untouched backbone, on a split of a task."""
-    if delta is None:
-        predictions = reader.predict(split)
-    else:
-        with delta.attached(reader.backbone):
-            predictions = reader.predict(split)
+def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
+    """Scores a delta, or the untouched backbone, on a split of a task, whose examples a company of processes shares."""
+    with delta.attached(reader.backbone) if delta else nullcontext():
+        predictions = reader.predict(split, company=company)
     return Evaluation(score(reader.task, reader.task.examples(split), predictions), tuple(predictions))
 
 
@@ -99,7 +97,7 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
         attachment.put({**one.kept(), **one.constants})
         reader = one.job.reader
         try:
-            predictions = _predicted(one.job, "val")
+            predictions = reader.predict("val", company=one.job.company)
             value = score(reader.task, reader.task.examples("val"), predictions).value
         except Diverged as error:
             one.failure = one.diverged(str(error))
@@ -107,22 +105,6 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
         one.evaluated(value, predictions)
     if checkpoints and due:
         checkpoints.save([one.state() for one in learners])
-
-
-def _predicted(job: Job, split: str) -> list[str]:
-    """A prediction for every example of a split, each made by one of the processes that train together."""
-    count, company = len(job.reader.rows(split)), job.company
-    own, failure = company.share(range(count)), ""
-    try:
-        found = job.reader.predict(split, only=own)
-    except Diverged as error:  # the others wait for this process's word
-        found, failure = [], str(error)
-    predictions = [""] * count
-    for rank, (theirs, said) in enumerate(company.gathered([found, failure], job.reader.backbone.model.device)):
-        if said:
-            raise Diverged(said)
-        predictions[rank :: company.size] = theirs
-    return predictions
 
 
 def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:

@@ -11,7 +11,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from deltacompose import api, derived, search
 from deltacompose.analysis.dimension import searched
 from deltacompose.analysis.measure import named
 from deltacompose.backbone import Backbone
-from deltacompose.company import company
+from deltacompose.company import Company, company
 from deltacompose.delta import Delta
 from deltacompose.engine import by_bank
 from deltacompose.errors import BadInput
@@ -42,7 +42,7 @@ from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
 from deltacompose.task import Task, score
 from deltacompose.taskdata import task_from_mapping
-from deltacompose.training import State, evaluate, train
+from deltacompose.training import State, train
 from deltacompose.weights import carried, generator
 
 
@@ -129,12 +129,12 @@ def under_way(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-    cells = [cell for cell in cells if not store.has(cell.key)]
-    if not cells:
-        return
     with company() as crew:  # which gives each process its own GPU, so the backbone comes after it
         backbone = _backbone(options["backbone"])
         _check_backbone(backbone, cells)
+        cells = list(_missing(crew, store, cells, backbone))
+        if not cells:
+            return
         started = time.monotonic()
         jobs = [replace(_job(store, cell, backbone, options), company=crew) for cell in cells]
         outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0), options.get("tokens"))
@@ -147,32 +147,9 @@ def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> N
             continue
         task, record = job.reader.task, dict(outcome.record)
         predictions = record.pop("dev_predictions")
-        rows = _answers(task, "val", predictions, score(task, task.examples("val"), predictions).per_example)
+        rows = derived.answers(task, "val", predictions, score(task, task.examples("val"), predictions))
         write = _saved(api.with_origins(replace(outcome, record=record)), rows)
         store.add(cell, record, write, (time.monotonic() - started) / len(cells))
-
-
-def _evaluate(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-    backbone = _backbone(options["backbone"])
-    _check_backbone(backbone, cells)
-    for cell in cells:
-        if store.has(cell.key):
-            continue
-        started = time.monotonic()
-        read = _reader(backbone, cell.spec, "target", options)
-        evaluation = evaluate(read, _delta(store, cell), cell.spec["split"])
-        found, task = evaluation.score, read.task
-        result = {
-            "score": found.value,
-            "metric": found.metric,
-            "chance": task.chance(cell.spec["split"]),
-            "trivial": found.trivial,
-            "examples": len(found.per_example),
-            "category": task.category,
-            "backbone": backbone.name,
-        }
-        rows = _answers(task, cell.spec["split"], evaluation.predictions, found.per_example)
-        store.add(cell, result, _lines("predictions.jsonl", rows), time.monotonic() - started)
 
 
 def _select(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
@@ -212,18 +189,29 @@ def _efficiency(store: Store, cells: Sequence[Cell], options: Mapping[str, Any])
 
 
 def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]:
-    """Carries out cells of which each gives its result by itself, and what writes its files."""
+    """Carries out cells of which each gives its result by itself, and what writes its files.
+
+    Several processes all do the same, for the sake of a backbone that lies in shards; one of them stores it.
+    """
 
     def carry(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-        backbone = _backbone(options["backbone"])
-        _check_backbone(backbone, cells)
-        for cell in cells:
-            if not store.has(cell.key):
+        with company() as crew:
+            backbone = _backbone(options["backbone"])
+            _check_backbone(backbone, cells)
+            for cell in _missing(crew, store, cells, backbone):
                 started = time.monotonic()
-                result, write = make(_inputs(store, cell, backbone, options))
-                store.add(cell, result, write, time.monotonic() - started)
+                result, write = make(replace(_inputs(store, cell, backbone, options), company=crew))
+                if not crew.rank:
+                    store.add(cell, result, write, time.monotonic() - started)
 
     return carry
+
+
+def _missing(crew: Company, store: Store, cells: Sequence[Cell], backbone: Backbone) -> Iterator[Cell]:
+    """Those cells that are not stored yet when they are asked for; of several processes the first one looks."""
+    for cell in cells:
+        if not crew.agreed(store.has(cell.key), backbone.model.device):
+            yield cell
 
 
 def _inputs(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Inputs:
@@ -238,10 +226,38 @@ def _inputs(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, 
     return Inputs(cell, backbone, parents, store.folder, api.methods(), read, whole)
 
 
+def _evaluated(inputs: Inputs) -> Made:
+    spec = inputs.cell.spec
+    result, write = derived.scored(inputs.reader(spec["target"]), _delta(inputs), spec["split"], inputs.company)
+    return result | {"backbone": inputs.backbone.name}, write
+
+
+def _delta(inputs: Inputs) -> Delta | None:
+    """The delta that an evaluation cell scores; None for the untouched backbone.
+
+    A selection cell among its parents chooses it.
+    """
+    if not inputs.parents:
+        return None
+    chosen = next((record["result"]["grid"] for record in inputs.parents if record["kind"] == "select"), None)
+    trained = [r for r in inputs.parents if r["kind"] == "train" and (chosen is None or r["spec"]["grid"] == chosen)]
+    delta, spec = api.load_delta(inputs.folder(trained[0]["key"])), inputs.cell.spec
+    return randomised(delta, spec["seed"]) if spec["source"] == RANDOM else delta
+
+
+def randomised(delta: Delta, seed: int) -> Delta:
+    """A delta whose tensors are random, each with the norm of the trained one: what it scores is not transfer."""
+    weights = {}
+    for name, tensor in delta.weights.items():
+        drawn = torch.randn(tensor.shape, generator=generator(seed, "random", name))
+        weights[name] = drawn * (tensor.norm() / drawn.norm().clamp(min=1e-12))
+    return replace(delta, weights=weights)
+
+
 _ALL = {"train": None, "val": None, "test": None}
 _KINDS: dict[str, Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]] = {
     "train": _train,
-    "evaluate": _evaluate,
+    "evaluate": _further(_evaluated),
     "select": _select,
     "search": _search,
     "efficiency": _efficiency,
@@ -292,31 +308,6 @@ def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any
     )
 
 
-def _delta(store: Store, cell: Cell) -> Delta | None:
-    """The delta that an evaluation cell scores; None for the untouched backbone."""
-    if not cell.parents:
-        return None
-    delta = api.load_delta(store.folder(_trained(store, cell)))
-    return randomised(delta, cell.spec["seed"]) if cell.spec["source"] == RANDOM else delta
-
-
-def _trained(store: Store, cell: Cell) -> str:
-    """The key of the training cell that an evaluation reads; a selection cell among its parents chooses it."""
-    records = [store.record(parent) for parent in cell.parents]
-    chosen = next((record["result"]["grid"] for record in records if record["kind"] == "select"), None)
-    trained = [r for r in records if r["kind"] == "train" and (chosen is None or r["spec"]["grid"] == chosen)]
-    return str(trained[0]["key"])
-
-
-def randomised(delta: Delta, seed: int) -> Delta:
-    """A delta whose tensors are random, each with the norm of the trained one: what it scores is not transfer."""
-    weights = {}
-    for name, tensor in delta.weights.items():
-        drawn = torch.randn(tensor.shape, generator=generator(seed, "random", name))
-        weights[name] = drawn * (tensor.norm() / drawn.norm().clamp(min=1e-12))
-    return replace(delta, weights=weights)
-
-
 def _check_backbone(backbone: Backbone, cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell.spec["backbone"] != backbone.fingerprint:
@@ -326,26 +317,10 @@ def _check_backbone(backbone: Backbone, cells: Sequence[Cell]) -> None:
             )
 
 
-def _answers(task: Task, split: str, predictions: Sequence[str], scores: Sequence[float]) -> list[dict[str, Any]]:
-    """What a delta says of each example of a split, what would be right, and its score."""
-    return [
-        {"id": one.id, "prediction": prediction, "target": one.target, "score": value}
-        for one, prediction, value in zip(task.examples(split), predictions, scores, strict=True)
-    ]
-
-
 def _saved(delta: Delta, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         delta.save(folder)
-        _lines("predictions.jsonl", rows)(folder)
-
-    return write
-
-
-def _lines(name: str, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], None]:
-    def write(folder: Path) -> None:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / name).write_text(text, encoding="utf-8")
+        derived.write_answers(folder, rows)
 
     return write
 

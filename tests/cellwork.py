@@ -193,6 +193,14 @@ def broken(spec):
     raise RuntimeError(f"rank {os.environ['RANK']} has had enough")
 
 
+def ending(spec):
+    os._exit(3)
+
+
+def cramped(spec):
+    raise MemoryError("no room")
+
+
 def parent_of_sleepers(spec):
     """Starts a process of its own, leaves its number, and sleeps."""
     import subprocess

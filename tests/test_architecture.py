@@ -16,7 +16,7 @@ MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 FLOORS = """
 0  errors composition recipe study flops further search planning
 1  hookspecs members plugins templates places tables quantised checkpoints denoisers derive backbone
-   loading pico picodenoisers
+   shards loading pico picodenoisers
    method metrics examples task taskdata
 2  company reader weights shapes speed overlap attach delta merge combine interop footprint
 3  learner training store

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from deltacompose.engine import RemoteError, Work, by_bank, call, label, launched, run_plan, shown, status
 from deltacompose.engine.driver import POLL
+from deltacompose.engine.executor import may_pass
 from deltacompose.engine.pace import Pace
 from deltacompose.engine.progress import duration
 from deltacompose.engine.schedule import Schedule
@@ -433,8 +434,18 @@ def test_several_processes_for_one_cell_run_under_torchrun(tmp_path):
 
 
 def test_what_ends_one_of_several_processes_is_told(tmp_path):
-    with pytest.raises(RuntimeError, match="2 processes under torchrun ended with status 1"):
+    with pytest.raises(RemoteError, match=r"rank [01] has had enough") as found:
         launched("cellwork:broken", {}, 2)
+    assert found.value.kind == "RuntimeError"
+    assert not may_pass(found.value)
+    with pytest.raises(RuntimeError, match="2 processes under torchrun ended with status 1"):
+        launched("cellwork:ending", {}, 2)
+
+
+def test_memory_that_one_of_several_processes_lacks_may_pass():
+    with pytest.raises(RemoteError, match="no room") as found:
+        launched("cellwork:cramped", {}, 2)
+    assert may_pass(found.value)
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], T
     if getattr(module, "bias", None) is None:
         absent = backbone.parameter(place, "bias")
         return lambda: absent
-    return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator, union-attr]
+    return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator]
 
 
 def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:

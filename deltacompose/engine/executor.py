@@ -20,6 +20,9 @@ from typing import Any, Protocol
 
 from deltacompose.errors import BadInput
 
+ANSWER = "error.json"
+"""Where the first of several processes that fails leaves its exception."""
+
 TAIL = 4000
 """How many characters of a failed process's messages are kept."""
 
@@ -115,7 +118,8 @@ def value(answer: Mapping[str, Any]) -> Any:
 def launched(function: str, spec: Mapping[str, Any], processes: int) -> None:
     """Call a function in several processes at once under `torch.distributed.run`, and wait for them.
 
-    Every process gets the same spec and finds its rank in the environment; what they give is in the store.
+    Every process gets the same spec and finds its rank in the environment; what they give is in the store. The first
+    exception in any of them ends them all, and is raised here as `RemoteError`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "spec.json"
@@ -123,6 +127,8 @@ def launched(function: str, spec: Mapping[str, Any], processes: int) -> None:
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [sys.executable, "-m", *launcher, "-m", "deltacompose.engine.launch", function, str(path)]
         ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment())
+        if ended.returncode and (said := path.with_name(ANSWER)).exists():
+            value(json.loads(said.read_bytes()))
     if ended.returncode:
         tail = (ended.stderr or ended.stdout)[-TAIL:]
         raise RuntimeError(f"{processes} processes under torchrun ended with status {ended.returncode}: {tail}")

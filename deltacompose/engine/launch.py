@@ -5,10 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from deltacompose.engine.executor import call, follow
+from deltacompose.engine.executor import ANSWER, answer, follow
 
 if __name__ == "__main__":
     follow(os.getppid())
-    call(sys.argv[1], json.loads(Path(sys.argv[2]).read_bytes()))
+    file = Path(sys.argv[2])
+    said = answer(sys.argv[1], json.loads(file.read_bytes()))
+    if "error" in said:
+        with suppress(FileExistsError), file.with_name(ANSWER).open("x") as first:  # what the others lack, is this one
+            json.dump(said, first)
+        sys.exit(said["error"]["trace"])

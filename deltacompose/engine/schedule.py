@@ -39,7 +39,7 @@ def by_bank(
     Training cells go together if `bank` gives the same text for them (None for one that cannot be banked), up to
     `options["tokens"]` tokens per step and `options["bank"]` cells (16). Evaluation cells go together if they have the
     same parents and backbone, up to `options["evaluations"]` of them (64). No group is so large that one of
-    `options["slots"]` idle workers would stay so. A cell that asks for several processes goes alone.
+    `options["slots"]` idle workers would stay so. A training that asks for several processes goes alone.
     """
     share = max(1, math.ceil(len(ready) / options.get("slots", 1)))
     most = {"train": options.get("bank", 16), "evaluate": options.get("evaluations", 64)}
@@ -55,11 +55,11 @@ def by_bank(
 
 
 def _likeness(cell: Cell, bank: Callable[[Cell], str | None]) -> object:
-    if cell.spec.get("processes", 1) == 1:
-        if cell.kind == "train" and bank(cell) is not None:
-            return cell.kind, bank(cell)
-        if cell.kind == "evaluate":
-            return cell.kind, cell.parents, str(cell.spec.get("backbone"))
+    processes = cell.spec.get("processes", 1)
+    if cell.kind == "train" and processes == 1 and bank(cell) is not None:
+        return cell.kind, bank(cell)
+    if cell.kind == "evaluate":
+        return cell.kind, cell.parents, str(cell.spec.get("backbone")), processes
     return cell.key
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.backbone import Backbone
+from deltacompose.company import ALONE, Company
 from deltacompose.errors import BadInput, Diverged
 from deltacompose.task import Example, Task
 
@@ -115,26 +116,38 @@ class Reader(ABC):
     def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
         """The text of at most so many tokens that the backbone gives for each row."""
 
-    def predict(self, split: str, budget: int = 4096, only: Sequence[int] | None = None) -> list[str]:
+    def predict(self, split: str, budget: int = 4096, company: Company = ALONE) -> list[str]:
         """A prediction for every example of a split, in its order: a label, or a text.
 
         Args:
             budget: how many tokens to hold at once; it bounds memory and changes no prediction.
-            only: the numbers of the examples to predict; all if None.
+            company: the processes that share the examples; all of them call this, and each is given all predictions.
+
+        Raises:
+            Diverged: the backbone's numbers, in any of the processes, are none.
         """
-        every = self.rows(split)
-        rows = every if only is None else [every[i] for i in only]
-        predictions = [""] * len(rows)
+        rows, own, failure = self.rows(split), [], ""
         with torch.no_grad():
-            for indices in _chunks(rows, budget):
-                chunk = [rows[i] for i in indices]
-                if self.task.kind == "choice":
-                    found = [self.task.labels[k] for k in self.rank(chunk)]
-                else:
-                    found = self.generate(chunk, self._longest)
-                for i, prediction in zip(indices, found, strict=True):
-                    predictions[i] = prediction
+            for chunk in _chunks(rows, budget * company.size):
+                share = company.share(chunk)
+                try:  # who has no share passes over an example all the same: the others may need its shards
+                    found = self._predicted([rows[i] for i in share or chunk[:1]])
+                except Diverged as error:  # to be raised when the others, too, have made all their passes
+                    failure = failure or str(error)
+                    continue
+                own += list(zip(share, found, strict=False))
+        predictions = [""] * len(rows)
+        for theirs, said in company.gathered([own, failure], self.backbone.model.device):
+            if said:
+                raise Diverged(said)
+            for i, prediction in theirs:
+                predictions[i] = prediction
         return predictions
+
+    def _predicted(self, rows: Sequence[Row]) -> list[str]:
+        if self.task.kind == "choice":
+            return [self.task.labels[k] for k in self.rank(rows)]
+        return self.generate(rows, self._longest)
 
     @property
     def _longest(self) -> int:

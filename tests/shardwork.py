@@ -1,0 +1,106 @@
+"""What several processes under torchrun do with a backbone whose layers lie in shards; each leaves what it saw."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch.distributed.tensor import DTensor
+
+import deltacompose as dc
+from deltacompose.company import company
+from deltacompose.errors import Diverged
+from deltacompose.learner import Job
+from deltacompose.pico import pico_backbone
+from deltacompose.reader import reader
+from deltacompose.recipe import Recipe
+from deltacompose.shards import shard
+from deltacompose.task import Example, Task
+from deltacompose.training import evaluate, train
+
+ROWS = tuple(Example(str(k), f"row {k} " * (1 + k % 3), ("a", "b")[k % 2]) for k in range(7))
+TEXTS = tuple(Example(str(k), f"row {k}", "word " * (1 + k % 4)) for k in range(7))
+CHOICE = Task("c", "made", "choice", "accuracy", lambda split: ROWS, verbalizer={"a": "low", "b": "very high"})
+SPOKEN = Task("g", "made", "generation", "exact_match", lambda split: TEXTS)
+
+
+def _left(spec, crew, seen):
+    (Path(spec["folder"]) / f"rank{crew.rank}.json").write_text(json.dumps(seen))
+
+
+def compared(spec):
+    """Trains and scores the same on a whole backbone and on one in shards, for each case."""
+    with company() as crew:
+        _left(spec, crew, [_compared(crew, *case) for case in spec["cases"]])
+
+
+def _compared(crew, family, head, kind, expression, checkpointing):
+    made = []
+    for sharded in (False, True):
+        backbone = pico_backbone(family, head=head)
+        if sharded:
+            shard(backbone)
+        read = reader(backbone, {"choice": CHOICE, "generation": SPOKEN}[kind])
+        recipe = Recipe(steps=3, batch=5, evaluate_every=2, checkpointing=checkpointing)
+        [delta] = train(backbone, [Job(dc.parse(expression), read, 0, recipe, company=crew)])
+        if isinstance(delta, Exception):
+            raise delta
+        scored = evaluate(read, delta, "test", crew)
+        alone = evaluate(read, delta, "test")
+        made.append((backbone, delta, scored, alone, read))
+    (whole, one, *first), (parts, two, *second) = made
+    inputs = [read.features(read.rows("train")[:2]) for *_, read in made] if head is None else [torch.zeros(1)] * 2
+    layers = [x for place in whole.places("layer") for x in whole.module(place).parameters()]
+    held = [x for x in parts.model.parameters() if isinstance(x, DTensor)]
+    return {
+        "weights": one.weights.keys() == two.weights.keys()
+        and all(torch.equal(x, two.weights[n]) for n, x in one.weights.items()),
+        "history": [row["score"] for row in one.record["history"]] == [row["score"] for row in two.record["history"]],
+        "moved": one.record["without_gradient"] == two.record["without_gradient"],
+        "predictions": first[0].predictions == second[0].predictions == first[1].predictions == second[1].predictions,
+        "features": torch.equal(*inputs),
+        "fingerprint": whole.fingerprint == parts.fingerprint,
+        "names": [n for n, _ in parts.model.named_parameters()] == [n for n, _ in whole.model.named_parameters()],
+        "layers": sum(x.numel() for x in layers),
+        "sharded": sum(x.numel() for x in held),
+        "held": sum(x.to_local().numel() for x in held),
+    }
+
+
+def uneven(spec):
+    """Only one process's share has numbers that are none; all must hear of it, and none may wait for another."""
+    with company() as crew:
+        backbone = pico_backbone("t5")
+        shard(backbone)
+        read = reader(backbone, CHOICE)
+        rank, calls = read.rank, []
+
+        def failing(rows):
+            calls.append(len(rows))
+            found = rank(rows)
+            if crew.rank == 1 and len(calls) == 1:
+                raise Diverged("no numbers")
+            return found
+
+        read.rank = failing
+        try:
+            read.predict("test", budget=8, company=crew)
+            said = "nothing"
+        except Diverged as error:
+            said = str(error)
+        _left(spec, crew, {"said": said, "calls": len(calls), "parts": sum(calls)})
+
+
+def read_parameters(spec):
+    """What methods read of a backbone in shards, beside the whole."""
+    with company() as crew:
+        whole, parts = pico_backbone("gpt2"), pico_backbone("gpt2")
+        shard(parts)
+        same = [
+            torch.equal(whole.parameter(place, name), parts.parameter(parts.place(place.name), name))
+            and whole.width(place) == parts.width(parts.place(place.name))
+            for place in whole.places()
+            for name in whole.parameter_names(place)
+        ]
+        _left(spec, crew, same)

@@ -1,0 +1,155 @@
+"""A backbone whose layers lie in shards over several processes computes what a whole one does, to the bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import picostudy
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import deltacompose as dc
+from deltacompose import api, planning, work
+from deltacompose.analysis.collected import FILE
+from deltacompose.engine import launched
+from deltacompose.errors import BadInput
+from deltacompose.store import open_store
+from deltacompose.study import BackboneChoice, Study
+
+HOOKS = "prompt(length=2) + prefix(length=2) + lora(rank=2) + adapter(bottleneck=2) + bitfit + ia3"
+TOKENS = "prompt(length=2) + lora(rank=2) + adapter(bottleneck=2) + bitfit"
+DENSE = "masked + norm"
+CASES = [
+    ("t5", None, "generation", HOOKS, False),
+    ("t5", None, "choice", "lora(rank=2) + full", False),
+    ("bart", None, "choice", HOOKS, True),
+    ("bert", None, "choice", HOOKS, False),
+    ("bert", None, "choice", "full", True),
+    ("roberta", "mlm", "choice", DENSE, False),
+    ("distilbert", None, "choice", TOKENS, False),
+    ("gpt2", None, "generation", HOOKS, True),
+    ("gpt2", None, "generation", "full", False),
+    ("llama", None, "generation", HOOKS, False),
+    ("llama", None, "choice", "last_layers(n=1)", False),
+    ("gpt-neox", None, "generation", TOKENS, False),
+    ("opt", None, "generation", TOKENS, False),
+]
+
+
+def seen(function, processes, tmp_path, **spec):
+    launched(f"shardwork:{function}", {"folder": str(tmp_path), **spec}, processes)
+    return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.parametrize(("processes", "cases"), [(2, CASES), (3, CASES[:4])])
+def test_every_family_trains_and_speaks_in_shards_as_whole(processes, cases, tmp_path):
+    found = seen("compared", processes, tmp_path, cases=cases)
+    for case, *ranks in zip(cases, *found, strict=True):
+        counts = [{name: one.pop(name) for name in ("layers", "sharded", "held")} for one in ranks]
+        for one, held in zip(ranks, counts, strict=True):
+            assert all(one.values()), (case, one)
+            assert held["layers"] == held["sharded"] > 1.4 * held["held"]
+        assert sum(one["held"] for one in counts) == counts[0]["sharded"]
+
+
+def test_methods_read_a_sharded_parameter_whole(tmp_path):
+    for same in seen("read_parameters", 2, tmp_path):
+        assert len(same) > 20
+        assert all(same)
+
+
+def test_what_one_process_finds_wrong_all_say_after_as_many_passes(tmp_path):
+    """Seven rows in chunks of a few: a process that stopped at once would leave the other waiting for its shards."""
+    one, two = seen("uneven", 2, tmp_path)
+    assert one["said"] == two["said"] == "no numbers"
+    assert one["calls"] == two["calls"] > 1
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """One study by one process, and by two with the backbone in shards."""
+    folder = tmp_path_factory.mktemp("studies")
+    text = "prompt(length=2) + lora(rank=2) + adapter(bottleneck=2)"
+    alone = picostudy.make(
+        folder, "t5", tasks=("mood",), seeds=(0,), compositions=(text,), measures=("gradient_cosine", "logme")
+    )
+    sharded = replace(alone, processes=2, backbone=replace(alone.backbone, device="sharded"))
+    for name, study in (("alone", alone), ("sharded", sharded)):
+        outcome = dc.run(study, folder / name, "inprocess")
+        assert not outcome.failed, outcome.failed
+    return alone, sharded, folder
+
+
+def test_a_study_in_shards_trains_what_one_process_does(studies):
+    *_, folder = studies
+    one, two = (cells(folder / name) for name in ("alone", "sharded"))
+    assert one.keys() == two.keys() == {"train", "evaluate", "probe"}
+    first, second = (
+        dc.load_delta(open_store(folder / n).folder(found["train"][0]["key"]))
+        for n, found in (("alone", one), ("sharded", two))
+    )
+    assert first.weights.keys() == second.weights.keys()
+    for name, tensor in first.weights.items():
+        torch.testing.assert_close(second.weights[name], tensor, rtol=1e-3, atol=1e-5)
+    for mine, theirs in zip(one["evaluate"], two["evaluate"], strict=True):
+        assert mine["result"]["score"] == theirs["result"]["score"]
+    for mine, theirs in zip(one["probe"], two["probe"], strict=True):
+        name = mine["spec"]["array"]
+        arrays = [
+            load_file(open_store(folder / n).folder(cell["key"]) / FILE)[name]
+            for n, cell in (("alone", mine), ("sharded", theirs))
+        ]
+        torch.testing.assert_close(arrays[1], arrays[0], rtol=1e-3, atol=1e-5)
+
+
+def cells(place):
+    """The records of a store by kind, in an order that says nothing of their keys."""
+    found = {}
+    for one in sorted(
+        dc.records(place), key=lambda one: (one["kind"], str(one["spec"].get("source")), str(one["spec"].get("array")))
+    ):
+        found.setdefault(one["kind"], []).append(one)
+    return found
+
+
+def test_whether_a_backbone_lies_in_shards_is_in_no_key(studies):
+    _, sharded, _ = studies
+    whole = replace(sharded, backbone=replace(sharded.backbone, device=None))
+    assert set(dc.plan(whole)) == set(dc.plan(sharded))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"processes": 1}, "is dealt out over several processes; say `processes: 2` or more"),
+        ({"backbone": BackboneChoice(device="sharded", dtype="nf4")}, "cannot be held in nf4; take bfloat16"),
+        ({"efficiency": True}, "has no efficiency, which is measured in one process"),
+    ],
+)
+def test_a_sharded_study_that_cannot_be_is_refused(changes, said):
+    study = Study("a", ("t",), ("lora",), BackboneChoice(device="sharded"), processes=2)
+    with pytest.raises(BadInput, match=said):
+        replace(study, **changes)
+
+
+def test_a_process_by_itself_holds_all_of_a_sharded_backbone(tmp_path):
+    study = picostudy.make(tmp_path)
+    backbone = dc.load_backbone(study.backbone.model, device="sharded")
+    assert all(type(x).__name__ == "Parameter" for x in backbone.model.parameters())
+    assert str(backbone.model.device) == "cpu"
+    with pytest.raises(BadInput, match="a backbone in nf4 cannot be sharded; take bfloat16"):
+        dc.load_backbone(study.backbone.model, device="sharded", dtype="nf4")
+
+
+def test_a_process_of_a_sharded_backbone_needs_less_memory(tmp_path):
+    study = picostudy.make(tmp_path, processes=2)
+    facts = work.facts(study)
+    shape = facts.shape
+    deep = replace(facts, shape=replace(shape, stacks={n: replace(s, layers=16) for n, s in shape.stacks.items()}))
+    sharded = replace(study, processes=4, backbone=replace(study.backbone, device="sharded"))
+    layers = sum(stack.parameters for stack in shape.stacks.values())
+    whole, part = (planning.memory(one, deep, api.parse) for one in (replace(study, processes=4), sharded))
+    assert whole - part == pytest.approx(4 * layers * (1 - 1 / 4 - 2 / 16))
+    assert planning.memory(study, deep, api.parse) > whole
