@@ -119,10 +119,14 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
 
 
 def _held(shape: Shape, shards: int) -> float:
-    """Frozen weights in one process: of layers in shards its part, and the two layers that are whole at a time."""
+    """Frozen weights in one process.
+
+    Of layers in shards that is its part, and the two that are whole at a time, the one at work and the next, each twice,
+    for it is copied out of the buffer in which it came.
+    """
     layers = sum(stack.parameters for stack in shape.stacks.values())
     largest = max((stack.parameters / stack.layers for stack in shape.stacks.values()), default=0.0)
-    return shape.total - layers + min(layers, layers / shards + (2 * largest if shards > 1 else 0.0))
+    return shape.total - layers + min(layers, layers / shards + (4 * largest if shards > 1 else 0.0))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 FSDP2 of PyTorch (Zhao et al. 2023, arXiv 2304.11277) gathers a layer before it is needed, in the forward pass and again
 in the backward pass, and drops it afterwards, so that the processes together hold a backbone which none could hold
-alone. The pass is the same to the bit. What lies outside the layers (embeddings, last norm, head) each holds whole.
+alone. The pass is the same to the bit; so are gradients, but for those of an encoder beside a decoder, whose layers'
+parts are summed in another order. What lies outside the layers (embeddings, last norm, head) each holds whole.
 """
 
 from __future__ import annotations

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch.distributed.tensor import DTensor
 
 import deltacompose as dc
-from deltacompose.company import company
+from deltacompose.company import ALONE, company
 from deltacompose.errors import Diverged
 from deltacompose.learner import Job
 from deltacompose.pico import pico_backbone
+from deltacompose.probes import gradients
 from deltacompose.reader import reader
 from deltacompose.recipe import Recipe
 from deltacompose.shards import shard
@@ -36,36 +38,36 @@ def compared(spec):
 
 
 def _compared(crew, family, head, kind, expression, checkpointing):
-    made = []
-    for sharded in (False, True):
-        backbone = pico_backbone(family, head=head)
-        if sharded:
-            shard(backbone)
-        read = reader(backbone, {"choice": CHOICE, "generation": SPOKEN}[kind])
-        recipe = Recipe(steps=3, batch=5, evaluate_every=2, checkpointing=checkpointing)
-        [delta] = train(backbone, [Job(dc.parse(expression), read, 0, recipe, company=crew)])
-        if isinstance(delta, Exception):
-            raise delta
-        scored = evaluate(read, delta, "test", crew)
-        alone = evaluate(read, delta, "test")
-        made.append((backbone, delta, scored, alone, read))
-    (whole, one, *first), (parts, two, *second) = made
-    inputs = [read.features(read.rows("train")[:2]) for *_, read in made] if head is None else [torch.zeros(1)] * 2
+    whole, parts = (pico_backbone(family, head=head) for _ in range(2))
+    shard(parts)
+    task, recipe = (
+        {"choice": CHOICE, "generation": SPOKEN}[kind],
+        Recipe(3, 5, evaluate_every=2, checkpointing=checkpointing),
+    )
+    jobs = [Job(dc.parse(expression), reader(one, task), 0, recipe, company=crew) for one in (whole, parts)]
+    [one], [two] = (train(job.reader.backbone, [job]) for job in jobs)
+    rows = jobs[0].reader.rows("train")[:2]
     layers = [x for place in whole.places("layer") for x in whole.module(place).parameters()]
     held = [x for x in parts.model.parameters() if isinstance(x, DTensor)]
+    said = [evaluate(job.reader, one, "test", who).predictions for job in jobs for who in (crew, ALONE)]
     return {
-        "weights": one.weights.keys() == two.weights.keys()
-        and all(torch.equal(x, two.weights[n]) for n, x in one.weights.items()),
-        "history": [row["score"] for row in one.record["history"]] == [row["score"] for row in two.record["history"]],
-        "moved": one.record["without_gradient"] == two.record["without_gradient"],
-        "predictions": first[0].predictions == second[0].predictions == first[1].predictions == second[1].predictions,
-        "features": torch.equal(*inputs),
+        "names": one.weights.keys() == two.weights.keys()
+        and one.record["without_gradient"] == two.record["without_gradient"]
+        and [n for n, _ in parts.model.named_parameters()] == [n for n, _ in whole.model.named_parameters()],
+        "weights": all(torch.equal(x, two.weights[n]) for n, x in one.weights.items()),
+        "history": one.record["history"][-1]["score"] == two.record["history"][-1]["score"],
+        "gradients": _apart(*(gradients(replace(job, company=ALONE), 3) for job in jobs)),
+        "predictions": len(set(said)) == 1 and len(said[0]) == len(ROWS),
+        "features": torch.equal(*(job.reader.features(rows) for job in jobs)),
         "fingerprint": whole.fingerprint == parts.fingerprint,
-        "names": [n for n, _ in parts.model.named_parameters()] == [n for n, _ in whole.model.named_parameters()],
         "layers": sum(x.numel() for x in layers),
         "sharded": sum(x.numel() for x in held),
         "held": sum(x.to_local().numel() for x in held),
     }
+
+
+def _apart(one, two):
+    return float((one - two).norm() / one.norm())
 
 
 def uneven(spec):
