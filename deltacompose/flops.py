@@ -121,8 +121,8 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
 def _held(shape: Shape, shards: int) -> float:
     """Frozen weights in one process.
 
-    Of layers in shards that is its part, and the two that are whole at a time, the one at work and the next, each twice,
-    for it is copied out of the buffer in which it came.
+    Of layers in shards that is its part, and the two that are whole at a time, the one at work and the next, each
+    twice, for it is copied out of the buffer in which it came.
     """
     layers = sum(stack.parameters for stack in shape.stacks.values())
     largest = max((stack.parameters / stack.layers for stack in shape.stacks.values()), default=0.0)
