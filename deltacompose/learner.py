@@ -191,7 +191,7 @@ class Learner:
         tensors |= {f"best/{n}": x for n, x in best.weights.items()}
         info = {
             "step": self.step,
-            "tokens": self.tokens,
+            "tokens": self._all_tokens(),
             "seconds": self.seconds,
             "history": self.history,
             "best": best.score,
@@ -218,7 +218,8 @@ class Learner:
                 self.optimiser.state[x] = {"step": own["step"][n].cpu().clone(), **moments}
         self.constants = own["constants"]
         self.best = Best(info["best"], own["best"], tuple(info.get("predictions", ()))) if own["best"] else None
-        self.step, self.tokens, self.seconds = info["step"], info["tokens"], info["seconds"]
+        self.step, self.seconds = info["step"], info["seconds"]
+        self.tokens = 0 if self.job.company.rank else info["tokens"]  # those of all processes, which are summed again
         self.history, self._losses = list(info["history"]), list(info["losses"])
         self._unmoved = set(info["unmoved"])
 
@@ -238,7 +239,7 @@ class Learner:
             "parameters": self.size,
             "ratio": self.size / sum(x.numel() for x in self.backbone.model.parameters()),
             "seconds": round(self.seconds, 3),
-            "tokens": sum(job.company.gathered(self.tokens, self.backbone.model.device)),
+            "tokens": self._all_tokens(),
             "peak_memory": peak(self.backbone.model.device),
         }
         backbone = {
@@ -249,6 +250,9 @@ class Learner:
         weights = {n: x.detach().cpu() for n, x in best.weights.items() if n not in self.constants}
         constants = {n: best.weights.get(n, x).cpu() for n, x in self.constants.items()}
         return Delta(job.expression, weights, constants, backbone, {}, record)
+
+    def _all_tokens(self) -> int:
+        return sum(self.job.company.gathered(self.tokens, self.backbone.model.device))
 
     def _scheduled(self) -> dict[str, Tensor]:
         """The constants that a schedule sets: a score is of the weights with those of the same step."""

@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import deltacompose as dc
+from deltacompose import work
 from deltacompose.company import ALONE, company
 from deltacompose.errors import Diverged
 from deltacompose.learner import Job
@@ -106,3 +108,49 @@ def read_parameters(spec):
             for name in whole.parameter_names(place)
         ]
         _left(spec, crew, same)
+
+
+class _Kept:
+    """Checkpoints in a folder, which the first process writes and all read; the process ends after one of them."""
+
+    def __init__(self, folder, crew, last=None):
+        self.folder, self.crew, self.last = folder, crew, last
+
+    def save(self, states):
+        if not self.crew.rank:
+            self.folder.mkdir(exist_ok=True)
+            work._write_state(states[0], self.folder)
+        if states[0][1]["step"] == self.last:
+            raise KeyboardInterrupt
+
+    def load(self):
+        self.crew.agreed(None, torch.device("cpu"))  # that the first process has written what it was to write
+        if not self.folder.exists():
+            return {}
+        return {0: (load_file(self.folder / "state.safetensors"), json.loads((self.folder / "state.json").read_text()))}
+
+
+def resumed(spec):
+    """A training in shards that is broken off after its second checkpoint and goes on, beside one that is not."""
+    with company() as crew:
+        backbone = pico_backbone("bert")
+        shard(backbone)
+        recipe = Recipe(6, 5, evaluate_every=2)
+        job = Job(dc.parse("lora(rank=2) + adapter"), reader(backbone, CHOICE), 0, recipe, company=crew)
+        [whole] = train(backbone, [job])
+        folder, broken = Path(spec["folder"]) / "state", False
+        try:
+            train(backbone, [job], _Kept(folder, crew, last=2))
+        except KeyboardInterrupt:
+            broken = True
+        [again] = train(backbone, [job], _Kept(folder, crew))
+        _left(
+            spec,
+            crew,
+            {
+                "broken": broken,
+                "weights": all(torch.equal(x, again.weights[n]) for n, x in whole.weights.items()),
+                "steps": [row["step"] for row in again.record["history"]],
+                "tokens": whole.record["tokens"] - again.record["tokens"],
+            },
+        )

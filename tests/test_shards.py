@@ -73,6 +73,11 @@ def test_what_one_process_finds_wrong_all_say_after_as_many_passes(tmp_path):
     assert one["calls"] == two["calls"] > 1
 
 
+def test_a_training_in_shards_goes_on_where_it_was_broken_off(tmp_path):
+    for one in seen("resumed", 2, tmp_path):
+        assert one == {"broken": True, "weights": True, "steps": [0, 2, 4, 6], "tokens": 0}
+
+
 @pytest.fixture(scope="module")
 def studies(tmp_path_factory):
     """One study by one process, and by two with the backbone in shards."""
