@@ -26,7 +26,7 @@ from deltacompose_plugins.engines.pool import pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltacompose.engine import RemoteError, Work, by_bank, call, label, launched, run_plan, shown, status
+from deltacompose.engine import RemoteError, Work, at_rest, by_bank, call, label, launched, run_plan, shown, status
 from deltacompose.engine.driver import POLL
 from deltacompose.engine.executor import may_pass
 from deltacompose.engine.pace import Pace
@@ -425,6 +425,26 @@ def _eventually(look, seconds=20):
                 return found
         time.sleep(0.02)
     raise AssertionError(f"not within {seconds} s")
+
+
+_CLAIMING = """
+import sys
+from deltacompose.engine.claims import Claims
+from deltacompose.store import open_store
+claims = Claims(open_store(sys.argv[1]))
+print(claims.take("ab" * 32), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_store_is_at_rest_while_no_process_has_claimed_a_cell(store):
+    assert at_rest(store)
+    command = [sys.executable, "-c", _CLAIMING, str(store.root)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout.readline() == "True\n"
+        assert not at_rest(store)
+        driver.kill()
+    assert at_rest(store)
 
 
 def test_several_processes_for_one_cell_run_under_torchrun(tmp_path):

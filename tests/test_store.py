@@ -538,6 +538,16 @@ def test_gc_keeps_what_is_kept_rests_on_and_is_dry_unless_told(store):
     assert store.gc({kept.key}) == []
 
 
+def test_gc_takes_what_lost_machines_left_half_written_once_nobody_works(store):
+    lost = store.root / "tmp" / "pod-7f.12.abc"
+    (lost / "files").mkdir(parents=True)
+    with disk.temporary(store.root) as own:
+        assert store.gc([]) == []
+        assert store.gc([], at_rest=True, dry=False) == [lost]
+        assert own.exists()
+    assert not lost.exists()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_the_export_has_a_row_for_every_cell_failed_ones_too(store, tmp_path, suffix):
     first = training()

@@ -231,11 +231,12 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List stored cells that the study does not ask for, or remove them."""
-    from deltacompose import results
+    from deltacompose import engine, results
     from deltacompose.study import Study
 
     opened = needed(study, store)
-    removed = opened.gc(set(results.plan(Study.read(study), opened)), dry=not delete)
+    asked = set(results.plan(Study.read(study), opened))
+    removed = opened.gc(asked, dry=not delete, at_rest=engine.at_rest(opened))
     if as_json:
         return show.as_json(
             {"store": str(store_of(study, store)), "deleted": delete, "paths": [str(path) for path in removed]}

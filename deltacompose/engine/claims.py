@@ -42,5 +42,15 @@ class Claims:
         self._file.close()
 
 
+def at_rest(store: Store) -> bool:
+    """Whether no driver, on any machine, has a cell of the store under way; no where the file system cannot tell."""
+    try:
+        with open(store.root / "claims", "ab") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def _byte(key: str) -> int:
     return int(key[:14], 16)

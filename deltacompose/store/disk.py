@@ -64,6 +64,11 @@ def sweep(root: Path) -> int:
     return len(stale)
 
 
+def of_other_machines(root: Path) -> list[str]:
+    """The folders under `<root>/tmp` of which this machine cannot tell whether their owners live."""
+    return sorted(name for name in names(root / "tmp") if name.partition(".")[0] != machine())
+
+
 def written(path: Path, text: str) -> None:
     """Write a new file and wait until it is on the disk."""
     with open(path, "x") as file:
