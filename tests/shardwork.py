@@ -29,14 +29,16 @@ CHOICE = Task("c", "made", "choice", "accuracy", lambda split: ROWS, verbalizer=
 SPOKEN = Task("g", "made", "generation", "exact_match", lambda split: TEXTS)
 
 
-def _left(spec, crew, seen):
-    (Path(spec["folder"]) / f"rank{crew.rank}.json").write_text(json.dumps(seen))
-
-
-def compared(spec):
-    """Trains and scores the same on a whole backbone and on one in shards, for each case."""
+def look(spec):
+    """Each process does what `spec` names, one after another, and leaves what it saw of each."""
     with company() as crew:
-        _left(spec, crew, [_compared(crew, *case) for case in spec["cases"]])
+        seen = {name: _LOOKS[name](crew, Path(spec["folder"]), **how) for name, how in spec["looks"].items()}
+        (Path(spec["folder"]) / f"rank{crew.rank}.json").write_text(json.dumps(seen))
+
+
+def _compare(crew, folder, cases):
+    """Trains and scores the same on a whole backbone and on one in shards, for each case."""
+    return [_compared(crew, *case) for case in cases]
 
 
 def _compared(crew, family, head, kind, expression, checkpointing):
@@ -72,42 +74,39 @@ def _apart(one, two):
     return float((one - two).norm() / one.norm())
 
 
-def uneven(spec):
+def _uneven(crew, folder):
     """Only one process's share has numbers that are none; all must hear of it, and none may wait for another."""
-    with company() as crew:
-        backbone = pico_backbone("t5")
-        shard(backbone)
-        read = reader(backbone, CHOICE)
-        rank, calls = read.rank, []
+    backbone = pico_backbone("t5")
+    shard(backbone)
+    read = reader(backbone, CHOICE)
+    rank, calls = read.rank, []
 
-        def failing(rows):
-            calls.append(len(rows))
-            found = rank(rows)
-            if crew.rank == 1 and len(calls) == 1:
-                raise Diverged("no numbers")
-            return found
+    def failing(rows):
+        calls.append(len(rows))
+        found = rank(rows)
+        if crew.rank == 1 and len(calls) == 1:
+            raise Diverged("no numbers")
+        return found
 
-        read.rank = failing
-        try:
-            read.predict("test", budget=8, company=crew)
-            said = "nothing"
-        except Diverged as error:
-            said = str(error)
-        _left(spec, crew, {"said": said, "calls": len(calls), "parts": sum(calls)})
+    read.rank = failing
+    try:
+        read.predict("test", budget=8, company=crew)
+        said = "nothing"
+    except Diverged as error:
+        said = str(error)
+    return {"said": said, "calls": len(calls)}
 
 
-def read_parameters(spec):
+def _read_parameters(crew, folder):
     """What methods read of a backbone in shards, beside the whole."""
-    with company() as crew:
-        whole, parts = pico_backbone("gpt2"), pico_backbone("gpt2")
-        shard(parts)
-        same = [
-            torch.equal(whole.parameter(place, name), parts.parameter(parts.place(place.name), name))
-            and whole.width(place) == parts.width(parts.place(place.name))
-            for place in whole.places()
-            for name in whole.parameter_names(place)
-        ]
-        _left(spec, crew, same)
+    whole, parts = pico_backbone("gpt2"), pico_backbone("gpt2")
+    shard(parts)
+    return [
+        torch.equal(whole.parameter(place, name), parts.parameter(parts.place(place.name), name))
+        and whole.width(place) == parts.width(parts.place(place.name))
+        for place in whole.places()
+        for name in whole.parameter_names(place)
+    ]
 
 
 class _Kept:
@@ -130,27 +129,25 @@ class _Kept:
         return {0: (load_file(self.folder / "state.safetensors"), json.loads((self.folder / "state.json").read_text()))}
 
 
-def resumed(spec):
+def _resumed(crew, folder):
     """A training in shards that is broken off after its second checkpoint and goes on, beside one that is not."""
-    with company() as crew:
-        backbone = pico_backbone("bert")
-        shard(backbone)
-        recipe = Recipe(6, 5, evaluate_every=2)
-        job = Job(dc.parse("lora(rank=2) + adapter"), reader(backbone, CHOICE), 0, recipe, company=crew)
-        [whole] = train(backbone, [job])
-        folder, broken = Path(spec["folder"]) / "state", False
-        try:
-            train(backbone, [job], _Kept(folder, crew, last=2))
-        except KeyboardInterrupt:
-            broken = True
-        [again] = train(backbone, [job], _Kept(folder, crew))
-        _left(
-            spec,
-            crew,
-            {
-                "broken": broken,
-                "weights": all(torch.equal(x, again.weights[n]) for n, x in whole.weights.items()),
-                "steps": [row["step"] for row in again.record["history"]],
-                "tokens": whole.record["tokens"] - again.record["tokens"],
-            },
-        )
+    backbone = pico_backbone("bert")
+    shard(backbone)
+    recipe = Recipe(6, 5, evaluate_every=2)
+    job = Job(dc.parse("lora(rank=2) + adapter"), reader(backbone, CHOICE), 0, recipe, company=crew)
+    [whole] = train(backbone, [job])
+    state, broken = folder / "state", False
+    try:
+        train(backbone, [job], _Kept(state, crew, last=2))
+    except KeyboardInterrupt:
+        broken = True
+    [again] = train(backbone, [job], _Kept(state, crew))
+    return {
+        "broken": broken,
+        "weights": all(torch.equal(x, again.weights[n]) for n, x in whole.weights.items()),
+        "steps": [row["step"] for row in again.record["history"]],
+        "tokens": whole.record["tokens"] - again.record["tokens"],
+    }
+
+
+_LOOKS = {"compare": _compare, "uneven": _uneven, "read_parameters": _read_parameters, "resumed": _resumed}

@@ -41,41 +41,57 @@ METHODS = [("gpt2", None, "generation", name, False) for name in sorted(api.meth
 """Every method with its default settings; the one left out is a prompt, by a decoder that it reads from a file."""
 
 
-def seen(function, processes, tmp_path, **spec):
-    launched(f"shardwork:{function}", {"folder": str(tmp_path), **spec}, processes)
-    return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(processes)]
+def looks(folder, processes, **asked):
+    """What each of several processes saw of what it was asked to do."""
+    launched("shardwork:look", {"folder": str(folder), "looks": asked}, processes)
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
-@pytest.mark.parametrize(("processes", "cases"), [(2, CASES), (3, CASES[:4]), (2, METHODS)])
-def test_every_family_and_method_trains_and_speaks_in_shards_as_whole(processes, cases, tmp_path):
-    found = seen("compared", processes, tmp_path, cases=cases)
-    for case, *ranks in zip(cases, *found, strict=True):
-        counts = [{name: one.pop(name) for name in ("layers", "sharded", "held")} for one in ranks]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes saw of everything: they take longer to begin than to do it."""
+    asked = {"compare": {"cases": CASES + METHODS}, "uneven": {}, "read_parameters": {}, "resumed": {}}
+    return looks(tmp_path_factory.mktemp("two"), 2, **asked)
+
+
+def check_alike(cases, found):
+    """For each case, and every process, the backbone in shards did what the whole one did."""
+    for case, *ranks in zip(cases, *(one["compare"] for one in found), strict=True):
         exact = case[0] not in ("t5", "bart")  # a decoder's layers add to their encoder's gradient in another order
-        for one, held in zip(ranks, counts, strict=True):
-            assert one.pop("gradients") <= (0.0 if exact else 1e-5), (case, one)
-            assert all(one.pop(name) for name in ("weights", "history")) or not exact, case
-            assert all(one.values()), (case, one)
-            assert held["layers"] == held["sharded"] > 1.4 * held["held"]
-        assert sum(one["held"] for one in counts) == counts[0]["sharded"]
+        for one in ranks:
+            rounded = () if exact else ("weights", "history")
+            counts = ("gradients", "layers", "sharded", "held")
+            assert one["gradients"] <= (0.0 if exact else 1e-5), (case, one)
+            assert all(value for name, value in one.items() if name not in (*rounded, *counts)), (case, one)
+            assert one["layers"] == one["sharded"] > 1.4 * one["held"]
+        assert sum(one["held"] for one in ranks) == ranks[0]["sharded"]
 
 
-def test_methods_read_a_sharded_parameter_whole(tmp_path):
-    for same in seen("read_parameters", 2, tmp_path):
+def test_every_family_and_method_trains_and_speaks_in_shards_as_whole(two):
+    check_alike(CASES + METHODS, two)
+
+
+def test_three_processes_do_too(tmp_path):
+    check_alike(CASES[1:3], looks(tmp_path, 3, compare={"cases": CASES[1:3]}))
+
+
+def test_methods_read_a_sharded_parameter_whole(two):
+    for same in (one["read_parameters"] for one in two):
         assert len(same) > 20
         assert all(same)
 
 
-def test_what_one_process_finds_wrong_all_say_after_as_many_passes(tmp_path):
+def test_what_one_process_finds_wrong_all_say_after_as_many_passes(two):
     """Seven rows in chunks of a few: a process that stopped at once would leave the other waiting for its shards."""
-    one, two = seen("uneven", 2, tmp_path)
-    assert one["said"] == two["said"] == "no numbers"
-    assert one["calls"] == two["calls"] > 1
+    one, other = (one["uneven"] for one in two)
+    assert one == other
+    assert one["said"] == "no numbers"
+    assert one["calls"] > 1
 
 
-def test_a_training_in_shards_goes_on_where_it_was_broken_off(tmp_path):
-    for one in seen("resumed", 2, tmp_path):
-        assert one == {"broken": True, "weights": True, "steps": [0, 2, 4, 6], "tokens": 0}
+def test_a_training_in_shards_goes_on_where_it_was_broken_off(two):
+    for one in two:
+        assert one["resumed"] == {"broken": True, "weights": True, "steps": [0, 2, 4, 6], "tokens": 0}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +100,7 @@ def studies(tmp_path_factory):
     folder = tmp_path_factory.mktemp("studies")
     text = "prompt(length=2) + lora(rank=2) + adapter(bottleneck=2)"
     alone = picostudy.make(
-        folder, "t5", tasks=("mood",), seeds=(0,), compositions=(text,), measures=("gradient_cosine", "logme")
+        folder, "t5", tasks=("mood",), seeds=(0,), compositions=(text,), measures=("gradient_cosine",)
     )
     sharded = replace(alone, processes=2, backbone=replace(alone.backbone, device="sharded"))
     for name, study in (("alone", alone), ("sharded", sharded)):

@@ -63,9 +63,9 @@ def _because(found: Sequence[Run], elsewhere: int) -> str:
         return "every run is marked as a constant answer"
     if len(found) < 2 or max(scores) - min(scores) > NO_SPREAD:
         return ""
-    chances = [run.chance for run in found if run.chance is not None]
-    if chances:
-        at_chance = all(abs(run.score - chance) <= CHANCE for run, chance in zip(found, chances, strict=False))
+    away = [abs(run.score - run.chance) for run in found if run.chance is not None]
+    if away:
+        at_chance = max(away) <= CHANCE
         return f"no spread over {len(found)} seeds, at the chance score" if at_chance else ""
     if elsewhere and scores[0] not in (1.0, 100.0):
         return f"no spread over {len(found)} seeds, and exactly this score in {elsewhere} other runs of the same unit"
