@@ -147,7 +147,9 @@ class Backbone:
         """What the model makes of `(rows, tokens)` in one pass; a decoder beside an encoder reads its start token."""
         given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.kind == "encoder-decoder":
-            given["decoder_input_ids"] = ids.new_full((len(ids), 1), self.model.config.decoder_start_token_id)
+            named = (getattr(self.model, "generation_config", None), self.model.config)
+            starts = [getattr(one, "decoder_start_token_id", None) for one in named]
+            given["decoder_input_ids"] = ids.new_full((len(ids), 1), next((i for i in starts if i is not None), 0))
         if self.kind != "encoder":
             given["use_cache"] = False
         return self.model(**given)
@@ -176,7 +178,9 @@ class Backbone:
         path, own, transposed, _ = self.parameter_location(place, name)
         module = self.model.get_submodule(path)
         if getattr(module, own, None) is None:
-            return values(self.module(place), "weight").new_zeros(self.width(place))
+            weight: Tensor = self.module(place).weight  # type: ignore[assignment]
+            like = weight if weight.is_floating_point() else values(self.module(place), "weight")
+            return torch.zeros(self.width(place), dtype=like.dtype, device=like.device)
         return self.part(place, values(module, own).mT if transposed else values(module, own))
 
     def parameter_location(self, place: Place, name: str) -> tuple[str, str, bool, Part | None]:

@@ -28,11 +28,14 @@ COLUMNS = (
     "neutral",
     "banked",
     "mergeable",
+    "learning_rate",
+    "settings",
     "source",
     "fault",
 )
 _UNCOUNTED = (BadInput, DataDependentOutputException, DynamicOutputShapeException)
 """What says that a method needs a setting that has no default, or the weights' values, which a shape lacks."""
+_WHERE = ("place", "places", "modules")
 _T5_BASE: dict[str, Any] = {
     "d_model": 768,
     "d_kv": 64,
@@ -52,9 +55,10 @@ def table(methods: Mapping[str, type[Part]]) -> list[dict[str, Any]]:
     """A row for each method at its default settings, on T5-base's shape.
 
     Keys are `COLUMNS`. `parameters` is None for a method that needs settings of its own, as a file, or the weights'
-    values; `banked` is `yes`, `looped` where a bank's deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`,
-    or `where it has biases` for what changes biases that T5 lacks. `fault` is empty, or says why a method cannot be
-    used, or not on T5; its row then has what the class says of itself, else None.
+    values; `settings` are the defaults of what is set beside the places; `banked` is `yes`, `looped` where a bank's
+    deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`, or `where it has biases` for what changes biases
+    that T5 lacks. `fault` is empty, or says why a method cannot be used, or not on T5; its row then has what the class
+    says of itself, else None.
     """
     return [_row_or_fault(methods, name) for name in methods]
 
@@ -89,6 +93,8 @@ def _row(method: Part) -> dict[str, Any]:
         "neutral": method.neutral,
         "banked": "no" if not method.banked else "yes" if all(edit.vmap for edit in edits) else "looped",
         "mergeable": _mergeable(shape, edits),
+        "learning_rate": method.learning_rate,
+        "settings": ", ".join(f"{n}={value}" for n, value in method.settings.items() if n not in _WHERE),
         "source": method.source,
         "fault": "",
     }
@@ -115,7 +121,7 @@ def _t5_base() -> tuple[Backbone, FakeTensorMode]:
 def _places(method: Method, edits: Iterable[Edit]) -> str:
     """The kinds that the method's setting names; without such a setting, those of its edits."""
     for name, value in method.settings.items():
-        if name in ("place", "places", "modules"):
+        if name in _WHERE:
             return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
     kinds = [f"{e.stream} tokens" if isinstance(e, TokenEdit) else f"{e.place.stack} {e.place.layer}" for e in edits]
     return ", ".join(dict.fromkeys(kinds))

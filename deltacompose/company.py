@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from deltacompose.errors import BadInput
+from deltacompose.study import LAUNCHED
+
 
 @dataclass(frozen=True)
 class Company:
@@ -52,7 +55,7 @@ class Company:
         distributed.all_gather(texts, padded)
         return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
 
-    def agreed(self, data: Any, device: torch.device) -> Any:
+    def of_first(self, data: Any, device: torch.device) -> Any:
         """What the first process says, of something in which they might differ, like what others have stored by now."""
         return self.gathered(data, device)[0]
 
@@ -61,16 +64,26 @@ ALONE = Company()
 
 
 @contextmanager
-def company() -> Iterator[Company]:
-    """Within, this process's company: those that `torchrun` started with it, each with its own GPU if there are any."""
-    if "RANK" not in os.environ:
+def company(on_cpu: bool = False) -> Iterator[Company]:
+    """Within, this process's company: those that were started with it, each with its own GPU if there are any.
+
+    After an error the processes are not parted: whoever is waited for by others must first say why it ends.
+
+    Args:
+        on_cpu: whether they work on CPUs, whatever GPUs there are.
+
+    Raises:
+        BadInput: there are fewer GPUs than processes.
+    """
+    if LAUNCHED not in os.environ:
         yield ALONE
         return
-    on_gpus = torch.cuda.is_available()
+    on_gpus = torch.cuda.is_available() and not on_cpu
     if on_gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if on_gpus else "gloo")
-    try:
-        yield Company(distributed.get_rank(), distributed.get_world_size())
-    finally:
-        distributed.destroy_process_group()
+        own, size, count = int(os.environ["LOCAL_RANK"]), os.environ["LOCAL_WORLD_SIZE"], torch.cuda.device_count()
+        if own >= count:
+            raise BadInput(f"{size} processes need a GPU each and see {count}; ask for fewer processes")
+        torch.cuda.set_device(own)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
+    yield Company(distributed.get_rank(), distributed.get_world_size())
+    distributed.destroy_process_group()

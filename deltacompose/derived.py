@@ -116,7 +116,7 @@ def tune(inputs: Inputs) -> Outcome:
     read = inputs.reader(spec["target"])
     if spec["examples"] == "new":
         read = reader(inputs.backbone, with_other_rows(inputs.whole(spec["target"]), read.task), spec["limit"])
-    job = Job(composition(method.of(file)), read, spec["seed"], Recipe(**spec["recipe"]))
+    job = Job(composition(method.of(file)), read, spec["seed"], Recipe(**spec["recipe"]), company=inputs.company)
     outcome = train(inputs.backbone, [job])[0]
     if isinstance(outcome, Exception):
         raise outcome

@@ -82,6 +82,7 @@ class _Planner:
                 "recipe": recipe,
                 "grid": factor,
                 "start": start.spec["task"] if start else None,
+                **({"processes": self.study.processes} if self.study.processes > 1 else {}),
                 **self.data("task", task),
             }
             parents = (cells[-1].key,) if cells else (start.key,) if start else ()
@@ -144,7 +145,6 @@ class _Planner:
             "backbone": self.facts.fingerprint,
             "dtype": study.backbone.dtype,
             **({"attention": study.backbone.attention} if study.backbone.attention else {}),
-            **({"processes": study.processes} if study.processes > 1 else {}),
         }
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:

@@ -161,7 +161,7 @@ def _probabilities(inputs: Inputs) -> Outcome:
 def _predictions(inputs: Inputs) -> Outcome:
     spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["target"])
     with inputs.trained(spec["source"]).attached(inputs.backbone):
-        found = reader.predict(spec["split"])
+        found = reader.predict(spec["split"], company=inputs.company)
 
     def write(folder: Path) -> None:
         _write_json(folder / LABELS, [one.target for one in reader.task.examples(spec["split"])])

@@ -21,6 +21,7 @@ from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures import lift
 from deltacompose.figures.findings import gather
+from deltacompose.grouping import by_expression, processes_of
 from deltacompose.store import Store, open_store
 from deltacompose.study import Study
 from deltacompose.taskdata import task_from_mapping
@@ -120,7 +121,8 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     try:
         known = work.facts(study)
         cells, added = _planned(study, known)
-        what = Work(group=partial(work.by_expression, known=known.tasks), extend=added, peek=work.under_way)
+        group = partial(by_expression, known=known.tasks)
+        what = Work(group=group, extend=added, peek=work.under_way, processes=processes_of)
         return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
     finally:
         executor.close()
@@ -133,7 +135,7 @@ def cost_of(study: Study, store: Store | None = None, workers: int | None = None
         workers: to reckon with; one for each GPU, else for each core of this process if None.
     """
     known = work.facts(study)
-    workers = workers or torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    workers = workers or _gpus(study, None).get("workers") or len(os.sched_getaffinity(0))
     memory = planning.memory(study, known, api.parse, bank or _bank())
     return cost(plan(study, store), store, lambda: work.speed_of(study), workers, memory)
 
@@ -223,10 +225,14 @@ def _bank() -> int:
 
 
 def _gpus(study: Study, given: Sequence[str] | None) -> dict[str, Any]:
-    """How the GPUs of this machine are shared out: one for each worker, or all for one where a delta needs several."""
+    """How the GPUs of this machine are shared out: one for each worker, or all for one where a delta needs several.
+
+    On CPUs, how many workers of so many processes each its cores take; nothing where each worker is one process.
+    """
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if not given and (not count or study.backbone.device == "cpu"):
-        return {}
+        cores = len(os.sched_getaffinity(0))
+        return {"workers": max(1, cores // study.processes)} if study.processes > 1 else {}
     if not given and (study.processes > 1 or study.backbone.device is not None):
         return {"workers": 1}
     devices = given or (visible.split(",")[:count] if visible else list(map(str, range(count))))

@@ -65,7 +65,7 @@ def first(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
                 "resolution": chosen.resolution,
                 "most": chosen.most,
                 **({"warm_start": True} if chosen.warm_start else {}),
-                **{name: value for name, value in planner.data("task", task).items() if name != "processes"},
+                **planner.data("task", task),
             }
             yield Cell(KIND, spec, tuple(cell.key for cell in full))
 

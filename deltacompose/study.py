@@ -23,6 +23,9 @@ from deltacompose.recipe import Recipe
 SHARDED = "sharded"
 """The device of a backbone whose layers are dealt out over the processes that train together."""
 
+LAUNCHED = "DELTACOMPOSE_LAUNCHED"
+"""Is set in the environment of processes that were started together; some clusters set torchrun's `RANK` themselves."""
+
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 

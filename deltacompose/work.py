@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,7 +27,6 @@ from deltacompose.analysis.measure import named
 from deltacompose.backbone import Backbone
 from deltacompose.company import Company, company
 from deltacompose.delta import Delta
-from deltacompose.engine import by_bank
 from deltacompose.errors import BadInput
 from deltacompose.inputs import Inputs
 from deltacompose.inputs import Outcome as Made
@@ -80,7 +80,13 @@ def options_of(study: Study) -> dict[str, Any]:
     choice = {name: getattr(study.backbone, name) for name in ("model", "dtype", "head", "table", "attention")}
     choice |= {} if study.backbone.device is None else {"device": study.backbone.device}
     own = json.dumps([study.folder, study.own_tasks], sort_keys=True)
-    return {"backbone": json.dumps(choice, sort_keys=True), "tasks": own}
+    several = {"processes": study.processes} if study.processes > 1 else {}
+    return {"backbone": json.dumps(choice, sort_keys=True), "tasks": own, **several}
+
+
+def _company(options: Mapping[str, Any]) -> AbstractContextManager[Company]:
+    """Those that carry out cells together; entered before the backbone is read, for it gives each its own GPU."""
+    return company(on_cpu=json.loads(options["backbone"]).get("device") == "cpu")
 
 
 def notes(study: Study) -> list[str]:
@@ -104,24 +110,6 @@ def carry_out(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"key": cell.key, "state": store.state(cell.key)} for cell in cells]
 
 
-def by_expression(
-    ready: Sequence[Cell], options: Mapping[str, Any], known: Mapping[str, TaskFacts] | None = None
-) -> list[list[Cell]]:
-    """The grouping of a study: a bank is training cells of one expression, within the budget of tokens if any.
-
-    Args:
-        known: the study's tasks, by which a batch's tokens are estimated; without them there is no budget.
-    """
-
-    def tokens(cell: Cell) -> float:
-        if known is None:
-            return 0.0
-        task, batch = known[cell.spec["task"]], int(cell.spec["recipe"]["batch"])
-        return min(batch, task.rows["train"]) * (task.lengths.padded + task.lengths.answer)
-
-    return by_bank(ready, options, lambda cell: str(cell.spec["composition"]), tokens)
-
-
 def under_way(store: Store, key: str) -> dict[str, Any] | None:
     """The latest development score of a training that is not finished, by its checkpoint."""
     history = (store.glimpse(key, "state.json") or {}).get("history")
@@ -129,7 +117,7 @@ def under_way(store: Store, key: str) -> dict[str, Any] | None:
 
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-    with company() as crew:  # which gives each process its own GPU, so the backbone comes after it
+    with _company(options) as crew:
         backbone = _backbone(options["backbone"])
         _check_backbone(backbone, cells)
         cells = list(_missing(crew, store, cells, backbone))
@@ -191,11 +179,12 @@ def _efficiency(store: Store, cells: Sequence[Cell], options: Mapping[str, Any])
 def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]:
     """Carries out cells of which each gives its result by itself, and what writes its files.
 
-    Several processes all do the same, for the sake of a backbone that lies in shards; one of them stores it.
+    Several processes share what is trained and predicted, and do all else alike, for the sake of a backbone that lies
+    in shards; one of them stores it.
     """
 
     def carry(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
-        with company() as crew:
+        with _company(options) as crew:
             backbone = _backbone(options["backbone"])
             _check_backbone(backbone, cells)
             for cell in _missing(crew, store, cells, backbone):
@@ -210,7 +199,7 @@ def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell],
 def _missing(crew: Company, store: Store, cells: Sequence[Cell], backbone: Backbone) -> Iterator[Cell]:
     """Those cells that are not stored yet when they are asked for; of several processes the first one looks."""
     for cell in cells:
-        if not crew.agreed(store.has(cell.key), backbone.model.device):
+        if not crew.of_first(store.has(cell.key), backbone.model.device):
             yield cell
 
 

@@ -14,6 +14,7 @@ import torch
 
 from deltacompose import training, work
 from deltacompose.engine import Work
+from deltacompose.grouping import by_expression
 from deltacompose.recipe import Recipe
 from deltacompose.store import Store
 
@@ -34,7 +35,7 @@ def study(folder, **changes):
 
 def job_of(function="realwork:carry_out"):
     """How a study's cells are carried out with this file in between."""
-    return Work(function, group=work.by_expression)
+    return Work(function, group=by_expression)
 
 
 def contents(store):

@@ -97,6 +97,26 @@ def _uneven(crew, folder):
     return {"said": said, "calls": len(calls)}
 
 
+def _unequal_ends(crew, folder):
+    """One process has all its tokens long before the other; what they say is what each says by itself."""
+    whole, parts = pico_backbone("gpt2"), pico_backbone("gpt2")
+    shard(parts)
+    ids = torch.arange(12).view(2, 6) + 5
+    how = {"max_new_tokens": (1, 7)[crew.rank], "do_sample": False, "attention_mask": torch.ones_like(ids)}
+    return torch.equal(*(one.model.generate(input_ids=ids, **how) for one in (whole, parts)))
+
+
+def _refused(crew, folder):
+    """What cannot be sharded, in words."""
+    shared = pico_backbone("gpt2")
+    layers = shared.model.transformer.h
+    layers[1] = layers[0]
+    try:
+        shard(shared)
+    except dc.BadInput as error:
+        return str(error)
+
+
 def _read_parameters(crew, folder):
     """What methods read of a backbone in shards, beside the whole."""
     whole, parts = pico_backbone("gpt2"), pico_backbone("gpt2")
@@ -123,7 +143,7 @@ class _Kept:
             raise KeyboardInterrupt
 
     def load(self):
-        self.crew.agreed(None, torch.device("cpu"))  # that the first process has written what it was to write
+        self.crew.of_first(None, torch.device("cpu"))  # that the first process has written what it was to write
         if not self.folder.exists():
             return {}
         return {0: (load_file(self.folder / "state.safetensors"), json.loads((self.folder / "state.json").read_text()))}
@@ -150,4 +170,19 @@ def _resumed(crew, folder):
     }
 
 
-_LOOKS = {"compare": _compare, "uneven": _uneven, "read_parameters": _read_parameters, "resumed": _resumed}
+_LOOKS = {
+    "compare": _compare,
+    "uneven": _uneven,
+    "unequal_ends": _unequal_ends,
+    "refused": _refused,
+    "read_parameters": _read_parameters,
+    "resumed": _resumed,
+}
+
+
+def failing(spec):
+    """One process lacks memory while the others wait for its word."""
+    with company() as crew:
+        if crew.rank == 1:
+            raise MemoryError("no room")
+        crew.gathered(0, torch.device("cpu"))

@@ -24,7 +24,7 @@ FLOORS = """
 5  analysis
 6  figures
 7  checks catalogue
-8  api inputs probes derived work efficiency results cli
+8  api inputs probes derived work grouping efficiency results cli
 """
 """A room (a file or a package of `deltacompose`) imports only from rooms that stand before it here."""
 

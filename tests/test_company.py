@@ -111,13 +111,13 @@ def test_more_processes_than_rows_of_a_batch_are_refused():
         train(job.reader.backbone, [job])
 
 
-def test_a_number_of_processes_is_written_in_the_study_and_in_its_cells(tmp_path):
+def test_a_number_of_processes_is_written_in_the_study_and_in_its_training_cells(tmp_path):
     study = picostudy.make(tmp_path, tasks=("mood",))
     two = replace(study, processes=2)
     two.write(tmp_path / "two.yaml")
     assert "processes: 2" in (tmp_path / "two.yaml").read_text()
     asked = {cell.kind: cell.spec.get("processes") for _, cell in dc.plan(two).nodes(data="cell")}
-    assert asked == {"train": 2, "evaluate": 2}
+    assert asked == {"train": 2, "evaluate": None}
     assert set(dc.plan(replace(study, processes=1))) == set(dc.plan(study))
     (tmp_path / "none.yaml").write_text("name: a\ntasks: [t]\ncompositions: [lora]\nprocesses: 0\n")
     with pytest.raises(BadInput, match="processes: 0: input should be greater than or equal to 1"):

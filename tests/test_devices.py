@@ -55,6 +55,13 @@ def test_a_pool_has_one_worker_for_each_gpu(told, monkeypatch):
 def test_a_delta_that_needs_several_gpus_has_them_all_to_itself(told):
     assert told(4, processes=2) == {"workers": 1}
     assert told(4, backbone=BackboneChoice(device="auto")) == {"workers": 1}
+    assert told(4, backbone=BackboneChoice(device="sharded"), processes=2) == {"workers": 1}
+
+
+def test_cores_are_shared_out_over_workers_of_several_processes(told, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    assert told(0, processes=3) == {"workers": 2}
+    assert told(4, processes=16, backbone=BackboneChoice(device="cpu")) == {"workers": 1}
 
 
 def test_other_engines_are_told_nothing(told):
@@ -106,7 +113,7 @@ def test_of_several_processes_each_knows_its_gpu_before_it_loads_the_backbone(tm
     happened = []
 
     @contextmanager
-    def company():
+    def company(on_cpu):
         happened.append("company")
         yield
 

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
 from deltacompose import plugins
+from deltacompose.analysis import network, tables
+from deltacompose.analysis.readouts import READOUTS
 from deltacompose.study import Study
 from deltacompose.templates import new_plugin
 
@@ -119,3 +122,10 @@ def test_a_block_that_fails_is_told_by_its_page_and_line(folder, monkeypatch):
         run(page, folder, monkeypatch)
     assert error.traceback[-1].lineno + 1 == 9
     assert str(error.traceback[-1].path) == str(page)
+
+
+def test_every_built_in_measure_and_every_kind_of_graph_and_readout_is_in_the_page_of_the_analyses():
+    page = (ROOT / "docs" / "analyses.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_0-9]+)`", page))
+    wanted = {*plugins.loaded().measures, *get_args(network.Kind), *READOUTS, *tables.COLUMNS}
+    assert sorted(wanted - named) == []

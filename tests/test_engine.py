@@ -26,7 +26,7 @@ from deltacompose_plugins.engines.pool import pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltacompose.engine import RemoteError, Work, at_rest, by_bank, call, label, launched, run_plan, shown, status
+from deltacompose.engine import RemoteError, Work, by_bank, call, label, launched, resting, run_plan, shown, status
 from deltacompose.engine.driver import POLL
 from deltacompose.engine.executor import may_pass
 from deltacompose.engine.pace import Pace
@@ -438,13 +438,16 @@ sys.stdin.read()
 
 
 def test_a_store_is_at_rest_while_no_process_has_claimed_a_cell(store):
-    assert at_rest(store)
+    with resting(store) as free:
+        assert free
     command = [sys.executable, "-c", _CLAIMING, str(store.root)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout.readline() == "True\n"
-        assert not at_rest(store)
+        with resting(store) as free:
+            assert not free
         driver.kill()
-    assert at_rest(store)
+    with resting(store) as free:
+        assert free
 
 
 def test_several_processes_for_one_cell_run_under_torchrun(tmp_path):

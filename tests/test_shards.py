@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 import deltacompose as dc
 from deltacompose import api, planning, work
 from deltacompose.analysis.collected import FILE
-from deltacompose.engine import launched
+from deltacompose.engine import RemoteError, launched
 from deltacompose.errors import BadInput
+from deltacompose.grouping import by_expression, processes_of
 from deltacompose.store import open_store
 from deltacompose.study import BackboneChoice, Study
 
@@ -41,6 +42,14 @@ METHODS = [("gpt2", None, "generation", name, False) for name in sorted(api.meth
 """Every method with its default settings; the one left out is a prompt, by a decoder that it reads from a file."""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def on_cpus():
+    """What is compared with the processes' work here lies on the CPU."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
+
+
 def looks(folder, processes, **asked):
     """What each of several processes saw of what it was asked to do."""
     launched("shardwork:look", {"folder": str(folder), "looks": asked}, processes)
@@ -50,7 +59,8 @@ def looks(folder, processes, **asked):
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """What each of two processes saw of everything: they take longer to begin than to do it."""
-    asked = {"compare": {"cases": CASES + METHODS}, "uneven": {}, "read_parameters": {}, "resumed": {}}
+    asked = {name: {} for name in ("uneven", "unequal_ends", "refused", "read_parameters", "resumed")}
+    asked["compare"] = {"cases": CASES + METHODS}
     return looks(tmp_path_factory.mktemp("two"), 2, **asked)
 
 
@@ -87,6 +97,34 @@ def test_what_one_process_finds_wrong_all_say_after_as_many_passes(two):
     assert one == other
     assert one["said"] == "no numbers"
     assert one["calls"] > 1
+
+
+def test_a_process_that_has_said_all_makes_the_passes_that_others_need(two):
+    assert all(one["unequal_ends"] for one in two)
+
+
+def test_layers_that_share_a_module_are_not_dealt_out(two):
+    assert all("has layers that share one module and cannot be sharded" in one["refused"] for one in two)
+
+
+def test_the_process_that_fails_is_the_one_that_is_heard():
+    """The other, which waits for it, fails by its end; that is not what is told, and memory may be had another time."""
+    with pytest.raises(RemoteError, match="no room") as found:
+        launched("shardwork:failing", {}, 2)
+    assert found.value.kind == "MemoryError"
+
+
+def test_only_cells_that_need_them_are_carried_out_by_several_processes(tmp_path):
+    study = picostudy.make(tmp_path, processes=2, measures=("gradient_cosine",))
+    sharded = replace(study, backbone=replace(study.backbone, device="sharded"))
+    for one, probes in ((study, 1), (sharded, 2)):
+        options = work.options_of(one)
+        asked = {cell.kind: processes_of(cell, options) for _, cell in dc.plan(one).nodes(data="cell")}
+        assert asked == {"train": 2, "evaluate": 2, "probe": probes}
+    cells = [cell for _, cell in dc.plan(sharded).nodes(data="cell") if cell.kind != "train"]
+    groups = by_expression(cells, work.options_of(sharded))
+    assert sorted(cell.key for group in groups for cell in group) == sorted(cell.key for cell in cells)
+    assert [{cell.kind for cell in group} for group in groups].count({"probe"}) == 1
 
 
 def test_a_training_in_shards_goes_on_where_it_was_broken_off(two):

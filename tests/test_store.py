@@ -541,9 +541,12 @@ def test_gc_keeps_what_is_kept_rests_on_and_is_dry_unless_told(store):
 def test_gc_takes_what_lost_machines_left_half_written_once_nobody_works(store):
     lost = store.root / "tmp" / "pod-7f.12.abc"
     (lost / "files").mkdir(parents=True)
+    (store.root / "tmp" / "pod-8a.12.abc").mkdir()
     with disk.temporary(store.root) as own:
+        assert store.gc([], leftovers=True) == []
+        os.utime(lost, (time.time() - 100_000,) * 2)
         assert store.gc([]) == []
-        assert store.gc([], at_rest=True, dry=False) == [lost]
+        assert store.gc([], leftovers=True, dry=False) == [lost]
         assert own.exists()
     assert not lost.exists()
 

@@ -28,7 +28,7 @@ def methods(
         bool, typer.Option("--peft", help="The types of peft(type=...), with why the others fail.")
     ] = False,
 ) -> None:
-    """Every method: category, places, parameters, what it can do, its source, and why it cannot be used."""
+    """Every method: category, places, parameters, settings, learning rate, what it can do, source, and faults."""
     from deltacompose import api, catalogue
 
     columns: tuple[str, ...]
@@ -40,7 +40,11 @@ def methods(
         columns = tuple(key for key in catalogue.COLUMNS if key != "fault" or any(row[key] for row in rows))
     if as_json:
         return show.as_json(rows)
-    show.table(rows, columns)
+    rates = (row.get("learning_rate") for row in rows)
+    shown = [
+        row | {"learning_rate": None if rate is None else f"{rate:g}"} for row, rate in zip(rows, rates, strict=True)
+    ]
+    show.table(shown, columns)
     return None
 
 

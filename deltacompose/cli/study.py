@@ -136,7 +136,8 @@ def _wall(facts: Cost) -> str:
     from deltacompose.engine import duration
 
     workers = f"{facts.workers} workers" if facts.workers > 1 else "one worker"
-    return f"about {duration(facts.seconds)} on {workers}; each needs about {facts.memory / 1e9:.2g} GB beside Python"
+    memory = f"{facts.memory / 1e9:.2g} GB beside Python"
+    return f"about {duration(facts.seconds)} on {workers}; each process needs about {memory}"
 
 
 def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
@@ -236,7 +237,8 @@ def gc(
 
     opened = needed(study, store)
     asked = set(results.plan(Study.read(study), opened))
-    removed = opened.gc(asked, dry=not delete, at_rest=engine.at_rest(opened))
+    with engine.resting(opened) as rests:
+        removed = opened.gc(asked, dry=not delete, leftovers=rests)
     if as_json:
         return show.as_json(
             {"store": str(store_of(study, store)), "deleted": delete, "paths": [str(path) for path in removed]}

@@ -4,7 +4,7 @@ The driver owns the plan and gives ready cells to an executor, whose whole contr
 Dependencies travel as keys of the store, never as values, and after each call the driver looks into the store.
 """
 
-from deltacompose.engine.claims import at_rest
+from deltacompose.engine.claims import resting
 from deltacompose.engine.driver import Outcome, Work, run_plan
 from deltacompose.engine.executor import Executor, RemoteError, UnfitWorker, WorkerDied, answer, call, launched, value
 from deltacompose.engine.progress import duration, shown
@@ -19,12 +19,12 @@ __all__ = [
     "Work",
     "WorkerDied",
     "answer",
-    "at_rest",
     "by_bank",
     "call",
     "duration",
     "label",
     "launched",
+    "resting",
     "run_plan",
     "shown",
     "status",

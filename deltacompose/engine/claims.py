@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from deltacompose.store import Store
 from deltacompose.store.disk import writing
@@ -42,14 +42,20 @@ class Claims:
         self._file.close()
 
 
-def at_rest(store: Store) -> bool:
-    """Whether no driver, on any machine, has a cell of the store under way; no where the file system cannot tell."""
-    try:
-        with open(store.root / "claims", "ab") as file:
+@contextlib.contextmanager
+def resting(store: Store) -> Iterator[bool]:
+    """Gives whether no other process, on any machine, has claimed a cell; within, none then can.
+
+    It gives no where the file system has no locks. Not for a process that has claims itself: it would lose them.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(store.root / "claims", "ab"))
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+            free = True
+        except OSError:
+            free = False
+        yield free
 
 
 def _byte(key: str) -> int:

@@ -44,12 +44,14 @@ class Work:
         group: which ready cells go to a worker together.
         extend: which cells a finished cell adds.
         peek: what is known of a cell under way, `step` and `score`; None of one that has nothing to show yet.
+        processes: how many processes carry out a cell together, given the options of the run.
     """
 
     function: str = "deltacompose.work:carry_out"
     group: Grouping = by_bank
     extend: Extension = lambda cell, record: ()
     peek: Callable[[Store, str], Mapping[str, Any] | None] = lambda store, key: None
+    processes: Callable[[Cell, Mapping[str, Any]], int] = lambda cell, options: cell.spec.get("processes", 1)
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ class _Run:
         spec = {"store": str(self.store.root), "cells": written, "options": self.options}
         if self.options.get("timeout"):
             spec["limit"] = self.options["timeout"] * len(cells)
-        processes = max(cell.spec.get("processes", 1) for cell in cells)
+        processes = max(self.work.processes(cell, self.options) for cell in cells)
         return spec | ({"processes": processes} if processes > 1 else {})
 
     def _collect(self) -> None:

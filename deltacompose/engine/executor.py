@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deltacompose.errors import BadInput
+from deltacompose.study import LAUNCHED
 
-ANSWER = "error.json"
+FAILURE = "error.json"
 """Where the first of several processes that fails leaves its exception."""
 
 TAIL = 4000
@@ -93,7 +94,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 def call(function: str, spec: Mapping[str, Any]) -> Any:
     """Import and call a function; under torchrun where the spec asks for several `processes`."""
-    if spec.get("processes", 1) > 1 and "RANK" not in os.environ:
+    if spec.get("processes", 1) > 1 and LAUNCHED not in os.environ:
         return launched(function, spec, spec["processes"])
     module, _, name = function.partition(":")
     return getattr(importlib.import_module(module), name)(spec)
@@ -126,9 +127,10 @@ def launched(function: str, spec: Mapping[str, Any], processes: int) -> None:
         path.write_text(json.dumps(dict(spec)))
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
         command = [sys.executable, "-m", *launcher, "-m", "deltacompose.engine.launch", function, str(path)]
-        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment())
-        if ended.returncode and (said := path.with_name(ANSWER)).exists():
-            value(json.loads(said.read_bytes()))
+        own = environment(**{LAUNCHED: "1"})
+        ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=own)
+        if ended.returncode and (failure := path.with_name(FAILURE)).exists():
+            value(json.loads(failure.read_bytes()))
     if ended.returncode:
         tail = (ended.stderr or ended.stdout)[-TAIL:]
         raise RuntimeError(f"{processes} processes under torchrun ended with status {ended.returncode}: {tail}")

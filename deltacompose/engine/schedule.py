@@ -55,11 +55,10 @@ def by_bank(
 
 
 def _likeness(cell: Cell, bank: Callable[[Cell], str | None]) -> object:
-    processes = cell.spec.get("processes", 1)
-    if cell.kind == "train" and processes == 1 and bank(cell) is not None:
+    if cell.kind == "train" and cell.spec.get("processes", 1) == 1 and bank(cell) is not None:
         return cell.kind, bank(cell)
     if cell.kind == "evaluate":
-        return cell.kind, cell.parents, str(cell.spec.get("backbone")), processes
+        return cell.kind, cell.parents, str(cell.spec.get("backbone"))
     return cell.key
 
 

@@ -132,10 +132,12 @@ class Reader(ABC):
                 share = company.share(chunk)
                 try:  # who has no share passes over an example all the same: the others may need its shards
                     found = self._predicted([rows[i] for i in share or chunk[:1]])
-                except Diverged as error:  # to be raised when the others, too, have made all their passes
-                    failure = failure or str(error)
+                except Diverged as error:
+                    if company.size == 1:
+                        raise
+                    failure = failure or str(error)  # to be raised when all have made all their passes
                     continue
-                own += list(zip(share, found, strict=False))
+                own += list(zip(share, found[: len(share)], strict=True))
         predictions = [""] * len(rows)
         for theirs, said in company.gathered([own, failure], self.backbone.model.device):
             if said:

@@ -292,13 +292,13 @@ class Store:
             except OSError as error:
                 yield Problem(key, name, f"cannot be read: {error.strerror}")
 
-    def gc(self, keep: Iterable[str], dry: bool = True, at_rest: bool = False) -> list[Path]:
+    def gc(self, keep: Iterable[str], dry: bool = True, leftovers: bool = False) -> list[Path]:
         """What is not needed for the cells in `keep` and for those they rest on; removed only if not `dry`.
 
         That is other cells, their failures and checkpoints, checkpoints of finished cells, and what was set aside.
 
         Args:
-            at_rest: whether nobody works on the store; then also what machines that are gone have left half-written.
+            leftovers: also what other machines have left half-written, a day ago or longer; for when nobody works here.
         """
         kept = self._with_parents(keep)
         places = [self.folder(key) for key in self.keys() if key not in kept]
@@ -306,7 +306,7 @@ class Store:
         begun = filter(_KEY.fullmatch, disk.names(self.root / "checkpoints"))
         places += [self.root / "checkpoints" / key for key in begun if key not in kept or self.has(key)]
         places += [self.root / "aside" / name for name in disk.names(self.root / "aside")]
-        places += [self.root / "tmp" / name for name in disk.of_other_machines(self.root) if at_rest]
+        places += [self.root / "tmp" / name for name in disk.of_other_machines(self.root) if leftovers]
         for place in () if dry else places:
             disk.discard(self.root, place)
         return places

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from functools import cache
@@ -18,6 +19,9 @@ from deltacompose.errors import BadInput
 
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the system answers where trying again is no use."""
+
+
+_A_DAY = 86400
 
 
 class Unwritable(BadInput):
@@ -65,8 +69,14 @@ def sweep(root: Path) -> int:
 
 
 def of_other_machines(root: Path) -> list[str]:
-    """The folders under `<root>/tmp` of which this machine cannot tell whether their owners live."""
-    return sorted(name for name in names(root / "tmp") if name.partition(".")[0] != machine())
+    """The folders under `<root>/tmp` of which this machine cannot tell whether their owners live, if a day old."""
+    found = []
+    for name in names(root / "tmp"):
+        with contextlib.suppress(FileNotFoundError):
+            age = time.time() - (root / "tmp" / name).stat().st_mtime
+            if name.partition(".")[0] != machine() and age > _A_DAY:
+                found.append(name)
+    return sorted(found)
 
 
 def written(path: Path, text: str) -> None:

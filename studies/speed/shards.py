@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ def trained(spec: Mapping[str, Any]) -> None:
         backbone = dc.load_backbone(still(LlamaForCausalLM(config)), pico_tokenizer("llama"))
         if spec["arm"] == "sharded":
             shard(backbone)
+        elif torch.cuda.is_available():
+            backbone.model.to("cuda")
         rows = tuple(Example(str(k), f"{k} " * 32, "yes") for k in range(32))
         task = Task("made", "made", "generation", "exact_match", lambda split: rows)
         recipe = Recipe(steps=spec["steps"], batch=4, evaluate_every=spec["steps"])
@@ -92,7 +95,9 @@ def trained(spec: Mapping[str, Any]) -> None:
             "weights": sum(x.numel() * x.element_size() for x in local),
             "peak_memory": peak(backbone.model.device),
             "seconds_per_step": statistics.median(seconds[1:]),
-            "learned": sum(float(x.double().sum()) for x in learner.weights.values()),
+            "learned": sha256(
+                b"".join(x.detach().cpu().numpy().tobytes() for x in learner.weights.values())
+            ).hexdigest(),
         }
         (Path(spec["folder"]) / f"{crew.rank}.json").write_text(json.dumps(figures))
 

@@ -24,6 +24,7 @@ import deltacompose as dc
 from deltacompose import work
 from deltacompose.api import engine_of
 from deltacompose.engine import Work, run_plan
+from deltacompose.grouping import by_expression
 from deltacompose.store import open_store
 
 ARMS = (1, 2)
@@ -47,7 +48,7 @@ def measured(study: dc.Study, rounds: int, folder: Path) -> dict[str, Any]:
     def seconds(workers: int, place: Path) -> float:
         store = open_store(place)
         began = time.perf_counter()
-        outcome = run_plan(plan, store, pools[workers], Work(group=work.by_expression), options)
+        outcome = run_plan(plan, store, pools[workers], Work(group=by_expression), options)
         if outcome.failed:
             raise RuntimeError(f"the study does not run: {next(iter(outcome.failed.values()))}")
         return time.perf_counter() - began
