@@ -12,6 +12,8 @@ from deltacompose.analysis.selection import Chosen
 
 NO_SPREAD = 1e-7
 CHANCE = 1e-4
+NAMED = 8
+"""How many missing combinations are listed by name."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ def _incomplete(cells: Sequence[Chosen], combinations: Sequence[str], units: Seq
     lacking = {name: len(units) - sum(cell.combination == name for cell in cells) for name in combinations}
     never = [name for name, count in lacking.items() if count == len(units)]
     some = sum(count for name, count in lacking.items() if name not in never)
-    said = [f"never run: {', '.join(never)}"] if never else []
+    listed = ", ".join(never[:NAMED]) + (f" and {len(never) - NAMED} more" if len(never) > NAMED else "")
+    said = [f"never run: {listed}"] if never else []
     said += [f"{some} cells (combination and unit) lack a run"] if some else []
     return [f"the factorial is incomplete ({'; '.join(said)}): what weighs a missing mean is not given"] if said else []
 

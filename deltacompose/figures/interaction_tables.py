@@ -10,7 +10,10 @@ MEGA = 1e6
 
 
 def summary(record: Record, title: str = "") -> str:
-    """One group as Markdown: means, each method's Shapley value and conditional marginals, terms, and every caveat."""
+    """One group as Markdown: means, each method's Shapley value and conditional marginals, terms, and every caveat.
+
+    What is unknown, as most is of a factorial of which little was run, has no row; the caveats say what is missing.
+    """
     parts = [
         f"## {title or 'all runs'}",
         _means(record),
@@ -45,7 +48,9 @@ def efficiency_table(record: Record) -> str:
         reached = [_number(_mean([speed[key] for speed in speeds]), 1) for key in ("steps", "seconds")]
         never = f"{sum(speed['never'] for speed in speeds)} of {sum(speed['runs'] for speed in speeds)}"
         rows.append([name, *measures, _number(speeds[0]["percent"], 0), *reached, never])
-    return _table(header, rows)
+    shared = [name for name, found in record["efficiency"].items() if not found["alone"]]
+    note = "Where `alone` is 0, memory and seconds are of workers that did other work too; do not compare them."
+    return _table(header, rows) + (f"\n\n{note}" if shared else "")
 
 
 def orders_table(record: Record) -> str:
@@ -78,7 +83,8 @@ def _means(record: Record) -> str:
         if name in partial:
             found = partial[name]
             said = f"missing ({_number(found['mean'])} over {len(found['units'])} of {len(record['units'])} units)"
-        rows.append([name, said, _number(spread[name])])
+        if mean is not None or name in partial:
+            rows.append([name, said, _number(spread[name])])
     return _table(["combination", "mean [interval]", "spread over seeds"], rows)
 
 
@@ -86,10 +92,9 @@ def _methods(record: Record) -> str:
     rows = []
     for method, each in record["marginals"].items():
         reach = record["intervals"]["marginals"][method]
-        rows.append(
-            [method, "Shapley", _with_interval(record["shapley"][method], record["intervals"]["shapley"][method])]
-        )
-        rows += [[method, f"on {on}", _with_interval(value, reach[on])] for on, value in each.items()]
+        whole = {"Shapley": (record["shapley"][method], record["intervals"]["shapley"][method])}
+        whole |= {f"on {on}": (value, reach[on]) for on, value in each.items()}
+        rows += [[method, what, _with_interval(*found)] for what, found in whole.items() if found[0] is not None]
     return _table(["method", "marginal", "points [interval]"], rows)
 
 
@@ -97,6 +102,7 @@ def _terms(record: Record) -> str:
     rows = [
         [name, _with_interval(effect, record["intervals"]["effects"][name]), _number(record["mobius"][name])]
         for name, effect in record["effects"].items()
+        if effect is not None or record["mobius"][name] is not None
     ]
     return _table(["methods", "±1 effect [interval]", "Möbius term"], rows)
 
@@ -126,7 +132,7 @@ def _tests(tests: Record | None) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [header, ["---"] * len(header), *rows] if rows else []
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
