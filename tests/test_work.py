@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from picostudy import broken_off
 
 import deltacompose as dc
 from deltacompose import footprint, results, work
+from deltacompose.engine import shown
 from deltacompose.errors import BadInput
 from deltacompose.pico import pico, pico_tokenizer
 from deltacompose.recipe import Recipe
@@ -123,8 +126,10 @@ def test_a_neutral_stage_starts_where_the_last_one_left_off(study, tmp_path):
 
 
 def test_a_grid_is_chosen_from_on_development_data_alone(study, tmp_path):
-    study = replace(study, grid=(0.1, 1.0, 10.0), transfer=False, tasks=("mood",))
-    dc.run(study, tmp_path)
+    study, lines = replace(study, grid=(0.1, 1.0, 10.0), transfer=False, tasks=("mood",)), io.StringIO()
+    with shown(lines) as progress:
+        dc.run(study, tmp_path, progress=progress)
+    assert re.search(r"done: select bitfit on mood, [\d.]+ s$", lines.getvalue(), re.MULTILINE)
     [chosen] = records(tmp_path, "select")
     dev: dict[float, list[float]] = {}
     for record in records(tmp_path, "train"):

@@ -368,9 +368,9 @@ def _exception(future: Future[Any]) -> BaseException | None:
 
 
 def _score(record: Mapping[str, Any]) -> float | None:
-    result = record["result"]
-    found: float | None = result.get("dev", result.get("score"))
-    return found
+    """A cell's own score; that of a choice among cells is a score for each, and none."""
+    found = record["result"].get("dev", record["result"].get("score"))
+    return found if isinstance(found, float | int) else None
 
 
 @contextlib.contextmanager
