@@ -216,8 +216,8 @@ def add_delta(store, text, task, seed, shots):
         "composition": text,
         "task": task,
         "seed": seed,
-        "steps": 20,
-        "learning_rates": {"adapter": 0.001},
+        "grid": 1.0,
+        "recipe": {"steps": 20, "learning_rates": {"adapter": 0.001}},
         "shots": shots,
     }
     history = [{"step": s, "loss": 1.0, "score": score * s / 20, "seconds": s / 2} for s in (0, 10, 20)]

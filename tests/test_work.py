@@ -14,6 +14,9 @@ from picostudy import broken_off
 
 import deltacompose as dc
 from deltacompose import footprint, results, work
+from deltacompose.analysis import stored
+from deltacompose.analysis.runs import runs
+from deltacompose.analysis.selection import choose
 from deltacompose.engine import shown
 from deltacompose.errors import BadInput
 from deltacompose.pico import pico, pico_tokenizer
@@ -140,6 +143,9 @@ def test_a_grid_is_chosen_from_on_development_data_alone(study, tmp_path):
     final = {spec["seed"]: score for spec, score in found if spec["grid"] is None}
     every = {(spec["seed"], spec["grid"]): score for spec, score in found if spec["grid"] is not None}
     assert final == {seed: every[seed, chosen["result"]["grid"]] for seed in (0, 1)}
+    found = runs(stored.rows(dc.records(tmp_path)), stored.COLUMNS, ["bitfit"])
+    assert choose(found, "dev")["bitfit", "mood"].grid == str(chosen["result"]["grid"])
+    assert choose(found, "dev")["bitfit", "mood"].values == 3
 
 
 def test_training_may_start_from_another_tasks_weights(study, tmp_path):

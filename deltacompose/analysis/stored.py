@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 COLUMNS = Columns(
     score="score",
     unit="task",
-    grid="learning_rates",
+    grid="grid",
     seed="seed",
     dev="dev",
     composition="composition",
@@ -32,8 +32,8 @@ COLUMNS = Columns(
 def rows(records: Iterable[Record], shared: Sequence[str] = ()) -> list[dict[str, str]]:
     """One row per evaluation on the test split of a delta on its own task, and of the untouched backbone.
 
-    The development score, the learning rates and the settings come from the training cell among the evaluation's
-    parents. The untouched backbone knows no setting of training, so it stands in every group.
+    The development score, the factor of the learning rates and the settings come from the training cell among the
+    evaluation's parents. The untouched backbone knows no setting of training, so it stands in every group.
 
     Args:
         records: finished cells of every kind.
@@ -100,6 +100,7 @@ def _row(record: Record, found: Mapping[str, Record]) -> dict[str, str]:
         **{name: _text(value) for name, value in spec.items() if name not in ("source", "target", "split")},
         "composition": spec["composition"] or NONE,
         "task": str(spec["target"]),
+        "grid": _text(training["spec"].get("grid") if training else None),
         "dev": _text(known.get("dev")),
         "train": _text(known.get("train")),
         "score": _text(result["score"]),
@@ -137,7 +138,7 @@ def _alone(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _training(record: Record, size: Callable[[str], int | None]) -> Training:
-    result, steps = record["result"], record["spec"].get("steps")
+    result, steps = record["result"], record["spec"]["recipe"]["steps"]
     seconds = result.get("seconds")
     return Training(
         history=history(result.get("history", ())),
