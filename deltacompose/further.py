@@ -124,7 +124,8 @@ def _subspaces(
         for examples in _rows(study, task, seen) if prompt and chosen.tune else ():
             recipe = asdict(study.training)
             cost = planner.training_cost(chosen.composition, task, recipe)
-            yield Cell("tune", about | {"examples": examples, "recipe": recipe}, (space.key,), cost)
+            several = {"processes": study.processes} if study.processes > 1 else {}
+            yield Cell("tune", about | {"examples": examples, "recipe": recipe} | several, (space.key,), cost)
 
 
 def _rows(study: Study, task: str, seen: list[str]) -> tuple[str, ...]:

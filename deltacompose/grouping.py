@@ -20,9 +20,9 @@ def processes_of(cell: Cell, options: Mapping[str, Any]) -> int:
     """How many processes carry a cell out, by the options of a study.
 
     Those of the study share the batches of trainings and evaluations. With a backbone in shards all that reads it needs
-    them. No result but a training's depends on their number, so it is in no other key.
+    them. No result but that of a training (`tune` is one) depends on their number, so it is in no other key.
     """
-    if cell.kind == "train":
+    if cell.kind in ("train", "tune"):
         return int(cell.spec.get("processes", 1))
     together = cell.kind == "evaluate" or (cell.kind in _READING and _sharded(options))
     return int(options.get("processes", 1)) if together else 1
@@ -39,11 +39,9 @@ def by_expression(
     Args:
         known: the study's tasks, by which a batch's tokens are estimated; without them there is no budget.
     """
-    apart = [cell for cell in ready if cell.kind in _READING and _sharded(options)]
-    if apart:
-        alike = {kind: [cell for cell in apart if cell.kind == kind] for kind in _READING}
-        groups = [own[k : k + _TOGETHER] for own in alike.values() for k in range(0, len(own), _TOGETHER)]
-        return groups + by_expression([cell for cell in ready if cell not in apart], options, known)
+    kinds = _READING if _sharded(options) else ()
+    alike = [[cell for cell in ready if cell.kind == kind] for kind in kinds]
+    together = [own[k : k + _TOGETHER] for own in alike for k in range(0, len(own), _TOGETHER)]
 
     def tokens(cell: Cell) -> float:
         if known is None:
@@ -51,7 +49,8 @@ def by_expression(
         task, batch = known[cell.spec["task"]], int(cell.spec["recipe"]["batch"])
         return min(batch, task.rows["train"]) * (task.lengths.padded + task.lengths.answer)
 
-    return by_bank(ready, options, lambda cell: str(cell.spec["composition"]), tokens)
+    others = [cell for cell in ready if cell.kind not in kinds]
+    return together + by_bank(others, options, lambda cell: str(cell.spec["composition"]), tokens)
 
 
 def _sharded(options: Mapping[str, Any]) -> bool:

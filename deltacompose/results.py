@@ -116,7 +116,7 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     how |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
     progress = options.pop("progress", None)
     if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
-        options = _gpus(study, options.get("devices")) | options
+        options = _workers(study, options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:
         known = work.facts(study)
@@ -135,7 +135,7 @@ def cost_of(study: Study, store: Store | None = None, workers: int | None = None
         workers: to reckon with; one for each GPU, else for each core of this process if None.
     """
     known = work.facts(study)
-    workers = workers or _gpus(study, None).get("workers") or len(os.sched_getaffinity(0))
+    workers = workers or _workers(study, None).get("workers") or len(os.sched_getaffinity(0))
     memory = planning.memory(study, known, api.parse, bank or _bank())
     return cost(plan(study, store), store, lambda: work.speed_of(study), workers, memory)
 
@@ -224,8 +224,8 @@ def _bank() -> int:
     return 16 if torch.cuda.is_available() else 1
 
 
-def _gpus(study: Study, given: Sequence[str] | None) -> dict[str, Any]:
-    """How the GPUs of this machine are shared out: one for each worker, or all for one where a delta needs several.
+def _workers(study: Study, given: Sequence[str] | None) -> dict[str, Any]:
+    """How this machine is shared out: a GPU for each worker, or all for one where a delta needs several.
 
     On CPUs, how many workers of so many processes each its cores take; nothing where each worker is one process.
     """

@@ -172,7 +172,7 @@ class Study:
         subspace: a subspace learned from the deltas of one composition, with its readouts.
         dimension: a search for the intrinsic dimension of every task, which adds trainings as it goes.
         swap: composition-aware transfer: every part of a delta with several is taken from every other task's in turn.
-        processes: how many processes carry out each cell that reads the backbone, each on its share of every batch.
+        processes: how many processes train and evaluate each delta together, each on its share of every batch.
         split: where results are read; choices are made on the development split whatever this says.
         own_tasks: tasks of this study by name, each a few lines that say where its rows are.
     """

@@ -17,7 +17,7 @@ from deltacompose.engine import RemoteError, launched
 from deltacompose.errors import BadInput
 from deltacompose.grouping import by_expression, processes_of
 from deltacompose.store import open_store
-from deltacompose.study import BackboneChoice, Study
+from deltacompose.study import BackboneChoice, Study, SubspaceChoice
 
 HOOKS = "prompt(length=2) + prefix(length=2) + lora(rank=2) + adapter(bottleneck=2) + bitfit + ia3"
 TOKENS = "prompt(length=2) + lora(rank=2) + adapter(bottleneck=2) + bitfit"
@@ -115,12 +115,16 @@ def test_the_process_that_fails_is_the_one_that_is_heard():
 
 
 def test_only_cells_that_need_them_are_carried_out_by_several_processes(tmp_path):
-    study = picostudy.make(tmp_path, processes=2, measures=("gradient_cosine",))
+    space = SubspaceChoice("prompt(length=2)", dimensions=1)
+    study = picostudy.make(
+        tmp_path, processes=2, measures=("gradient_cosine",), compositions=(space.composition,), subspace=space
+    )
     sharded = replace(study, backbone=replace(study.backbone, device="sharded"))
     for one, probes in ((study, 1), (sharded, 2)):
         options = work.options_of(one)
         asked = {cell.kind: processes_of(cell, options) for _, cell in dc.plan(one).nodes(data="cell")}
-        assert asked == {"train": 2, "evaluate": 2, "probe": probes}
+        trained = {"train": 2, "evaluate": 2, "tune": 2}
+        assert asked == {**trained, "probe": probes, "subspace": probes, "reconstruct": probes}
     cells = [cell for _, cell in dc.plan(sharded).nodes(data="cell") if cell.kind != "train"]
     groups = by_expression(cells, work.options_of(sharded))
     assert sorted(cell.key for group in groups for cell in group) == sorted(cell.key for cell in cells)
