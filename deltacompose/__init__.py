@@ -8,22 +8,25 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from deltacompose import moved
+
 __version__ = "0.1.0"
 
 _HOMES = {
     "api": "attached evaluate init_weights load_backbone load_delta methods parse tasks train",
     "results": "plan records run transfer_matrix",
-    "study": "Study",
-    "recipe": "Recipe",
+    "study.config": "Study",
+    "study.recipe": "Recipe",
     "composition": "Composition",
-    "delta": "Delta",
+    "delta.delta": "Delta",
     "errors": "BadInput",
     "analysis.matrix": "TransferMatrix",
-    "analysis.graph": "task_graph",
+    "analysis.graph.build": "task_graph",
     "figures.heatmap": "heatmap",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = ["__version__", *_NAMES]
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

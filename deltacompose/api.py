@@ -12,20 +12,24 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from deltacompose import attach, delta, loading, plugins, training
 from deltacompose import composition as algebra
-from deltacompose import weights as tensors
-from deltacompose.analysis.measure import Measure
-from deltacompose.backbone import Backbone
+from deltacompose.analysis.similarity.measure import Measure
+from deltacompose.attach import attachment as attach
+from deltacompose.backbone import loading
+from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, Term
-from deltacompose.delta import Delta
+from deltacompose.delta import delta
+from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, unknown
-from deltacompose.learner import Job
-from deltacompose.reader import reader
-from deltacompose.recipe import Recipe
-from deltacompose.study import recipe_of
-from deltacompose.task import Task
-from deltacompose.training import Evaluation
+from deltacompose.method import weights as tensors
+from deltacompose.plugins import loader as plugins
+from deltacompose.scoring import reader
+from deltacompose.study.config import recipe_of
+from deltacompose.study.recipe import Recipe
+from deltacompose.task.task import Task
+from deltacompose.training import loop as training
+from deltacompose.training.learner import Job
+from deltacompose.training.loop import Evaluation
 
 
 def methods() -> Mapping[str, type[Part]]:
@@ -57,7 +61,7 @@ def parse(text: str) -> Composition:
 def load_backbone(model: Any, tokenizer: Any = None, **how: Any) -> Backbone:
     """The backbone of a name (`embedded`, or one on the hub), a folder, or a transformers model in hand.
 
-    It goes to a GPU if there is one. See `deltacompose.loading.load_backbone` for head, dtype, device and table.
+    It goes to a GPU if there is one. See `deltacompose.backbone.loading` for head, dtype, device and table.
     """
     if isinstance(model, str | Path):
         how.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")

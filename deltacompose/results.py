@@ -12,19 +12,23 @@ from typing import Any
 import networkx as nx
 import torch
 
-from deltacompose import api, planning, search, taskdata, work
-from deltacompose.analysis.intrinsic import most_tries
+from deltacompose import api
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.records import with_examples
-from deltacompose.cost import Cost, cost
+from deltacompose.analysis.subspace.dimension_search import most_tries
+from deltacompose.analysis.transfer.findings import gather
+from deltacompose.analysis.transfer.records import with_examples
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.grouping import by_expression, processes_of
 from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures import lift
-from deltacompose.figures.findings import gather
-from deltacompose.grouping import by_expression, processes_of
-from deltacompose.store import Store, open_store
-from deltacompose.study import Study
-from deltacompose.taskdata import task_from_mapping
+from deltacompose.planning import dimension_search as search
+from deltacompose.planning import plan as planning
+from deltacompose.planning.cost import Cost, cost
+from deltacompose.store.store import Store, open_store
+from deltacompose.study.config import Study
+from deltacompose.task import verify as task_verify
+from deltacompose.task.build import task_from_mapping
 
 
 def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
@@ -155,7 +159,7 @@ def prefetch(study: Study) -> list[dict[str, Any]]:
         row |= {"state": "failed", "reason": str(error)}
     own = {name: task_from_mapping(name, rows, study.folder) for name, rows in study.own_tasks.items()}
     names = dict.fromkeys((*study.tasks, *study.start_from))
-    fetched = taskdata.prefetch(own[name] if name in own else api.task_of(name) for name in names)
+    fetched = task_verify.prefetch(own[name] if name in own else api.task_of(name) for name in names)
     return [row, *({"what": "task"} | one for one in fetched)]
 
 

@@ -70,7 +70,7 @@ def real(path):
     import realwork
 
     import deltacompose as dc
-    from deltacompose.work import options_of
+    from deltacompose.cells.carry_out import options_of
 
     study = dc.Study.read(path)
     return Field(dc.plan(study), realwork.job_of(), options_of(study), realwork.contents, realwork.EVERY, path)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from deltacompose.backbone import Backbone
-from deltacompose.pico import pico_backbone
+from deltacompose.backbone.pico import pico_backbone
 from deltacompose.places import Place
 
 IDS = torch.arange(70, 79)[None]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import deltacompose as dc
-from deltacompose import work
-from deltacompose.pico import pico, pico_tokenizer
-from deltacompose.recipe import Recipe
+from deltacompose.backbone.pico import pico, pico_tokenizer
+from deltacompose.cells import carry_out as work
 from deltacompose.study import BackboneChoice, Study
+from deltacompose.study.recipe import Recipe
 
 WORDS = {"good": ["bright", "kind", "calm"], "bad": ["grim", "rude", "torn"]}
 

@@ -12,11 +12,12 @@ from unittest import mock
 import picostudy
 import torch
 
-from deltacompose import training, work
+from deltacompose import training
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.grouping import by_expression
 from deltacompose.engine import Work
-from deltacompose.grouping import by_expression
-from deltacompose.recipe import Recipe
 from deltacompose.store import Store
+from deltacompose.study.recipe import Recipe
 
 EVERY = 6
 TIMES = {"seconds", "peak_memory"}
@@ -69,7 +70,7 @@ def _timeless(value):
 
 
 def carry_out(spec):
-    """A group of cells as `deltacompose.work` carries it out; `options["marks"]` names a folder to tell in."""
+    """Carries out cells as `deltacompose.cells.carry_out` does; `options["marks"]` names a folder for marks."""
     marks = spec["options"].get("marks")
     if marks:
         with open(Path(marks) / "begun", "a") as file:

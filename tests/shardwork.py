@@ -11,17 +11,17 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 
 import deltacompose as dc
-from deltacompose import work
-from deltacompose.company import ALONE, company
+from deltacompose.backbone.pico import pico_backbone
+from deltacompose.backbone.sharding import shard
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.probe import gradients
+from deltacompose.distributed import ALONE, company
 from deltacompose.errors import Diverged
-from deltacompose.learner import Job
-from deltacompose.pico import pico_backbone
-from deltacompose.probes import gradients
-from deltacompose.reader import reader
-from deltacompose.recipe import Recipe
-from deltacompose.shards import shard
+from deltacompose.scoring import reader
+from deltacompose.study.recipe import Recipe
 from deltacompose.task import Example, Task
 from deltacompose.training import evaluate, train
+from deltacompose.training.learner import Job
 
 ROWS = tuple(Example(str(k), f"row {k} " * (1 + k % 3), ("a", "b")[k % 2]) for k in range(7))
 TEXTS = tuple(Example(str(k), f"row {k}", "word " * (1 + k % 4)) for k in range(7))

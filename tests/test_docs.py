@@ -16,10 +16,11 @@ import pytest
 import yaml
 
 from deltacompose import plugins
-from deltacompose.analysis import network, tables
-from deltacompose.analysis.readouts import READOUTS
+from deltacompose.analysis.graph import edges as network
+from deltacompose.analysis.subspace.readouts import READOUTS
+from deltacompose.analysis.transfer import files as tables
+from deltacompose.plugins.scaffold import new_plugin
 from deltacompose.study import Study
-from deltacompose.templates import new_plugin
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))

@@ -89,8 +89,8 @@ def test_the_wheel_has_every_file_of_both_packages(built):
 
 def test_the_wheel_has_its_data(built):
     inside = set(zipfile.ZipFile(built[0]).namelist())
-    assert {"deltacompose/py.typed", "deltacompose/templates/report.html"} <= inside
-    assert "deltacompose/templates/plugin/pyproject.toml.jinja" in inside
+    assert {"deltacompose/py.typed", "deltacompose/plugins/scaffold/report.html"} <= inside
+    assert "deltacompose/plugins/scaffold/plugin/pyproject.toml.jinja" in inside
     assert {"deltacompose_plugins/DATA_LICENSES.md", "deltacompose_plugins/tasks/hub.yaml"} <= inside
     assert {f"deltacompose_plugins/tasks/rows/{name}.jsonl" for name in descriptions("embedded")} <= inside
     tables = {path.name for path in (ROOT / "plugins" / "deltacompose_plugins" / "backbones").glob("*.yaml")}

@@ -16,7 +16,7 @@ from scipy.stats import norm
 
 from deltacompose.analysis.matrix import Floats, TransferMatrix
 from deltacompose.analysis.statistics import estimate
-from deltacompose.analysis.uncertainty import Against, marks, weighted
+from deltacompose.analysis.transfer.uncertainty import Against, marks, weighted
 from deltacompose.errors import unknown
 
 Generator = np.random.Generator

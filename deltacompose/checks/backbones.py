@@ -11,15 +11,15 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from deltacompose.attach import attach
-from deltacompose.backbone import Backbone, Place, bind
+from deltacompose.attach.attachment import attach
+from deltacompose.backbone.backbone import Backbone, Place, bind
+from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.checks.batches import batch, forward
-from deltacompose.checks.contract import Broken, Check
 from deltacompose.checks.gradients import distance
-from deltacompose.denoisers import kind_of_model, model_type
+from deltacompose.checks.runner import Broken, Check
 from deltacompose.errors import BadInput
-from deltacompose.method import Edit, KeyValueEdit, Method, OutputEdit, TokenEdit
-from deltacompose.tables import Table, read_table
+from deltacompose.method.contract import Edit, KeyValueEdit, Method, OutputEdit, TokenEdit
+from deltacompose.places.table import Table, read_table
 
 Seen = Mapping[str, tuple[Tensor, Tensor]]
 """What goes into and what comes out of each place that was passed, in the order of passing."""

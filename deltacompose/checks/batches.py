@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.utils import logging as advice
 
-from deltacompose.backbone import Backbone
-from deltacompose.task import Example, Task
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.task.task import Example, Task
 
 ROWS, TOKENS, ANSWER = 3, 6, 4
 """Rows of a batch, tokens of its input and, behind a sequence-to-sequence model's decoder, of its answer.

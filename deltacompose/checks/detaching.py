@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltacompose.attach import Attachment, attach
+from deltacompose.attach.attachment import Attachment, attach
 from deltacompose.checks.batches import forward
-from deltacompose.checks.contract import Check
+from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, Trained, neighbours
 
 _HOOKS = (

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltacompose.attach import attached
+from deltacompose.attach.attachment import attached
 from deltacompose.checks.batches import batch, forward, quiet
-from deltacompose.checks.contract import Check
+from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject
 
 NEW = 4

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltacompose.attach import attach
-from deltacompose.backbone import Backbone
+from deltacompose.attach.attachment import attach
+from deltacompose.backbone.backbone import Backbone
 from deltacompose.checks.batches import forward, joined, losses
 from deltacompose.composition import Composition
-from deltacompose.method import Tensors
-from deltacompose.weights import generator, prepared
+from deltacompose.method.contract import Tensors
+from deltacompose.method.weights import generator, prepared
 
 Gradients = list[dict[str, Tensor]]
 ROUNDING = 1e-6

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.measure import NEEDS, Array, Measure, Responses, compare
-from deltacompose.checks.contract import Broken, Check
+from deltacompose.analysis.similarity.measure import NEEDS, Array, Measure, Responses, compare
+from deltacompose.checks.runner import Broken, Check
 
 TASKS = 4
 ROUNDING = 1e-6

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from keyword import iskeyword
 from typing import Any, Literal
 
-from deltacompose import plugins
-from deltacompose.checks.contract import Check
+from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject
 from deltacompose.composition import parse
 from deltacompose.errors import BadInput
-from deltacompose.members import Member
-from deltacompose.method import Category, Method
+from deltacompose.method.contract import Category, Method
+from deltacompose.plugins import loader as plugins
+from deltacompose.plugins.members import Member
 
 MOST_SETTINGS = 6
 

@@ -11,20 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltacompose import plugins
-from deltacompose.attach import attached
-from deltacompose.backbone import Backbone
+from deltacompose.attach.attachment import attached
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.pico import pico_backbone
 from deltacompose.checks.batches import batch, forward, tiny
-from deltacompose.checks.contract import Broken
+from deltacompose.checks.runner import Broken
 from deltacompose.composition import Composition, Term, composition
-from deltacompose.delta import Delta
+from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
-from deltacompose.learner import Job
-from deltacompose.method import Edit, Method, Tensors, edits_of
-from deltacompose.pico import pico_backbone
-from deltacompose.reader import reader
-from deltacompose.recipe import Recipe
-from deltacompose.weights import finalized, generator, init_constants, init_weights, prepared
+from deltacompose.method.contract import Edit, Method, Tensors, edits_of
+from deltacompose.method.weights import finalized, generator, init_constants, init_weights, prepared
+from deltacompose.plugins import loader as plugins
+from deltacompose.scoring import reader
+from deltacompose.study.recipe import Recipe
+from deltacompose.training.learner import Job
 
 BACKBONES = ("t5", "bert", "gpt2", "llama")
 """The pico models that a method is checked on: a sequence-to-sequence model, an encoder, two decoders."""

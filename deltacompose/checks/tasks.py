@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from deltacompose.checks.contract import Broken, Check
-from deltacompose.checks.elsewhere import Failed, worker
+from deltacompose.checks.other_process import Failed, worker
+from deltacompose.checks.runner import Broken, Check
 from deltacompose.checks.subject import shared
-from deltacompose.metrics import metric
-from deltacompose.reader import reader
-from deltacompose.task import SPLITS, Example, Task, check_no_overlap, score
+from deltacompose.scoring import reader
+from deltacompose.task.metrics import metric
+from deltacompose.task.task import SPLITS, Example, Task, check_no_overlap, score
 
 ROWS = 4
 LIMIT = 64

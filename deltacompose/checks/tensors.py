@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltacompose.attach import attached
+from deltacompose.attach.attachment import attached
 from deltacompose.checks.batches import forward
-from deltacompose.checks.contract import Check
+from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, place_settings
 from deltacompose.errors import BadInput
-from deltacompose.method import Carries, HasConstants, Penalizes, Prepares, edits_of
-from deltacompose.weights import generator, named, part_of, parts
+from deltacompose.method.contract import Carries, HasConstants, Penalizes, Prepares, edits_of
+from deltacompose.method.weights import generator, named, part_of, parts
 
 
 def repeatable_init(subject: Subject) -> None:

@@ -9,17 +9,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from deltacompose.attach import attach
-from deltacompose.backbone import Backbone
+from deltacompose.attach.attachment import attach
+from deltacompose.backbone.backbone import Backbone
 from deltacompose.checks.batches import batch, quiet
-from deltacompose.checks.contract import Check
 from deltacompose.checks.gradients import ROUNDING, Pass, apart, farthest, together
+from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, doubled, with_edits
 from deltacompose.composition import Composition, composition
-from deltacompose.learner import Learner
-from deltacompose.members import said
-from deltacompose.training import recomputing
-from deltacompose.weights import penalty
+from deltacompose.method.weights import penalty
+from deltacompose.plugins.members import said
+from deltacompose.training.learner import Learner
+from deltacompose.training.loop import recomputing
 
 DELTAS = 3
 STEPS = 2

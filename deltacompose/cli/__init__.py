@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-from deltacompose.cli import analysis, catalogue, delta, graph, handover, interaction, interop, predict, study, subspace
+from deltacompose.cli import delta, graph, interaction, interop, predict, study, subspace
+from deltacompose.cli import exchange as handover
+from deltacompose.cli import listings as catalogue
+from deltacompose.cli import similarity as analysis
 from deltacompose.errors import BadInput, Diverged
 
 INTERRUPTED = 130

@@ -12,7 +12,7 @@ from deltacompose.cli import show
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
-    from deltacompose.backbone import Backbone
+    from deltacompose.backbone.backbone import Backbone
 
 BackboneName = Annotated[str, typer.Option(help="A backbone's name, a folder, or a name on the hub.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
@@ -125,6 +125,6 @@ def _check_writable(folder: Path) -> None:
 
 
 def _answers(backbone: Backbone, texts: list[str], tokens: int) -> list[str]:
-    from deltacompose.reader import answers
+    from deltacompose.scoring import answers
 
     return answers(backbone, texts, tokens)

@@ -27,8 +27,8 @@ from deltacompose.errors import BadInput
 if TYPE_CHECKING:
     import networkx as nx
 
-    from deltacompose.analysis.comparison import Comparison, Deltas
     from deltacompose.analysis.matrix import TransferMatrix
+    from deltacompose.analysis.similarity.compare import Comparison, Deltas
 
 
 OF = "the mean over targets of relative performance"
@@ -62,8 +62,8 @@ def graph(
     as_json: AsJson = False,
 ) -> None:
     """The task graph: edges, communities, their agreement with the categories, and which sources to start from."""
-    from deltacompose.analysis import graph as graphs
-    from deltacompose.cli.material import Files, read
+    from deltacompose.analysis.graph import build as graphs
+    from deltacompose.cli.inputs import Files, read
 
     if measure and budget is not None:
         raise BadInput("--budget chooses sources by how they transfer, and --measure asks for no transfer; give one")
@@ -98,8 +98,8 @@ def graph(
 
 def _compared(text: str, deltas: Deltas, measure: str) -> Comparison:
     """The values of one measure."""
-    from deltacompose import plugins
-    from deltacompose.analysis.comparison import compare_all
+    from deltacompose.analysis.similarity.compare import compare_all
+    from deltacompose.plugins import loader as plugins
 
     found, lacking = compare_all(plugins.loaded().measures, deltas, [measure])
     if lacking:
@@ -115,7 +115,7 @@ def _sources(matrix: TransferMatrix, budget: int | None, limitations: list[str])
 
 def _ordinal(matrix: TransferMatrix, limitations: list[str]) -> dict[str, dict[str, float]] | None:
     """For each target its sources' ordinal weights, the greatest first."""
-    from deltacompose.analysis.sources import ordinal_affinity
+    from deltacompose.analysis.prediction.source_selection import ordinal_affinity
 
     try:
         affinity = ordinal_affinity(matrix)
@@ -134,7 +134,7 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
     import numpy as np
 
     from deltacompose.analysis.matrix import mean_over_seeds, shortened
-    from deltacompose.analysis.sources import choose
+    from deltacompose.analysis.prediction.source_selection import choose
 
     own, gains = mean_over_seeds(matrix.own), mean_over_seeds(matrix.relative())
     untouched = matrix.untouched / np.where(own > 0, own, np.nan)
@@ -160,7 +160,7 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
 
 def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
     """The graph as GraphML, GEXF and node-link JSON, and its picture as PDF and PNG."""
-    from deltacompose.analysis import graph as graphs
+    from deltacompose.analysis.graph import build as graphs
     from deltacompose.figures.graph import network
 
     out.mkdir(parents=True, exist_ok=True)

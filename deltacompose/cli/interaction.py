@@ -14,9 +14,9 @@ from deltacompose.cli.options import StoreFolder
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from deltacompose.analysis.convergence import Training
-    from deltacompose.analysis.runs import Run
-    from deltacompose.store import Store
+    from deltacompose.analysis.interaction.convergence import Training
+    from deltacompose.analysis.interaction.runs import Run
+    from deltacompose.store.store import Store
 
 STUDIES = (".yaml", ".yml")
 KINDS = ("train", "evaluate", "efficiency")
@@ -49,9 +49,9 @@ def interaction(
 
     With intervals, the optimism of choosing on test, trivial solutions, what is missing, and the effects of order.
     """
-    from deltacompose.analysis import runs as tidy
-    from deltacompose.analysis.interaction import analyse, histories
-    from deltacompose.figures.interaction_tables import summary
+    from deltacompose.analysis.interaction import runs as tidy
+    from deltacompose.analysis.interaction.analysis import analyse, histories
+    from deltacompose.report.interaction_tables import summary
 
     if select not in ("dev", "test"):
         raise unknown("split to select on", select, ["dev", "test"])
@@ -86,8 +86,8 @@ def interaction(
 def _from_csv(
     path: Path, options: dict[str, str], factors: list[str], by: list[str], where: str
 ) -> tuple[list[Run], list[str], list[str]]:
-    from deltacompose.analysis import runs as tidy
-    from deltacompose.analysis.compositions import methods
+    from deltacompose.analysis.interaction import runs as tidy
+    from deltacompose.analysis.interaction.composition_text import methods
 
     rows: list[Any] = tidy.read_csv(path)
     if "seed" not in options and "seed" in rows[0]:
@@ -106,10 +106,10 @@ def _from_csv(
 def _from_store(
     source: Path, folder: Path | None, factors: list[str], by: list[str], where: str
 ) -> tuple[list[Run], list[str], dict[str, Training], list[str]]:
-    from deltacompose.analysis import stored
-    from deltacompose.analysis.compositions import methods
-    from deltacompose.analysis.runs import runs
-    from deltacompose.analysis.where import read
+    from deltacompose.analysis.interaction import runs_of_store as stored
+    from deltacompose.analysis.interaction.composition_text import methods
+    from deltacompose.analysis.interaction.row_filter import read
+    from deltacompose.analysis.interaction.runs import runs
     from deltacompose.cli.study import needed
 
     store = needed(source, folder)
@@ -132,13 +132,13 @@ def _asked_for(source: Path, store: Store) -> set[str] | None:
     if source.is_dir():
         return None
     from deltacompose import results
-    from deltacompose.study import Study
+    from deltacompose.study.config import Study
 
     return set(results.plan(Study.read(source), store))
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
-    from deltacompose.analysis.where import absent, kept, read
+    from deltacompose.analysis.interaction.row_filter import absent, kept, read
 
     if not where:
         return list(rows), []

@@ -19,7 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def export_delta(delta: Path, out: Path, to: str, backbone: str, as_json: bool = False) -> None:
     """Writes a delta as an adapter of peft's, or merges it into a plain transformers model."""
-    from deltacompose import api, interop
+    from deltacompose import api
+    from deltacompose.delta import exchange as interop
 
     if to not in ("peft", "merged"):
         raise unknown("format", to, ["peft", "merged"])
@@ -49,7 +50,8 @@ def import_adapter(
     as_json: AsJson = False,
 ) -> None:
     """Make a delta of an adapter that peft has saved."""
-    from deltacompose import api, interop
+    from deltacompose import api
+    from deltacompose.delta import exchange as interop
 
     _check_new(out)
     found = interop.import_peft(folder, api.load_backbone(backbone), api.methods(), any_base=any_base)

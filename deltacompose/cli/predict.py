@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltacompose.cli import answers, show
-from deltacompose.cli.analysis import compared_of, say_lacking
 from deltacompose.cli.answers import Answer, number
 from deltacompose.cli.options import (
     AsJson,
@@ -24,12 +23,13 @@ from deltacompose.cli.options import (
     Split,
     StoreFolder,
 )
+from deltacompose.cli.similarity import compared_of, say_lacking
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
-    from deltacompose.analysis.comparison import Comparison, Deltas
     from deltacompose.analysis.matrix import TransferMatrix
-    from deltacompose.cli.material import Material
+    from deltacompose.analysis.similarity.compare import Comparison, Deltas
+    from deltacompose.cli.inputs import Material
 
 
 _P = ("ndcg_p", "ndcg_p_by", "mantel_p", "mantel_p_by")
@@ -58,7 +58,7 @@ def predict(
 
     p-values are one-sided (greater); those that end in _by are adjusted over all measures (Benjamini and Yekutieli).
     """
-    from deltacompose.cli.material import Files, read
+    from deltacompose.cli.inputs import Files, read
 
     given = read(Files(source, store, scores, prompts, categories, composition, split))
 
@@ -73,8 +73,8 @@ def predict(
 
 
 def _predicted(text: str, matrix: TransferMatrix, given: Material, how: tuple[list[str] | None, int, float]) -> Answer:
-    from deltacompose.analysis import prediction
-    from deltacompose.analysis.completion import NOT_DEFAULT
+    from deltacompose.analysis.prediction import evaluate as prediction
+    from deltacompose.analysis.prediction.matrix_completion import NOT_DEFAULT
 
     chosen, permutations, share = how
     if text not in given.needed_deltas():
@@ -128,7 +128,7 @@ def _unused(deltas: Deltas, matrix: TransferMatrix) -> list[str]:
 
 def _of_tasks(deltas: Deltas, matrix: TransferMatrix) -> Deltas:
     """Prompts in the order of the matrix, each of whose tasks needs one."""
-    from deltacompose.analysis.comparison import Prompts as FromFile
+    from deltacompose.analysis.similarity.compare import Prompts as FromFile
 
     return deltas.only(matrix.tasks) if isinstance(deltas, FromFile) else deltas
 
@@ -138,7 +138,7 @@ def _mixtures(compared: Mapping[str, Comparison], matrix: TransferMatrix) -> dic
 
     In proportion to similarity where that is above zero throughout, else equal ones.
     """
-    from deltacompose.analysis import prediction
+    from deltacompose.analysis.prediction import evaluate as prediction
 
     result: dict[str, Any] = {}
     for name, one in compared.items():

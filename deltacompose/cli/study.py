@@ -14,8 +14,8 @@ from deltacompose.errors import BadInput
 if TYPE_CHECKING:
     import networkx as nx
 
-    from deltacompose.cost import Cost
-    from deltacompose.store import Store
+    from deltacompose.planning.cost import Cost
+    from deltacompose.store.store import Store
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.")]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of the results.  [default: results/<study>]")]
@@ -108,7 +108,7 @@ def plan(
 ) -> None:
     """What the study asks for: its cells, which of them are stored, and what the others will cost."""
     from deltacompose import results
-    from deltacompose.study import Study
+    from deltacompose.study.config import Study
 
     read, place = Study.read(study), store_of(study, store)
     facts = results.cost_of(read, _opened(place), workers, bank)
@@ -178,8 +178,8 @@ def report(
 ) -> None:
     """Write figures, tables and graphs, and the report as one HTML file; STUDY may be a store."""
     from deltacompose import results
-    from deltacompose.figures import report as pages
-    from deltacompose.study import Study
+    from deltacompose.report import report as pages
+    from deltacompose.study.config import Study
 
     opened = needed(study, store)
     folder = out or opened.root / "figures"
@@ -200,7 +200,7 @@ def report(
 def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
     """What training gave each task over the untouched backbone, with 95 % intervals, on the study's split."""
     from deltacompose import results
-    from deltacompose.study import Study
+    from deltacompose.study.config import Study
 
     read = Study.read(study)
     rows = results.lifts(results.of_transfer(results.records(needed(study, store), read)), read.split)
@@ -233,7 +233,7 @@ def gc(
 ) -> None:
     """List stored cells that the study does not ask for, or remove them."""
     from deltacompose import engine, results
-    from deltacompose.study import Study
+    from deltacompose.study.config import Study
 
     opened = needed(study, store)
     asked = set(results.plan(Study.read(study), opened))
@@ -250,7 +250,7 @@ def gc(
 
 
 def _opened(path: Path) -> Store | None:
-    from deltacompose.store import open_store
+    from deltacompose.store.store import open_store
 
     return open_store(path, create=False) if path.is_dir() else None
 
@@ -268,7 +268,7 @@ def needed(study: Path, store: Path | None) -> Store:
 def _planned(study: Path, store: Store) -> nx.DiGraph:
     """The cells of a study; a store stands for itself without it, and needs neither its backbone nor torch."""
     from deltacompose import results
-    from deltacompose.study import Study
+    from deltacompose.study.config import Study
 
     return results.plan(Study.read(study), store)
 

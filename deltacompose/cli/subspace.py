@@ -15,8 +15,8 @@ from deltacompose.cli.options import AsJson, Categories, Composition, Out, Promp
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
-    from deltacompose.analysis.comparison import Deltas
-    from deltacompose.cli.material import Material
+    from deltacompose.analysis.similarity.compare import Deltas
+    from deltacompose.cli.inputs import Material
 
 MOST = 5_000_000
 """Deltas of more parameters are read only where their composition is named."""
@@ -73,8 +73,8 @@ def subspace(
     as_json: AsJson = False,
 ) -> None:
     """Spectra of the deltas, a learned subspace and how well it holds other tasks, and intrinsic dimensions."""
-    from deltacompose.analysis.dimension import intrinsic_dimensions
-    from deltacompose.cli.material import Files, read
+    from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions
+    from deltacompose.cli.inputs import Files, read
 
     given = read(Files(source, store, scores, prompts, categories, composition, split), ("scores",))
     tasks = tuple(name.strip() for name in seen.split(",") if name.strip())
@@ -126,8 +126,8 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
     """Means over seeds, what each seed says, and the subspace that was learned from each."""
     import numpy as np
 
-    from deltacompose.analysis.similarity import flatten
-    from deltacompose.analysis.subspace import summary
+    from deltacompose.analysis.similarity.formulas import flatten
+    from deltacompose.analysis.subspace.linear import summary
 
     by_seed, learned = {}, {}
     for seed in deltas.seeds:
@@ -194,9 +194,9 @@ def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None,
     """The subspace of the seen tasks' deltas: what it gives back of each task's, and where its file is."""
     import numpy as np
 
-    from deltacompose.analysis.autoencoder import Settings
-    from deltacompose.analysis.learned import learn
-    from deltacompose.analysis.subspace import given_back_if_random, rank
+    from deltacompose.analysis.subspace.autoencoder import Settings
+    from deltacompose.analysis.subspace.learned import learn
+    from deltacompose.analysis.subspace.linear import given_back_if_random, rank
 
     for name in wanted.seen:
         if name not in flat:
@@ -234,7 +234,7 @@ def _filed(which: tuple[str, int], found: Any, width: int | None, out: Path | No
 
 def _readouts(given: Material) -> list[dict[str, Any]]:
     """The six readouts of the subspaces that a study learned and tuned within."""
-    from deltacompose.analysis.tuned import readouts_of
+    from deltacompose.analysis.subspace.tuned import readouts_of
 
     return readouts_of(given.records, given.categories, given.split)
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis import tables
-from deltacompose.analysis.compositions import stages
+from deltacompose.analysis.interaction.composition_text import stages
 from deltacompose.analysis.matrix import Floats, TransferMatrix
-from deltacompose.analysis.swaps import swap_effects, swap_matrices
-from deltacompose.analysis.transfer import initialisation_transfer, stack_effect
-from deltacompose.cli.material import Material
+from deltacompose.analysis.transfer import files as tables
+from deltacompose.analysis.transfer.part_swaps import swap_effects, swap_matrices
+from deltacompose.analysis.transfer.summaries import initialisation_transfer, stack_effect
+from deltacompose.cli.inputs import Material
 from deltacompose.errors import BadInput
 
 
@@ -34,8 +34,8 @@ def further(given: Material, text: str) -> dict[str, Any]:
 
 def write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
     """`transfer.csv`, the tidy table, `scores.csv`, the plain one, and the heatmaps as PDF and PNG."""
-    from deltacompose.figures import pictures
     from deltacompose.figures.style import save, styled
+    from deltacompose.report import figures as pictures
 
     for text, matrix in matrices.items():
         tables.write(matrix, out / f"{stems[text]}transfer.csv")
@@ -49,7 +49,7 @@ def write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out:
 
 def absent(matrix: TransferMatrix) -> list[str]:
     """Which heatmaps `write` leaves out, and why."""
-    from deltacompose.figures import pictures
+    from deltacompose.report import figures as pictures
 
     return list(pictures.not_drawn(matrix))
 

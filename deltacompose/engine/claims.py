@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 from collections.abc import Iterable, Iterator
 
-from deltacompose.store import Store
-from deltacompose.store.disk import writing
+from deltacompose.store.atomic import writing
+from deltacompose.store.store import Store
 
 
 class Claims:

@@ -17,12 +17,12 @@ from typing import Any
 import networkx as nx
 
 from deltacompose.engine.claims import Claims
+from deltacompose.engine.eta import Pace
 from deltacompose.engine.executor import Executor, WorkerDied, disk_is_full, kinds, may_pass
-from deltacompose.engine.pace import Pace
 from deltacompose.engine.schedule import Grouping, Schedule, by_bank, label
 from deltacompose.errors import BadInput
-from deltacompose.store import Damaged, Store, Unwritable, machine
-from deltacompose.study import Cell
+from deltacompose.store.store import Damaged, Store, Unwritable, machine
+from deltacompose.study.config import Cell
 
 Progress = Callable[[Mapping[str, Any]], None]
 """Is told every event of a run, as it is written to the log."""
@@ -47,7 +47,7 @@ class Work:
         processes: how many processes carry out a cell together, given the options of the run.
     """
 
-    function: str = "deltacompose.work:carry_out"
+    function: str = "deltacompose.cells.carry_out:carry_out"
     group: Grouping = by_bank
     extend: Extension = lambda cell, record: ()
     peek: Callable[[Store, str], Mapping[str, Any] | None] = lambda store, key: None
@@ -77,7 +77,7 @@ def run_plan(
     plan: nx.DiGraph,
     store: Store,
     executor: Executor,
-    work: str | Work = "deltacompose.work:carry_out",
+    work: str | Work = "deltacompose.cells.carry_out:carry_out",
     options: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:

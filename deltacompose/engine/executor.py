@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deltacompose.errors import BadInput
-from deltacompose.study import LAUNCHED
+from deltacompose.study.config import LAUNCHED
 
 FAILURE = "error.json"
 """Where the first of several processes that fails leaves its exception."""
@@ -126,7 +126,7 @@ def launched(function: str, spec: Mapping[str, Any], processes: int) -> None:
         path = Path(folder) / "spec.json"
         path.write_text(json.dumps(dict(spec)))
         launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, "-m", *launcher, "-m", "deltacompose.engine.launch", function, str(path)]
+        command = [sys.executable, "-m", *launcher, "-m", "deltacompose.engine.torchrun", function, str(path)]
         own = environment(**{LAUNCHED: "1"})
         ended = subprocess.run(command, capture_output=True, text=True, errors="replace", env=own)
         if ended.returncode and (failure := path.with_name(FAILURE)).exists():

@@ -12,7 +12,7 @@ from typing import Any
 import networkx as nx
 
 from deltacompose.errors import BadInput
-from deltacompose.study import Cell
+from deltacompose.study.config import Cell
 
 Grouping = Callable[[Sequence[Cell], Mapping[str, Any]], list[list[Cell]]]
 """Parts ready cells into groups that are sent to a worker together, given the options of the run."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import networkx as nx
 
-from deltacompose.store import Store, alive, machine
+from deltacompose.store.store import Store, alive, machine
 
 
 def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:

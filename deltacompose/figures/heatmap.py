@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from deltacompose.analysis.matrix import Bools, TransferMatrix
-from deltacompose.analysis.uncertainty import Marks
-from deltacompose.figures.cells import UNITS, Cells, cells
-from deltacompose.figures.ink import DENSE, Ink, dash, keys, mark
+from deltacompose.analysis.transfer.uncertainty import Marks
+from deltacompose.figures.heatmap_style import DENSE, Ink, dash, keys, mark
+from deltacompose.figures.heatmap_values import UNITS, Cells, cells
 from deltacompose.figures.style import (
     INK,
     Look,

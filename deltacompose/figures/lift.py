@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
-from deltacompose.analysis.uncertainty import own_differences
+from deltacompose.analysis.transfer.uncertainty import own_differences
 from deltacompose.errors import BadInput
 from deltacompose.figures.style import (
     GREY,

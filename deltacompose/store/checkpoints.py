@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from deltacompose.store import disk
+from deltacompose.store import atomic as disk
 
 
 def save(root: Path, writes: Mapping[str, Callable[[Path], None]]) -> None:

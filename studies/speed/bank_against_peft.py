@@ -25,9 +25,9 @@ from torch import Generator
 import deltacompose as dc
 from deltacompose.attach import attach
 from deltacompose.backbone import Backbone
-from deltacompose.learner import Job, Learner
-from deltacompose.reader import Batch, Reader, reader
+from deltacompose.scoring import Batch, Reader, reader
 from deltacompose.training import frozen, learn
+from deltacompose.training.learner import Job, Learner
 
 RANK, ALPHA, RATE, STEPS = 8, 16, 2e-3, 100_000
 PLACES = ("attention.query", "attention.value")

@@ -19,12 +19,14 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from deltacompose import api, flops, results, work
+from deltacompose import api, results
+from deltacompose.cells import carry_out as work
 from deltacompose.cli import show
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput
-from deltacompose.flops import WEIGHT_BYTES, Memory
-from deltacompose.planning import Facts
+from deltacompose.planning import flops
+from deltacompose.planning.flops import WEIGHT_BYTES, Memory
+from deltacompose.planning.plan import Facts
 from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
 

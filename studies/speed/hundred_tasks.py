@@ -19,15 +19,16 @@ from typing import Any
 import torch
 import transformers
 
-from deltacompose import api, planning
+from deltacompose import api
 from deltacompose.backbone import Backbone
+from deltacompose.cells.shapes import delta_shape, shape_of
 from deltacompose.cli import show
-from deltacompose.cost import cost
-from deltacompose.flops import Lengths
-from deltacompose.planning import Facts, TaskFacts
-from deltacompose.recipe import Recipe
-from deltacompose.shapes import delta_shape, shape_of
+from deltacompose.planning import plan as planning
+from deltacompose.planning.cost import cost
+from deltacompose.planning.flops import Lengths
+from deltacompose.planning.plan import Facts, TaskFacts
 from deltacompose.study import BackboneChoice, Rows, Study
+from deltacompose.study.recipe import Recipe
 
 LARGE = {"d_model": 1024, "d_ff": 4096, "d_kv": 64, "num_heads": 16, "num_layers": 24, "vocab_size": 32128}
 """T5-large (Raffel et al. 2020, arXiv 1910.10683, section 3.7), as transformers has it."""

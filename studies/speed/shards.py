@@ -25,17 +25,17 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import deltacompose as dc
 from deltacompose.attach import attach
-from deltacompose.checkpoints import still
-from deltacompose.company import company
+from deltacompose.backbone.pico import pico_tokenizer
+from deltacompose.backbone.pretrained import still
+from deltacompose.backbone.sharding import shard
+from deltacompose.distributed import company
 from deltacompose.engine import launched
-from deltacompose.footprint import count_anew, peak
-from deltacompose.learner import Job, Learner
-from deltacompose.pico import pico_tokenizer
-from deltacompose.reader import reader
-from deltacompose.recipe import Recipe
-from deltacompose.shards import shard
+from deltacompose.scoring import reader
+from deltacompose.study.recipe import Recipe
 from deltacompose.task import Example, Task
 from deltacompose.training import frozen, learn
+from deltacompose.training.learner import Job, Learner
+from deltacompose.training.memory import count_anew, peak
 
 ARMS = ("whole", "sharded")
 

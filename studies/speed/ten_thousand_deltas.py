@@ -22,7 +22,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from sklearn.metrics import adjusted_rand_score
 
-from deltacompose.analysis import large
+from deltacompose.analysis.similarity import large_scale as large
 
 GROUP, FAMILY = 10, 100
 

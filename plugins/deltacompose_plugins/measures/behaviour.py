@@ -1,7 +1,7 @@
 """Measures of what the deltas do: neurons, gradients, answers."""
 
 from deltacompose.analysis import similarity
-from deltacompose.analysis.measure import Measure
+from deltacompose.analysis.similarity.measure import Measure
 
 NEURON_OVERLAP = Measure(
     name="neuron_overlap",

@@ -2,8 +2,9 @@
 
 from math import inf
 
-from deltacompose.analysis import alignment, similarity
-from deltacompose.analysis.measure import Measure
+from deltacompose.analysis import similarity
+from deltacompose.analysis.similarity import subspaces as alignment
+from deltacompose.analysis.similarity.measure import Measure
 
 _GAUGE = "A → GA with B → BG⁻¹ for any invertible G, at each place and task"
 _HU = "Hu et al. 2021, LoRA (arXiv 2106.09685), eq. 4"

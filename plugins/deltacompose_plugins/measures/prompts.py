@@ -2,8 +2,9 @@
 
 from math import inf, pi, sqrt
 
-from deltacompose.analysis import alignment, similarity
-from deltacompose.analysis.measure import Measure
+from deltacompose.analysis import similarity
+from deltacompose.analysis.similarity import subspaces as alignment
+from deltacompose.analysis.similarity.measure import Measure
 
 _SU = "Su et al. 2022, On Transferability of Prompt Tuning (arXiv 2111.06719)"
 _VU = "Vu et al. 2022, SPoT (arXiv 2110.07904)"

@@ -2,8 +2,8 @@
 
 from math import inf
 
-from deltacompose.analysis import transferability
-from deltacompose.analysis.measure import Measure
+from deltacompose.analysis.similarity import transferability
+from deltacompose.analysis.similarity.measure import Measure
 
 LOGME = Measure(
     name="logme",

@@ -7,7 +7,7 @@ measures of `low_rank`.
 from math import inf
 
 from deltacompose.analysis import similarity
-from deltacompose.analysis.measure import Measure
+from deltacompose.analysis.similarity.measure import Measure
 
 WEIGHT_COSINE = Measure(
     name="weight_cosine",

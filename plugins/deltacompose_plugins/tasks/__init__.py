@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from deltacompose.members import Lazy
+from deltacompose.plugins.members import Lazy
 from deltacompose.task import Task
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ def members() -> dict[str, Lazy]:
 
 def task(name: str) -> Task:
     """The built-in task of that name."""
-    from deltacompose.taskdata import task_from_mapping
+    from deltacompose.task.build import task_from_mapping
 
     if name in descriptions("embedded"):
         return task_from_mapping(

@@ -1,0 +1,216 @@
+"""What a study's records hold, brought together once for every table, figure and sentence of the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.transfer.records import from_records
+from deltacompose.errors import BadInput, unknown
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """The records of one study on one split.
+
+    Attributes:
+        matrices: by composition, shorter texts first. Those in which transfer was measured have the same sources,
+            targets and seeds, so a cell that only one composition lacks is seen as missing there.
+        trainings: finished cells of kind `train`; not those at the many d of a search for the intrinsic dimension.
+        failures: cells of any kind that were tried and failed.
+        unread: compositions that were trained and never evaluated on the split.
+        names: of the backbones, by their fingerprints.
+    """
+
+    split: str
+    matrices: Mapping[str, TransferMatrix]
+    trainings: Sequence[Record]
+    failures: Sequence[Record]
+    unread: Sequence[str]
+    names: Mapping[str, str]
+
+    @property
+    def backbones(self) -> list[str]:
+        """The backbones by name, where it is known, with the beginning of the fingerprint of their weights."""
+        prints = sorted({matrix.backbone for matrix in self.matrices.values()})
+        return [f"{self.names[one]} ({one[:12]})" if one in self.names else one[:12] for one in prints]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Every seed of a training or of an evaluated delta."""
+        trained = {int(record["spec"]["seed"]) for record in self.trainings}
+        return sorted(trained | {seed for matrix in self.matrices.values() for seed in matrix.seeds})
+
+    @property
+    def transfer(self) -> dict[str, TransferMatrix]:
+        """The matrices in which some delta was evaluated on a task other than its own."""
+        return {text: matrix for text, matrix in self.matrices.items() if measures_transfer(matrix)}
+
+
+def gather(
+    records: Sequence[Record], categories: Mapping[str, str], compositions: Sequence[str] = (), split: str = "test"
+) -> Findings:
+    """Read records of cells, finished and failed.
+
+    An evaluation that was never run because its training failed counts as failed.
+
+    Args:
+        records: cells as the store gives them.
+        categories: category of each task; empty if there are none.
+        compositions: those that are wanted; every one if none is named.
+        split: whose evaluations are read.
+
+    Raises:
+        BadInput: no records, an unknown composition, categories that miss a task, or evaluations that contradict each
+            other.
+    """
+    if not records:
+        raise BadInput("a report needs at least one record of a cell, found none; run the study first")
+    records = _wanted(records, compositions)
+    done = [record for record in records if record.get("state", "done") == "done"]
+    failed = [record for record in records if record.get("state", "done") != "done"]
+    evaluations = [record for record in records if record["kind"] == "evaluate" and record["spec"]["split"] == split]
+    evaluations += _blocked(failed, evaluations, split)
+    read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
+    matrices = {text: from_records(evaluations, text, categories, split) for text in read}
+    searched = {parent for record in done if record["kind"] == "search" for parent in record["parents"]}
+    ordinary = [r for r in done if r["kind"] == "train" and not r["spec"].get("carried")]
+    trainings = [r for r in ordinary if _text(r) in read or r.get("key") not in searched]
+    return Findings(
+        split=split,
+        matrices=_on_common_axes(matrices),
+        trainings=sorted(trainings, key=_name),
+        failures=sorted(failed, key=_name),
+        unread=sorted(text for text in set(map(_text, trainings)) if not any(_begins(text, one) for one in read)),
+        names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
+    )
+
+
+def _text(record: Record) -> str:
+    return str(record["spec"]["composition"])
+
+
+def _names_its_backbone(record: Record) -> bool:
+    return record["kind"] == "evaluate" and "backbone" in record["result"]
+
+
+def _name(record: Record) -> tuple[str, ...]:
+    """What orders records, whose order in a store means nothing."""
+    spec = record["spec"]
+    return (
+        str(record["kind"]),
+        *(str(spec.get(name, "")) for name in ("composition", "task", "source", "target", "seed")),
+    )
+
+
+def _wanted(records: Sequence[Record], compositions: Sequence[str]) -> Sequence[Record]:
+    """The records of these compositions, of their first stages, and of the untouched backbone."""
+    existing = dict.fromkeys(str(record["spec"].get("composition")) for record in records)
+    existing.pop("None", None)
+    for text in compositions:
+        if text not in existing:
+            raise unknown("composition", text, existing)
+    if not compositions:
+        return records
+    texts = [record["spec"].get("composition") for record in records]
+    return [
+        record
+        for record, text in zip(records, texts, strict=True)
+        if text is None or any(_begins(text, wanted) for wanted in compositions)
+    ]
+
+
+def measures_transfer(matrix: TransferMatrix) -> bool:
+    """Whether any delta has a score on a task other than its own."""
+    return bool((~np.isnan(matrix.values) & matrix.off_diagonal).any())
+
+
+def _compositions(evaluations: Sequence[Record]) -> list[str]:
+    found = {str(r["spec"]["composition"]) for r in evaluations if r["spec"]["source"] not in REFERENCES}
+    return sorted(found, key=lambda text: (len(text), text))
+
+
+def _begins(stages: str, composition: str) -> bool:
+    """Whether a composition is another one, or its first stages."""
+    return composition == stages or composition.startswith(f"{stages} >> ")
+
+
+def _blocked(failed: Sequence[Record], evaluations: Sequence[Record], split: str) -> Iterator[Record]:
+    """The evaluations that a failed training leaves without a delta, as failed cells."""
+    targets = list(dict.fromkeys(record["spec"]["target"] for record in evaluations))
+    backbone = next((record["spec"]["backbone"] for record in evaluations), "")
+    known = _compositions(evaluations)
+    for record in failed:
+        if record["kind"] != "train":
+            continue
+        text, task = str(record["spec"]["composition"]), str(record["spec"]["task"])
+        for composition in [name for name in known if _begins(text, name)] or [text]:
+            for target in dict.fromkeys([*targets, task]):
+                ends = {"composition": composition, "source": task, "target": target, "seed": record["spec"]["seed"]}
+                yield {"kind": "evaluate", "state": "failed", "spec": {**ends, "split": split, "backbone": backbone}}
+
+
+def _on_common_axes(matrices: Mapping[str, TransferMatrix]) -> dict[str, TransferMatrix]:
+    """Give the matrices in which transfer was measured the sources, targets and seeds of all of them."""
+    measured = [matrix for matrix in matrices.values() if measures_transfer(matrix)]
+    return {text: _padded(matrix, measured) if matrix in measured else matrix for text, matrix in matrices.items()}
+
+
+def _padded(matrix: TransferMatrix, others: Sequence[TransferMatrix]) -> TransferMatrix:
+    """The matrix on the axes of all: cells that it lacks are missing, levels of a target are taken from the others."""
+    order = list(dict.fromkeys(name for other in others for name in other.categories))
+    sources, targets = (_union(others, axis, order) for axis in ("sources", "targets"))
+    seeds = tuple(sorted({seed for other in others for seed in other.seeds}))
+    at = np.ix_(*(_places(part, whole) for part, whole in _axes(matrix, seeds, sources, targets)))
+    whole = np.full((len(seeds), len(sources), len(targets)), np.nan)
+    values, trivial, failed = whole.copy(), np.zeros(whole.shape, dtype=bool), np.zeros(whole.shape, dtype=bool)
+    values[at], trivial[at], failed[at] = matrix.values, matrix.trivial, matrix.failed
+    random = whole[:, 0].copy()
+    random[np.ix_(_places(matrix.seeds, seeds), _places(matrix.targets, targets))] = matrix.random
+    known = [matrix, *others]
+    return dataclasses.replace(
+        matrix,
+        sources=sources,
+        targets=targets,
+        seeds=seeds,
+        values=values,
+        trivial=trivial,
+        failed=failed,
+        random=random,
+        chance=_levels(known, "chance", targets),
+        untouched=_levels(known, "untouched", targets),
+        metric=tuple(_metric(known, target) for target in targets),
+        categories={name: category for other in others for name, category in other.categories.items()},
+    )
+
+
+def _union(matrices: Sequence[TransferMatrix], axis: str, order: Sequence[str]) -> tuple[str, ...]:
+    names = {name for matrix in matrices for name in getattr(matrix, axis)}
+    return (*(name for name in order if name in names), *sorted(names - set(order)))
+
+
+def _axes(matrix: TransferMatrix, *wholes: Sequence[Any]) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    return zip((matrix.seeds, matrix.sources, matrix.targets), wholes, strict=True)
+
+
+def _places(part: Sequence[Any], whole: Sequence[Any]) -> list[int]:
+    return [list(whole).index(name) for name in part]
+
+
+def _levels(matrices: Sequence[TransferMatrix], name: str, targets: Sequence[str]) -> Floats:
+    """(targets,): chance or the untouched backbone's score, from the first matrix that knows it."""
+    known = [dict(zip(matrix.targets, getattr(matrix, name), strict=True)) for matrix in matrices]
+    found = [[level[target] for level in known if not np.isnan(level.get(target, np.nan))] for target in targets]
+    return np.array([levels[0] if levels else np.nan for levels in found])
+
+
+def _metric(matrices: Sequence[TransferMatrix], target: str) -> str:
+    names = [matrix.metric[matrix.targets.index(target)] for matrix in matrices if target in matrix.targets]
+    return next((name for name in names if name), "")

@@ -1,0 +1,229 @@
+"""Edits in force on a backbone: one delta, a stack of deltas, or a bank of K deltas at once.
+
+Everything is done by hooks on the unmodified model, and undone exactly when the last delta leaves, in whatever order
+they leave. The model may run backward passes as long as the delta is attached; with gradient checkpointing
+(non-reentrant) it must stay attached until backward has finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.module_hooks import Added, Change, Dense, Site, Slice
+from deltacompose.attach.prefixes import Prefixes
+from deltacompose.attach.soft_prompts import Stream
+from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.quantization import is_quantised
+from deltacompose.composition import Term, composition
+from deltacompose.errors import BadInput
+from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, Tensors, TokenEdit, WeightEdit, edits_of
+from deltacompose.method.weights import generator, init_constants, parts, prepared
+
+__all__ = ["Attachment", "attach", "attached"]
+
+
+class Rack:
+    """All that is attached to one model."""
+
+    def __init__(self) -> None:
+        self.sites: dict[nn.Module, Site] = {}
+        self.streams: dict[str, Stream] = {}
+        self.prefixes: Prefixes | None = None
+
+    def site(self, module: nn.Module) -> Site:
+        if module not in self.sites:
+            self.sites[module] = Site(module)
+        return self.sites[module]
+
+    def remove(self, held: Held) -> None:
+        """Takes out everything that reads `held`, and the hooks that then have nothing to do."""
+        self.sites = {module: site for module, site in self.sites.items() if not site.remove(held)}
+        self.streams = {name: stream for name, stream in self.streams.items() if not stream.remove(held)}
+        if self.prefixes is not None and self.prefixes.remove(held):
+            self.prefixes = None
+
+
+_ONCE = ("positions", "attention.positions")
+"""Kinds of places whose modules see positions and no rows: at T5's bias, a bank would silently mix its deltas."""
+
+_RACKS: WeakKeyDictionary[PreTrainedModel, Rack] = WeakKeyDictionary()
+"""What is attached to each model now. A model may be seen through several `Backbone` records."""
+
+
+class Attachment:
+    """An expression's edits in force on a backbone, with tensors that can be replaced: one delta's, or K at once.
+
+    Attributes:
+        once: a place that the model passes once for all rows of a batch, so that only one delta can be in force there;
+            None where a bank can be.
+    """
+
+    def __init__(self, backbone: Backbone, expression: Term) -> None:
+        self.backbone = backbone
+        self.held = Held()
+        self.once: str | None = None
+        self._rack = _RACKS.setdefault(backbone.model, Rack())
+        numbers = count()
+        try:
+            for prefix, part in parts(expression):
+                for edit in edits_of(part, backbone):
+                    place = getattr(edit, "place", None)
+                    self.once = place.name if place is not None and place.kind in _ONCE else self.once
+                    _ATTACH[type(edit)](self._rack, backbone, edit, Bound(edit, self.held, prefix, next(numbers)))
+        except BaseException:
+            self.detach()
+            raise
+
+    def put(self, t: Tensors | Sequence[Tensors], dropout: Sequence[int] | None = None) -> None:
+        """Puts tensors in force; gradients flow back to them.
+
+        Args:
+            t: prepared weights and constants, named as in the expression: of one delta, or of each of a bank of K,
+                whose batches are then K equal groups of rows, one after another.
+            dropout: in training, the seed of this step's dropout masks for each delta.
+
+        Raises:
+            BadInput: a bank at a place that the model passes once for all rows.
+        """
+        if self.once and isinstance(t, Sequence) and len(t) > 1:
+            raise BadInput(
+                f"{self.once} is looked up once for all rows of a batch; {len(t)} deltas cannot differ there"
+            )
+        moved: dict[int, Tensor] = {}
+        many = [self._moved(one, moved) for one in t] if isinstance(t, Sequence) else self._moved(t, moved)
+        self.held.put(many, dropout)
+
+    def detach(self) -> None:
+        """Takes all edits out of force; the model is what it was before."""
+        self._rack.remove(self.held)
+
+    def _moved(self, t: Tensors, moved: dict[int, Tensor]) -> dict[str, Tensor]:
+        """The tensors on the backbone's device and in its precision; one that several deltas share stays shared."""
+        device, dtype = self.backbone.model.device, self.backbone.model.dtype
+        for x in t.values():
+            if id(x) not in moved:
+                moved[id(x)] = x.to(device, dtype if x.is_floating_point() else None)
+        return {name: moved[id(x)] for name, x in t.items()}
+
+
+def attach(backbone: Backbone, expression: Term) -> Attachment:
+    """Puts an expression's edits in force, to be given tensors by `put` and taken out by `detach`.
+
+    Raises:
+        BadInput: the backbone lacks a place or stream that a method needs.
+    """
+    return Attachment(backbone, composition(expression))
+
+
+@contextmanager
+def attached(
+    backbone: Backbone,
+    expression: Term,
+    weights: Tensors,
+    constants: Mapping[str, Tensor] | None = None,
+    *,
+    finalized: bool = False,
+) -> Iterator[PreTrainedModel]:
+    """The backbone's transformers model with a delta in force; undone exactly on leaving.
+
+    Args:
+        weights: as `init_weights` makes them or training leaves them.
+        constants: the delta's frozen tensors; None makes those that need no training data.
+        finalized: whether the weights are finalised already and must not be prepared.
+    """
+    known = init_constants(backbone, expression) if constants is None else constants
+    attachment = attach(backbone, expression)
+    try:
+        t = {**weights, **known}
+        attachment.put(t if finalized else prepared(expression, t, generator(0, "prepare")))
+        yield backbone.model
+    finally:
+        attachment.detach()
+
+
+def _attach_output(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> None:
+    change, place = Change(bound, edit, _slice(backbone, edit.place)), edit.place
+    module = backbone.module(place)
+    if place.port == "input":
+        rack.site(module).inputs.append(change)
+        return
+    if place.until is not None:
+        rack.site(module).starts.append(bound)
+        module = backbone.module_until(place)
+    rack.site(module).outputs.append(change)
+
+
+def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Bound) -> None:
+    path, parameter, transposed, _ = backbone.parameter_location(edit.place, edit.parameter)
+    module = backbone.model.get_submodule(path)
+    where, owners = _slice(backbone, edit.place), _owners(backbone.model, module, parameter)
+    if edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
+        rack.site(module).added.append(Added(bound, edit, where, None))
+        return
+    if edit.parameter == "bias":
+        rack.site(module).added.append(Added(bound, edit, where, _bias(backbone, edit.place, module)))
+        return
+    if edit.dropout:
+        raise BadInput(f"{edit.place.name}: dropout needs a weight edit of low rank on an untied matrix")
+    if is_quantised(getattr(module, parameter)):
+        raise BadInput(f"{edit.place.name} is held in few bits, and its change is formed in full; load it in bfloat16")
+    for owner, name in owners:
+        rack.site(owner).dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), name, transposed))
+
+
+def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], Tensor]:
+    """Gives a module's pretrained bias as an edit at the place sees it; asked within a pass, when a shard is whole."""
+    if getattr(module, "bias", None) is None:
+        absent = backbone.parameter(place, "bias")
+        return lambda: absent
+    return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator]
+
+
+def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:
+    if edit.stream not in rack.streams:
+        rack.streams[edit.stream] = _stream(backbone, edit.stream)
+    rack.streams[edit.stream].prompts.append(bound)
+
+
+def _attach_key_values(rack: Rack, backbone: Backbone, edit: KeyValueEdit, bound: Bound) -> None:
+    backbone.heads(edit.place)  # refuses a denoiser, whose attention has no such door
+    if rack.prefixes is None:
+        rack.prefixes = Prefixes(backbone.model)
+    rack.prefixes.add(backbone.module(edit.place), bound)
+
+
+_ATTACH: dict[type[Edit], Callable[..., None]] = {
+    OutputEdit: _attach_output,
+    WeightEdit: _attach_weight,
+    TokenEdit: _attach_tokens,
+    KeyValueEdit: _attach_key_values,
+}
+
+
+def _stream(backbone: Backbone, name: str) -> Stream:
+    stream, last = backbone.stream(name), backbone.streams[-1]
+    reader = None if name == last else backbone.model.get_submodule(backbone.stream(last).module)
+    pooler = None if stream.pooler is None else backbone.model.get_submodule(stream.pooler)
+    return Stream(backbone.model.get_submodule(stream.module), reader, pooler, stream.limit)
+
+
+def _slice(backbone: Backbone, place: Place) -> Slice:
+    if place.part is None:
+        return Slice()
+    return Slice(place.part, backbone.heads(place)[0] if place.part.per_head else 1)
+
+
+def _owners(model: nn.Module, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+    """Every module that holds a parameter, by its name there: tied weights are held more than once."""
+    parameter = module._parameters.get(name)
+    if parameter is None:
+        return [(module, name)]
+    return [(owner, own) for owner in model.modules() for own, held in owner._parameters.items() if held is parameter]

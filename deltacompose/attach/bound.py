@@ -1,0 +1,117 @@
+"""The tensors in force of one attached delta or bank, and how an edit's function is applied to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltacompose.method.contract import Edit
+from deltacompose.method.weights import generator
+
+
+class Held:
+    """The tensors that the hooks of one attachment read. It has changing state: every training step puts new ones.
+
+    Attributes:
+        size: None for a single delta; K for a bank, whose tensors have a leading axis of K and whose batches hold K
+            groups of rows, one after another.
+        dropout: per delta the seed from which the step's dropout masks are drawn; None outside training.
+    """
+
+    def __init__(self) -> None:
+        self.size: int | None = None
+        self.tensors: dict[str, Tensor] = {}
+        self.dropout: Sequence[int] | None = None
+        self._names: dict[tuple[str, str], list[tuple[str, str]]] = {}
+
+    def put(
+        self, t: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]], dropout: Sequence[int] | None = None
+    ) -> None:
+        """Puts tensors in force: one mapping, or K of equal names and shapes."""
+        if isinstance(t, Mapping):
+            size, tensors = None, dict(t)
+        else:
+            size, tensors = len(t), {name: _together([one[name] for one in t]) for name in t[0]}
+        if tensors.keys() != self.tensors.keys():
+            self._names.clear()
+        self.size, self.tensors, self.dropout = size, tensors, dropout
+
+    def of(self, prefix: str, place: str) -> dict[str, Tensor]:
+        """The tensors that an edit at `place` of the part with `prefix` may read: its place's and the shared ones."""
+        if (prefix, place) not in self._names:
+            kept = (f"{prefix}{place}", f"{prefix}shared")
+            # By the whole place: those inside it, as `attention.query` in `attention`, begin with its name.
+            names = [name for name in self.tensors if name.rpartition(".")[0] in kept]
+            self._names[prefix, place] = [(name, name[len(prefix) :]) for name in names]
+        return {own: self.tensors[name] for name, own in self._names[prefix, place]}
+
+    def rows(self, x: Tensor) -> int:
+        """How many rows of a batch belong to each delta."""
+        size = self.size or 1
+        if x.shape[0] % size:
+            raise ValueError(f"a bank of {size} deltas needs batches of a multiple of {size} rows, not {x.shape[0]}")
+        return x.shape[0] // size
+
+
+@dataclass(eq=False)
+class Bound:
+    """One edit together with the tensors it reads. `captured` holds a span's input between its two hooks."""
+
+    edit: Edit
+    held: Held
+    prefix: str
+    index: int
+    captured: Tensor | None = field(default=None, repr=False)
+
+    def tensors(self) -> dict[str, Tensor]:
+        place = getattr(self.edit, "place", None)
+        return self.held.of(self.prefix, place.name if place is not None else getattr(self.edit, "stream", ""))
+
+    def call(self, function: Callable[..., Any], *rows: Tensor, shared: tuple[Tensor, ...] = ()) -> Any:
+        """`function(t, *rows, *shared)` for each delta on its own rows.
+
+        Args:
+            rows: `(deltas · batch, ...)` each; handed over, and given back, without the axis of deltas.
+            shared: tensors that every delta sees alike.
+
+        Returns:
+            What the function gives; of a bank, joined again along the leading axis if there were rows, else stacked.
+        """
+        t, size = self._beside(*rows, *shared), self.held.size
+        if size is None:
+            return function(t, *rows, *shared)
+        grouped = [x.unflatten(0, (size, self.held.rows(x))) for x in rows]
+        if self.edit.vmap:
+            dims = (0, *(0 for _ in grouped), *(None for _ in shared))
+            result = torch.vmap(function, in_dims=dims, randomness="different")(t, *grouped, *shared)
+        else:
+            each = [function({n: x[k] for n, x in t.items()}, *(g[k] for g in grouped), *shared) for k in range(size)]
+            result = tuple(map(torch.stack, zip(*each))) if isinstance(each[0], tuple) else torch.stack(each)
+        return result.flatten(0, 1) if rows else result
+
+    def _beside(self, *seen: Tensor) -> dict[str, Tensor]:
+        """The tensors on the device of what they act on: the layers of a large model may lie on several."""
+        t = self.tensors()
+        return {name: x.to(seen[0].device) for name, x in t.items()} if seen else t
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout on an edit's input. A recomputed forward (gradient checkpointing) draws the same mask again."""
+        rate = getattr(self.edit, "dropout", 0.0)
+        if not rate or self.held.dropout is None:
+            return x
+        rows = self.held.rows(x)
+        masks = [
+            torch.rand((rows, *x.shape[1:]), generator=generator(seed, "dropout", self.index)) >= rate
+            for seed in self.held.dropout
+        ]
+        return x * torch.cat(masks).to(x.device) / (1 - rate)
+
+
+def _together(tensors: Sequence[Tensor]) -> Tensor:
+    """A bank's tensors with an axis of deltas in front; one that all of them share is not copied."""
+    first = tensors[0]
+    return first.expand(len(tensors), *first.shape) if all(x is first for x in tensors) else torch.stack(list(tensors))

@@ -1,0 +1,217 @@
+"""Output and weight edits: one set of hooks on each module that something is attached to.
+
+The order at a module is fixed. Its input is changed first; then its pretrained parameters are, all edits of weights
+summed; last come the output edits, in the order in which they were attached. So `ia3 + lora` means the same function as
+the model into which both were merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from deltacompose.attach.bound import Bound, Held
+from deltacompose.backbone.backbone import Part
+from deltacompose.method.contract import OutputEdit, Tensors, WeightEdit
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Where a place lies in its module's output: all of it, or one of equal parts, of each head or overall."""
+
+    part: Part | None = None
+    heads: int = 1
+
+    def take(self, x: Tensor) -> Tensor:
+        """`(..., fused)` -> `(..., width)`."""
+        return x if self.part is None else self._split(x, self.part)[..., self.part.index, :].flatten(-2)
+
+    def put(self, x: Tensor, value: Tensor) -> Tensor:
+        """The fused `x` with `value`, `(..., width)`, at this place."""
+        if self.part is None:
+            return value
+        pieces = list(self._split(x, self.part).unbind(-2))
+        pieces[self.part.index] = value.unflatten(-1, (pieces[0].shape[-2], -1))
+        fused: Tensor = torch.stack(torch.broadcast_tensors(*pieces), -2).flatten(-3)
+        return fused
+
+    def _split(self, x: Tensor, part: Part) -> Tensor:
+        split: Tensor = x.unflatten(-1, (self.heads if part.per_head else 1, part.of, -1))
+        return split
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """An output edit at a module. A span that begins elsewhere has captured its input in `bound`."""
+
+    bound: Bound
+    edit: OutputEdit
+    slice: Slice
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        seen = x if self.bound.captured is None else self.bound.captured
+        self.bound.captured = None
+        return self.slice.put(y, self.bound.call(self.edit.change, self.bound.drop(seen), self.slice.take(y)))
+
+
+@dataclass(frozen=True, eq=False)
+class Added:
+    """A weight edit that acts on the output of its module: a bias, of which it sees what `frozen` gives within a pass,
+    or a matrix of low rank."""
+
+    bound: Bound
+    edit: WeightEdit
+    slice: Slice
+    frozen: Callable[[], Tensor] | None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        addend = self._low_rank(x) if self.edit.factors else self._bias(y)
+        return self.slice.put(y, self.slice.take(y) + addend)
+
+    def _low_rank(self, x: Tensor) -> Tensor:
+        factors = self.edit.factors
+
+        def added(t: Tensors, rows: Tensor) -> Tensor:
+            up, down = factors(t)  # type: ignore[misc]
+            return rows @ down.mT @ up.mT
+
+        return self.bound.call(added, self.bound.drop(x))  # type: ignore[no-any-return]
+
+    def _bias(self, y: Tensor) -> Tensor:
+        bias: Tensor = self.bound.call(self.edit.change, shared=() if self.frozen is None else (self.frozen(),))
+        if self.bound.held.size is None:
+            return bias
+        each = bias.repeat_interleave(self.bound.held.rows(y), 0)
+        return each.view(-1, *(1 for _ in y.shape[2:]), each.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """A weight edit whose ΔW is formed, at one module that owns the parameter.
+
+    Attributes:
+        view: of the pretrained tensor, `(output, input)`, what the edit sees: the place's slice alone.
+        transposed: whether the module holds its matrix as `(input, output)`.
+    """
+
+    bound: Bound
+    edit: WeightEdit
+    slice: Slice
+    view: Callable[[Tensor], Tensor]
+    parameter: str
+    transposed: bool
+
+    def delta(self, whole: Tensor) -> Tensor:
+        """ΔW for the pretrained `whole`, of the shape in which the module holds it; a bank's has an axis of deltas."""
+        held = whole.detach()
+        delta: Tensor = self.bound.call(self.edit.change, shared=(self.view(held.mT if self.transposed else held),))
+        if whole.ndim == 1:
+            return self.slice.put(torch.zeros_like(whole), delta)
+        output_last = self.slice.put(torch.zeros_like(whole if self.transposed else whole.mT), delta.mT)
+        return output_last if self.transposed else output_last.mT
+
+
+class Site:
+    """All that is in force at one module. It has state because deltas come and go while the model stays."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.inputs: list[Change] = []
+        self.starts: list[Bound] = []
+        self.dense: list[Dense] = []
+        self.added: list[Added] = []
+        self.outputs: list[Change] = []
+        self._originals: dict[str, nn.Parameter] = {}
+        self._handles = (
+            module.register_forward_pre_hook(self._before, with_kwargs=True),
+            module.register_forward_hook(self._after, with_kwargs=True),
+            module.register_forward_hook(self._restore, always_call=True),
+        )
+
+    def remove(self, held: Held) -> bool:
+        """Takes out all edits that read `held`; True when nothing is left here and the hooks are gone."""
+        self._restore()
+        self.starts[:] = [bound for bound in self.starts if bound.held is not held]
+        kinds: tuple[list[Any], ...] = (self.inputs, self.dense, self.added, self.outputs)
+        for edits in kinds:
+            edits[:] = [edit for edit in edits if edit.bound.held is not held]
+        if self.starts or any(kinds):
+            return False
+        for handle in self._handles:
+            handle.remove()
+        return True
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
+        x = first(args, kwargs)
+        for change in self.inputs:
+            x = change(x, x)
+        for bound in self.starts:
+            bound.captured = x
+        for dense in self.dense:
+            if dense.bound.held.size is None:
+                delta = dense.delta(self._pretrained(dense.parameter))
+                self._put(dense.parameter, self._parameter(dense.parameter) + delta)
+        return _with_first(args, kwargs, x) if self.inputs else None
+
+    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        x, y = first(args, kwargs), output[0] if isinstance(output, tuple) else output
+        y = self._banked(x, y, [dense for dense in self.dense if dense.bound.held.size is not None])
+        changes: list[Added | Change] = [*self.added, *self.outputs]
+        for change in changes:
+            y = change(x, y)
+        return (y, *output[1:]) if isinstance(output, tuple) else y
+
+    def _restore(self, *_: object) -> None:
+        self.module._parameters.update(self._originals)
+        self._originals.clear()
+
+    def _pretrained(self, name: str) -> Tensor:
+        return self._originals.get(name, self.module._parameters[name])  # type: ignore[return-value]
+
+    def _parameter(self, name: str) -> Tensor:
+        return self.module._parameters[name]  # type: ignore[return-value]
+
+    def _put(self, name: str, value: Tensor) -> None:
+        self._originals.setdefault(name, self.module._parameters[name])  # type: ignore[arg-type]
+        self.module._parameters[name] = value  # type: ignore[assignment]
+
+    def _banked(self, x: Tensor, y: Tensor, banked: list[Dense]) -> Tensor:
+        """The output with each delta's own parameters in force on its rows.
+
+        A matrix acts on the output, so that nothing is computed twice. The others (norms, embeddings) are cheap and
+        run again for each delta.
+        """
+        if not banked:
+            return y
+        held, names = banked[0].bound.held, [dense.parameter for dense in banked]
+        rows = x.unflatten(0, (held.size or 1, held.rows(x)))
+        wholes = {name: self._parameter(name) for name in names}
+        deltas = [dense.delta(self._pretrained(dense.parameter)) for dense in banked]
+        if isinstance(self.module, nn.Linear | Conv1D):
+            matrices = torch.stack([d if isinstance(self.module, Conv1D) else d.mT for d in deltas]).sum(0)
+            return y + torch.bmm(rows.flatten(1, -2), matrices).view_as(y)
+        outputs = []
+        for k, row in enumerate(rows):
+            for name, whole in wholes.items():
+                self._put(name, whole + sum(delta[k] for delta, n in zip(deltas, names, strict=True) if n == name))
+            outputs.append(self.module.forward(row))
+        return torch.cat(outputs)
+
+
+def first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The tensor that a module works on: its first positional argument, or the first that is given by name."""
+    return args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
+
+
+def _with_first(args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Arguments:
+    if args:
+        return (x, *args[1:]), kwargs
+    name = next(name for name, value in kwargs.items() if isinstance(value, Tensor))
+    return args, {**kwargs, name: x}

@@ -1,0 +1,273 @@
+"""A pretrained model, with its tokenizer, seen as named places that are called alike in every family."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from deltacompose.backbone.quantization import values
+from deltacompose.errors import BadInput, NoPlace, unknown
+from deltacompose.places.notation import Part, Place
+from deltacompose.places.table import Table, join, locate, read_number
+
+__all__ = ["Backbone", "Part", "Place", "Stream", "bind"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A sequence of tokens that a backbone reads: its encoder's, or its decoder's.
+
+    Attributes:
+        module: path of the module that takes the tokens; "" is the whole model.
+        embedding: the place that embeds the tokens.
+        layers: how many layers the stack has.
+        limit: the longest sequence, where a table of positions sets one.
+        pooler: path of a module that reads the first of the stack's outputs, as BERT's does.
+    """
+
+    name: str
+    module: str
+    embedding: Place
+    layers: int
+    limit: int | None
+    pooler: str | None
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Backbone:
+    """The frozen pretrained model, and where its places are.
+
+    >>> from deltacompose.backbone.pico import pico_backbone
+    >>> backbone = pico_backbone("t5")
+    >>> [place.name for place in backbone.places("cross_attention")]
+    ['decoder.0.cross_attention', 'decoder.1.cross_attention']
+    >>> backbone.parameter(backbone.place("encoder.0.ffn.up"), "weight").shape
+    torch.Size([32, 16])
+
+    Attributes:
+        name: what it was loaded as.
+        tokenizer: None where a model was given without one.
+        base: path of the base model in the whole model; "" where they are one.
+        revision: the commit on the hub, or "".
+    """
+
+    model: Any
+    tokenizer: Any
+    table: Table
+    name: str
+    base: str
+    revision: str = ""
+    _places: Mapping[str, Place] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{self.layers(name)} {name}" for name in self.streams)
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return f"<{self.name}: {self.family}, {layers} layers, {parameters:,} parameters, {len(self._places)} places>"
+
+    @property
+    def family(self) -> str:
+        """The name of the table."""
+        return self.table.name
+
+    @property
+    def kind(self) -> str:
+        """`encoder`, `decoder`, `encoder-decoder` or `denoiser`."""
+        return self.table.kind
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """The names of the token sequences that it reads: its stacks, in forward order."""
+        return tuple(self.table.stacks)
+
+    def stream(self, name: str) -> Stream:
+        """One of the streams; where soft prompts go in."""
+        if name not in self.table.stacks:
+            raise unknown("stream", name, self.streams)
+        stack, config = self.table.stacks[name], self.model.config
+        if stack.module is None:
+            raise BadInput(f"{self.name} is a {self.kind} and reads no tokens: it takes no prompts, tokenizer or task")
+        limit = None if stack.limit is None else read_number(stack.limit, config)
+        pooler = None if stack.pooler is None else join(self.base, stack.pooler)
+        pooler = pooler if pooler in dict(self.model.named_modules()) else None
+        embedding = next(place for place in self.places("embedding") if place.stack in ("", name))
+        return Stream(name, join(self.base, stack.module), embedding, self.layers(name), limit, pooler)
+
+    def layers(self, stack: str) -> int:
+        """How many layers a stack has."""
+        if stack not in self.table.stacks:
+            raise unknown("stack", stack, self.table.stacks)
+        if self.table.stacks[stack].blocks:
+            return len({place.layer for place in self.places() if place.stack == stack} - {None})
+        return read_number(self.table.stacks[stack].layers, self.model.config)
+
+    @property
+    def embedding_width(self) -> int:
+        """The width of the token embeddings that the streams take."""
+        return self.width(self.stream(self.streams[0]).embedding)
+
+    def places(self, *kinds: str) -> tuple[Place, ...]:
+        """The places of these kinds in forward order; all without kinds.
+
+        A kind may be a pattern: `*attention` is `attention` and `cross_attention`.
+
+        Raises:
+            NoPlace: a kind matches no place; the message names those that this family has.
+        """
+        found = {place.name: place for place in self._places.values() if not kinds}
+        for kind in kinds:
+            own = {place.name: place for place in self._places.values() if fnmatchcase(place.kind, kind)}
+            if not own:
+                raise self._no_place(kind)
+            found |= own
+        return tuple(place for name, place in self._places.items() if name in found)
+
+    def place(self, name: str) -> Place:
+        """The place of that name, as `encoder.3.attention.query`."""
+        if name not in self._places:
+            raise self._no_place(name)
+        return self._places[name]
+
+    def module(self, place: Place) -> nn.Module:
+        """The module of a place; the first one of a span."""
+        return self.model.get_submodule(place.module)  # type: ignore[no-any-return]
+
+    def module_until(self, place: Place) -> nn.Module:
+        """The module that a place ends with: the last one of a span, else the only one."""
+        return self.model.get_submodule(place.until or place.module)  # type: ignore[no-any-return]
+
+    def read(self, ids: Tensor) -> Any:
+        """What the model makes of `(rows, tokens)` in one pass; a decoder beside an encoder reads its start token."""
+        given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        if self.kind == "encoder-decoder":
+            named = (getattr(self.model, "generation_config", None), self.model.config)
+            starts = [getattr(one, "decoder_start_token_id", None) for one in named]
+            given["decoder_input_ids"] = ids.new_full((len(ids), 1), next((i for i in starts if i is not None), 0))
+        if self.kind != "encoder":
+            given["use_cache"] = False
+        return self.model(**given)
+
+    def parameter_names(self, place: Place) -> tuple[str, ...]:
+        """Which of `weight` and `bias` a place really has; none for a span, an input or a block."""
+        if place.until is not None or place.port == "input":
+            return ()
+        module = self.module(place)
+        return tuple(name for name in ("weight", "bias") if isinstance(getattr(module, name, None), Tensor))
+
+    def takes_bias(self, place: Place) -> bool:
+        """Whether a bias can be added to what a place computes: it is a linear layer or a norm, not a table."""
+        return "weight" in self.parameter_names(place) and not isinstance(self.module(place), nn.Embedding)
+
+    def embeddings(self, stream: str) -> Tensor:
+        """The table `(vocabulary, width)` that embeds the tokens of a stream."""
+        return self.parameter(self.stream(stream).embedding, "weight")
+
+    def parameter(self, place: Place, name: str) -> Tensor:
+        """The pretrained tensor, alike in every family.
+
+        Matrices are `(output, input)`, embeddings `(rows, width)`, biases and norms `(width,)`; of a fused matrix only
+        the place's slice. An absent bias reads as zeros.
+        """
+        path, own, transposed, _ = self.parameter_location(place, name)
+        module = self.model.get_submodule(path)
+        if getattr(module, own, None) is None:
+            weight: Tensor = self.module(place).weight  # type: ignore[assignment]
+            like = weight if weight.is_floating_point() else values(self.module(place), "weight")
+            return torch.zeros(self.width(place), dtype=like.dtype, device=like.device)
+        return self.part(place, values(module, own).mT if transposed else values(module, own))
+
+    def parameter_location(self, place: Place, name: str) -> tuple[str, str, bool, Part | None]:
+        """Where a parameter is: module path, its name there, whether it is held transposed, and which slice of it.
+
+        The bias of a module without one is a location too.
+        """
+        if name not in ("weight", "bias"):
+            raise unknown("parameter", name, ("weight", "bias"))
+        if "weight" not in self.parameter_names(place):
+            what = "an input" if place.port == "input" else "a block of modules"
+            raise BadInput(f"{place.name} is {what} and has no {name} of its own; take one of its inner places")
+        transposed = name == "weight" and isinstance(self.module(place), Conv1D)
+        return place.module, name, transposed, place.part
+
+    def owners(self, place: Place, name: str) -> tuple[str, ...]:
+        """Paths of all modules that hold this very parameter, sorted: more than one where weights are tied."""
+        tensor = getattr(self.module(place), name, None)
+        paths = [path for path, module in self.model.named_modules() if module._parameters.get(name) is tensor]
+        return () if tensor is None else tuple(sorted(paths))
+
+    def width(self, place: Place) -> int:
+        """The width of what an edit at the place sees: of the module's output, slice or input."""
+        module = self.module_until(place)
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor):
+            stack = self.table.stacks[place.stack or self.streams[-1]]
+            if not stack.width:
+                raise BadInput(f"{place.name} has no weight to tell its width, and table {self.family!r} says none")
+            return read_number(stack.width, self.model.config)
+        if isinstance(module, nn.Embedding):
+            return module.embedding_dim
+        if isinstance(module, nn.Linear):  # a matrix in four bits is held in another shape
+            sides = (module.out_features, module.in_features)
+        else:
+            sides = (weight.mT if isinstance(module, Conv1D) else weight).shape  # type: ignore[assignment]
+        return sides[-1 if place.port == "input" else 0] // (place.part.of if place.part else 1)
+
+    def heads(self, place: Place) -> tuple[int, int]:
+        """Number of key-value heads, and width of a head, of an attention place."""
+        if place.kind.partition(".")[0] not in ("attention", "cross_attention"):
+            raise BadInput(f"{place.name} is no place of an attention and has no heads")
+        stack, config = self.table.stacks[place.stack], self.model.config
+        if not stack.heads:
+            raise BadInput(f"{self.name} is a {self.kind}, whose attention takes no keys and values before its own")
+        return read_number(stack.heads, config), read_number(stack.head_width, config)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the names, shapes and values of all parameters and persistent buffers; read once.
+
+        Values are rounded to bfloat16 first, so one checkpoint has one fingerprint in fp32 and bf16 (and in fp16, if
+        it was stored so). Tied weights count once, under the first of their names.
+        """
+        digest, seen = hashlib.sha256(), set()
+        for name, tensor in sorted(self.model.state_dict(keep_vars=True).items()):
+            if id(tensor) in seen:
+                continue
+            seen.add(id(tensor))
+            values = tensor.detach().to("cpu", torch.bfloat16 if tensor.is_floating_point() else torch.int64)
+            digest.update(f"{name} {tuple(tensor.shape)}\n".encode())
+            digest.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def part(self, place: Place, tensor: Tensor) -> Tensor:
+        """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one some of the rows."""
+        part = place.part
+        if part is None:
+            return tensor
+        blocks = self.heads(place)[0] if part.per_head else 1
+        return tensor.reshape(blocks, part.of, -1, *tensor.shape[1:])[:, part.index].flatten(0, 1)
+
+    def _no_place(self, name: str) -> NoPlace:
+        kinds = dict.fromkeys(place.kind for place in self._places.values())
+        message = str(unknown("place", name, kinds)).replace("; ", f" in {self.family}; ", 1)
+        layers = ", ".join(f"{stack}.0 to {stack}.{self.layers(stack) - 1}" for stack in self.streams)
+        return NoPlace(f"{message}; layers: {layers}" if name.count(".") > 1 else message)
+
+
+def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", revision: str = "") -> Backbone:
+    """The backbone that a table makes of a model of transformers or diffusers, which has no base model inside.
+
+    Raises:
+        BadInput: the table puts a place where the model has no module.
+    """
+    base = model.base_model_prefix if getattr(model, "base_model", model) is not model else ""
+    modules = frozenset(path for path, _ in model.named_modules(remove_duplicate=False))
+    places = {place.name: place for place in locate(table, model.config, base, modules)}
+    name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
+    return Backbone(model, tokenizer, table, name, base, revision, places)

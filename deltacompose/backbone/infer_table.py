@@ -1,0 +1,255 @@
+"""A table derived from the module names of a model that has none, to be read by a human before it is used.
+
+What the names do not tell is left out: a place that is missing is an error where a method asks for it, a place that is
+wrong would not be. Norms stand before their sublayer, whether they come before it or after: names do not tell that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from torch import nn
+
+from deltacompose.backbone.diffusion import kind_of_model, model_type
+from deltacompose.errors import BadInput
+from deltacompose.places.table import BACKBONE_KINDS, Table, read_number, read_table
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "query": ("q_proj", "query", "q_lin", "q", "wq", "query_proj"),
+    "key": ("k_proj", "key", "k_lin", "k", "wk", "key_proj"),
+    "value": ("v_proj", "value", "v_lin", "v", "wv", "value_proj"),
+    "query_norm": ("q_norm", "q_layernorm"),
+    "key_norm": ("k_norm", "k_layernorm"),
+    "output": ("o_proj", "out_proj", "out_lin", "output.dense", "o", "wo", "Wo", "dense", "c_proj"),
+    "attention.norm": (
+        *("input_layernorm", "self_attn_layer_norm", "attention.output.LayerNorm", "sa_layer_norm"),
+        *("ln_1", "ln_attn", "attn_norm", "attention_norm", "norm1", "post_attention_layernorm"),
+    ),
+    "cross_attention.norm": ("encoder_attn_layer_norm", "crossattention.output.LayerNorm"),
+    "ffn.norm": (
+        *("pre_feedforward_layernorm", "post_feedforward_layernorm", "post_attention_layernorm", "final_layer_norm"),
+        *("output_layer_norm", "ln_2", "ln_mlp", "mlp_norm", "ffn_norm", "norm2", "output.LayerNorm"),
+    ),
+    "ffn.gate": ("gate_proj", "wi_0"),
+    "ffn.up": ("up_proj", "fc1", "wi_1", "wi", "lin1", "fc_in", "c_fc", "dense_h_to_4h", "intermediate.dense"),
+    "ffn.down": ("down_proj", "fc2", "wo", "lin2", "fc_out", "c_proj", "dense_4h_to_h", "output.dense", "Wo"),
+    "embedding": ("embed_tokens", "word_embeddings", "wte", "embed_in", "tok_embeddings"),
+    "embedding.norm": ("embeddings.LayerNorm", "layernorm_embedding", "word_embeddings_layernorm", "embeddings.norm"),
+    "positions": ("position_embeddings", "wpe", "embed_positions"),
+    "segments": ("token_type_embeddings",),
+    "norm": ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "layer_norm"),
+}
+"""Ends of module names, by what they are; an earlier one is preferred."""
+
+FUSED = {"query_key_value": "[{index}/3 per head]", "Wqkv": "[{index}/3]", "qkv_proj": "", "c_attn": "", "in_proj": ""}
+"""Fused projections, with the layout of queries, keys and values where the name tells it and they are equally wide."""
+
+CROSS = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention", "cross_attention")
+"""Parts of paths that lie in a cross attention."""
+
+NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "layers": ("num_hidden_layers", "num_layers"),
+    "heads": ("num_key_value_heads", "num_kv_heads", "num_attention_heads"),
+    "width": ("hidden_size", "d_model"),
+    "head_width": ("head_dim", "hidden_size / num_attention_heads"),
+    "limit": ("n_positions", "max_position_embeddings"),
+}
+"""Attributes of configurations, by what they tell."""
+
+Modules = Mapping[str, nn.Module]
+
+
+def derive(model: Any) -> Table:
+    """A table for a transformers model, from its module names; `str` prints it as YAML.
+
+    Raises:
+        BadInput: no list of layers, or no attention in the layers, is found.
+    """
+    kind, name = kind_of_model(model), model_type(model)
+    if kind == "denoiser":
+        raise BadInput(f"no table can be derived for {name}, a model of diffusers; write one for it")
+    names = BACKBONE_KINDS[kind]
+    modules = dict(model.base_model.named_modules())
+    stacks: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for stack, path in _lists(modules, names, type(model).__name__).items():
+        embeds = _find("embedding", _under(modules, _parent(path))) is not None
+        module, prefix = _parent(path) if embeds else ".", "" if len(names) == 1 else f"{stack}."
+        places |= {f"{prefix}{kind}": spot for kind, spot in _outside(modules, module).items()}
+        places |= {f"{stack}.{{layer}}.{kind}": spot for kind, spot in _inside(modules, path).items()}
+        places |= {f"{stack}.norm": spot for spot in _final_norm(modules, path)}
+        stacks[stack] = {"module": module, **_numbers(model.config, stack, modules, path, places)}
+        stacks[stack] |= {"pooler": "pooler"} if "pooler" in modules and module == "." else {}
+    embeddings = model.get_output_embeddings()
+    heads = [path for path, one in model.named_modules() if embeddings is not None and one is embeddings]
+    places |= {"head": f"/{heads[0]}"} if heads else {}
+    return read_table(name, {"serves": [name], "kind": kind, "stacks": stacks, "places": places})
+
+
+def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, str]:
+    """The path of each stack's list of layers: the outermost lists of equal modules that hold an attention."""
+    paths = [path for path, module in modules.items() if isinstance(module, nn.ModuleList) and len(module)]
+    outer = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
+    equal = [path for path in outer if len({type(layer) for layer in modules[path].children()}) == 1]
+    found = [path for path in equal if _attention(_common(modules[path]), cross=False)]
+    if len(stacks) == 1 and len(found) == 1:
+        return {stacks[0]: found[0]}
+    named = {stack: path for stack in stacks for path in found if stack in path.split(".")}
+    if len(named) != len(stacks) or len(found) != len(stacks):
+        raise BadInput(
+            f"no table can be derived for {model}: expected one list of layers with an attention for each of "
+            f"{', '.join(stacks)}, found {', '.join(found) or 'none'}; write a table for it"
+        )
+    return named
+
+
+def _common(layers: nn.Module) -> dict[str, nn.Module]:
+    """The modules of a stack's first layer that all of its layers have."""
+    common = set.intersection(*({name for name, _ in layer.named_modules()} for layer in layers.children()))
+    return {name: module for name, module in next(layers.children()).named_modules() if name and name in common}
+
+
+def _inside(modules: Modules, path: str) -> dict[str, str]:
+    """The places of a layer, with module paths from the base model."""
+    layer = _common(modules[path])
+    found: dict[str, str] = {}
+    taken = []
+    for kind in ("attention", "cross_attention"):
+        spots = _attention(layer, cross=kind == "cross_attention")
+        norm = _find(f"{kind}.norm", layer)
+        found |= {f"{kind}.norm": norm} if spots and norm else {}
+        found |= {f"{kind}.{part}".removesuffix("."): spot for part, spot in spots.items()}
+        taken += [_room(spots[""])] if spots else []
+    rest = [name for name in layer if not any(f"{name}.".startswith(f"{room}.") for room in taken)]
+    start = f"{path}.{{layer}}"
+    full = {kind: f"{start}.{spot}".replace(" .. ", f" .. {start}.") for kind, spot in (found | _ffn(rest)).items()}
+    return full | {"layer": start}
+
+
+def _attention(layer: Modules, cross: bool) -> dict[str, str]:
+    """The parts of a layer's attention, its whole under ""; empty where there is none."""
+    names = [name for name in layer if cross == any(mark in name.split(".") for mark in CROSS)]
+    query = _find("query", names)
+    joined = None if query else next(iter(_ending(names, *FUSED)), None)
+    holder = _parent(query or joined or "")
+    if not holder:
+        return {}
+    parts = ("query", "key", "value", "query_norm", "key_norm")
+    found = _slices(joined, layer[joined]) if joined else {part: _find(part, names) for part in parts}
+    inner, near = _under(names, holder), _under(names, _room(holder))
+    output = _find("output", inner) or _find("output", near)
+    whole = holder if output is None or output in inner else f"{holder} .. {output}"
+    return {part: spot for part, spot in (found | {"output": output, "": whole}).items() if spot}
+
+
+def _slices(path: str, module: nn.Module) -> dict[str, str | None]:
+    """Query, key and value of a fused projection; none where they are not equally wide."""
+    columns, rows = _sides(module)
+    layout = FUSED[path.rpartition(".")[2]]
+    if not layout or rows != 3 * columns:
+        return {}
+    return {part: path + layout.format(index=index) for index, part in enumerate(("query", "key", "value"))}
+
+
+def _ffn(names: list[str]) -> dict[str, str]:
+    """The places of the feed-forward network among the names that belong to no attention."""
+    found = {kind: _find(kind, names) for kind in ("ffn.norm", "ffn.gate", "ffn.up", "ffn.down")}
+    up, down = found["ffn.up"], found["ffn.down"]
+    if down is None:
+        return {}
+    start = _parent(up or down) or up
+    whole = start if start == _parent(down) else f"{start} .. {down}" if up else None
+    found |= {"ffn.activation": f"{down}@input", "ffn": whole}
+    order = ("ffn.norm", "ffn.gate", "ffn.up", "ffn.activation", "ffn.down", "ffn")
+    return {kind: spot for kind in order if (spot := found[kind])}
+
+
+def _outside(modules: Modules, module: str) -> dict[str, str]:
+    """The embeddings of a stack, which lie in its module but in none of its lists."""
+    lists = [path for path, one in modules.items() if isinstance(one, nn.ModuleList)]
+    names = [name for name in modules if not any(name.startswith(f"{path}.") for path in lists)]
+    names = names if module == "." else _under(names, module)
+    kinds = ("embedding", "positions", "segments", "embedding.norm")
+    return {kind: path for kind in kinds if (path := _find(kind, names))}
+
+
+def _final_norm(modules: Modules, path: str) -> list[str]:
+    """The norm that stands beside the list of layers."""
+    beside = [f"{_parent(path)}.{name}".removeprefix(".") for name in NAMES["norm"]]
+    return [name for name in beside if name in modules][:1]
+
+
+def _numbers(config: Any, stack: str, modules: Modules, path: str, places: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a stack: attributes of the configuration that have the right value, else the value itself."""
+    first = dict(next(modules[path].children()).named_modules())
+    head_width = _attribute(config, "head_width", stack)
+    heads = read_number("num_attention_heads", config)
+    key, fused = places.get(f"{stack}.{{layer}}.attention.key"), next(iter(_ending(first, *FUSED)), None)
+    if fused:
+        columns, rows = _sides(first[fused])
+        heads = (rows - columns) // 2 // read_number(head_width, config)
+    elif key:
+        inner = key.partition("{layer}.")[2]
+        heads = len(first[inner].get_parameter("weight")) // read_number(head_width, config)
+    count = len(list(modules[path].children()))
+    numbers = {"layers": _attribute(config, "layers", stack, count), "width": _attribute(config, "width", stack)}
+    numbers |= {"heads": _attribute(config, "heads", stack, heads), "head_width": head_width}
+    positions = modules.get(places.get(f"{stack}.positions", places.get("positions", "")))
+    return numbers | ({"limit": _limit(config, positions)} if isinstance(positions, nn.Embedding) else {})
+
+
+def _limit(config: Any, positions: nn.Embedding) -> int | str:
+    """The longest sequence; like RoBERTa's, positions with a padding id count from the one after it."""
+    attribute = next((one for one in NUMBERS["limit"] if getattr(config, one, None)), None)
+    if attribute is None:
+        return positions.num_embeddings
+    if positions.padding_idx is None or positions.num_embeddings > getattr(config, attribute):
+        return attribute
+    return f"{attribute} - {positions.padding_idx + 1}"
+
+
+def _attribute(config: Any, what: str, stack: str, value: int | None = None) -> int | str:
+    """The first attribute that the configuration has, and that has the value if one is given; else the value."""
+    for name in (f"{stack}_{'attention_heads' if what == 'heads' else what}", *NUMBERS[what]):
+        try:
+            found = read_number(name, config)
+        except BadInput:
+            continue
+        if value in (None, found):
+            return name
+    if value is None:
+        raise BadInput(f"{type(config).__name__} has none of the numbers {', '.join(NUMBERS[what])}; write a table")
+    return value
+
+
+def _sides(module: nn.Module) -> tuple[int, int]:
+    """The shorter and the longer side of a module's matrix, whichever way it is held."""
+    shorter, longer = sorted(module.get_parameter("weight").shape)
+    return shorter, longer
+
+
+def _find(kind: str, names: Iterable[str]) -> str | None:
+    """The one name with the preferred ending; none where an ending fits several, as in a mixture of experts."""
+    for ending in NAMES[kind]:
+        if hits := _ending(names, ending):
+            return hits[0] if len(hits) == 1 else None
+    return None
+
+
+def _ending(names: Iterable[str], *endings: str) -> list[str]:
+    return [name for name in names if any(f".{name}".endswith(f".{ending}") for ending in endings)]
+
+
+def _under(names: Iterable[str], path: str) -> list[str]:
+    return [name for name in names if name.startswith(f"{path}.")]
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _room(spot: str) -> str:
+    """What belongs to an attention: its module, or the block in which it stands beside its output projection."""
+    holder = spot.partition(" .. ")[0]
+    return _parent(holder) or holder

@@ -1,0 +1,167 @@
+"""Loading a backbone: the checkpoint found and read, its table chosen, its places bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltacompose.backbone.backbone import Backbone, bind
+from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
+from deltacompose.backbone.infer_table import derive
+from deltacompose.backbone.pretrained import (
+    Checkpoint,
+    Manner,
+    class_name,
+    find,
+    kind_of,
+    read_config,
+    read_model,
+    read_tokenizer,
+)
+from deltacompose.backbone.sharding import shard
+from deltacompose.errors import BadInput, unknown
+from deltacompose.places.table import Table, read_table
+from deltacompose.study.config import SHARDED
+
+DERIVED = "derived"
+"""What `table` says to accept the table that is derived from the model's module names."""
+
+
+def load_backbone(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    head: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    tables: Mapping[str, Any] | None = None,
+    table: Any = None,
+    attention: str | None = None,
+) -> Backbone:
+    """The backbone of a name, a folder, a name on the hub, or a model of transformers or diffusers in hand.
+
+    What is read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
+    its own device and in its own precision.
+
+    Args:
+        tokenizer: in hand, or a folder; the checkpoint's own if None, and none for a model in hand.
+        head: `mlm` for an encoder with its masked-language head.
+        dtype: `float32`, `bfloat16`, `float16`, or `int8`, `nf4` by bitsandbytes, for what is read from files.
+        device: where to, `cpu` or `cuda:1`; `auto` and its like spread the layers over all GPUs by accelerate;
+            `sharded` deals them out over the processes that torchrun started, and is the CPU where there are none.
+        tables: what the plugins give by name: tables, and loaders that give a `loading.Checkpoint`.
+        table: the table to use: a name, a mapping, a `Table`, or "derived"; found by the model's type if None.
+        attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
+
+    Raises:
+        BadInput: nothing of that name can be had, its files cannot be used, or no table serves it.
+    """
+    tables = tables or {}
+    if not isinstance(model, str | Path):
+        own = derive(model) if table == DERIVED else choose_table(model_type(model), table, tables)
+        return _checked(bind(model, own, _tokenizer(tokenizer)))
+    folder = find(_checkpoint(str(model), tables))
+    denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
+    config: Any = None if denoiser else read_config(folder)
+    chosen = None if table == DERIVED else choose_table(denoiser or config.model_type, table, tables)
+    if denoiser:
+        made = read_denoiser(folder, denoiser, head, manner)
+    else:
+        made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
+        tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
+    named = {"name": str(model), "revision": _commit(folder)}
+    backbone = _checked(bind(made, chosen or derive(made), _tokenizer(tokenizer), **named))
+    if device == SHARDED:
+        shard(backbone)
+    return backbone
+
+
+def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:
+    """The folder with a backbone's files, fetched from the hub if need be, and nothing of it read into memory.
+
+    Raises:
+        BadInput: nothing of that name can be had.
+    """
+    return find(_checkpoint(model, tables or {}))
+
+
+def tables_of(tables: Mapping[str, Any]) -> Iterator[Table]:
+    """The tables among what the plugins give by name; loaders are passed over, and so is what cannot be read.
+
+    What cannot be read is the plugins' own report; it must not keep other backbones from loading.
+    """
+    for name in tables:
+        try:
+            member = tables[name]
+        except BadInput:
+            continue
+        if isinstance(member, Table):
+            yield member
+        elif isinstance(member, Mapping):
+            yield read_table(name, member)
+
+
+def choose_table(model_type: str, table: Any, tables: Mapping[str, Any]) -> Table:
+    """The table that is asked for, else the one that serves the model's type.
+
+    Raises:
+        BadInput: no table serves it, or two do.
+    """
+    if isinstance(table, Table):
+        return table
+    if isinstance(table, Mapping):
+        return read_table(model_type, table)
+    known = {one.name: one for one in tables_of(tables)}
+    if table is not None:
+        if table not in known:
+            raise unknown("table", str(table), [*known, DERIVED])
+        return known[table]
+    serving = [one for one in known.values() if model_type in one.serves]
+    if len(serving) > 1:
+        names = " and ".join(one.name for one in serving)
+        raise BadInput(f"the tables {names} both serve {model_type!r}; say which by table=")
+    if not serving:
+        raise BadInput(
+            f"no table serves models of the type {model_type!r}; tables: {', '.join(known) or 'none'}; "
+            "`deltacompose backbones --derive MODEL` shows one derived from the module names: paste it into the study, "
+            f"or accept it by table={DERIVED!r}"
+        )
+    return serving[0]
+
+
+def _checkpoint(name: str, tables: Mapping[str, Any]) -> Checkpoint:
+    """A plugin's own checkpoint of that name, else a folder or a name on the hub."""
+    if name not in tables:
+        return Checkpoint(name)
+    member = tables[name]
+    if isinstance(member, Table | Mapping):
+        raise BadInput(f"{name!r} is a table, which serves models, and no model; give a folder or a name on the hub")
+    given = member() if callable(member) else member
+    if not isinstance(given, Checkpoint):
+        raise BadInput(f"the loader of {name!r} gave a {type(given).__name__}; expected a Checkpoint")
+    return given
+
+
+def _tokenizer(tokenizer: Any) -> Any:
+    return read_tokenizer(Path(tokenizer)) if isinstance(tokenizer, str | Path) else tokenizer
+
+
+def _commit(folder: Path) -> str:
+    """The commit of a snapshot of the hub that a folder is, or lies in; "" elsewhere."""
+    return next((one.name for one in (folder, folder.parent) if one.parent.name == "snapshots"), "")
+
+
+def _checked(backbone: Backbone) -> Backbone:
+    """The backbone, if its tokenizer's ids all have an embedding."""
+    if backbone.tokenizer is None:
+        return backbone
+    embedding = backbone.embeddings(backbone.streams[0])
+    if len(backbone.tokenizer) > len(embedding):
+        raise BadInput(
+            f"the tokenizer has {len(backbone.tokenizer)} tokens and {backbone.name} embeds {len(embedding)}: "
+            "it belongs to another model"
+        )
+    return backbone

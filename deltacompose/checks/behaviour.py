@@ -1,0 +1,210 @@
+"""Checks of a method in force: what its edits do to the backbone's output, and what they must leave alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltacompose.attach.attachment import attached
+from deltacompose.attach.bound import Bound, Held
+from deltacompose.checks.batches import forward
+from deltacompose.checks.gradients import distance
+from deltacompose.checks.runner import Broken, Check
+from deltacompose.checks.subject import Subject, halved, neighbours, with_edits
+from deltacompose.delta.merge import merge
+from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit, edits_of
+from deltacompose.plugins.members import said
+
+
+def fitting_shapes(subject: Subject) -> None:
+    """Each edit's function runs, and gives a tensor of the shape that its place asks for."""
+    if not edits_of(subject.method, subject.backbone):
+        raise subject.broken("edits gives none; its weights change nothing")
+    _given(subject, lambda edit: _probed(subject, edit))
+
+
+def neutral_start(subject: Subject) -> None:
+    """Before its first step it gives exactly the backbone's output."""
+    _same_output(subject, subject.given(subject.alone, subject.alone.start), subject.untouched, "the backbone's")
+
+
+def neutral_over_a_trained_stage(subject: Subject) -> None:
+    """Added as a stage to trained ones, it starts exactly where they left off."""
+    for before in neighbours():
+        stack, alone = subject.trained(before >> subject.method), subject.trained(before)
+        mixed = {n: stack.weights[n] if n.startswith("0.") else x for n, x in stack.start.items()}
+        _same_output(subject, subject.given(stack, mixed), subject.given(alone, alone.weights), f"a trained {before}'s")
+
+
+def effect(subject: Subject) -> None:
+    """Once trained it changes the backbone's output."""
+    if torch.equal(subject.output, subject.untouched):
+        raise subject.broken("with every weight moved the output is still the backbone's; its edits do nothing")
+    if not bool(torch.isfinite(subject.output).all()):
+        raise subject.broken("with every weight moved a little the output is not finite")
+
+
+def pure_changes(subject: Subject) -> None:
+    """The same tensors and inputs give the same output again, and none of them is changed in place."""
+    trained = subject.alone
+    _given(subject, lambda edit: _watched(subject, edit))
+    t = {n: x.clone() for n, x in {**trained.weights, **trained.constants}.items()}
+    batch = {n: x.clone() for n, x in subject.batch.items()}
+    with attached(subject.backbone, trained.expression, t, {}), torch.no_grad():
+        first, again = (forward(subject.backbone, batch) for _ in range(2))
+    for name, x in {**trained.weights, **trained.constants}.items():
+        if not torch.equal(t[name], x):
+            raise subject.broken(f"a forward pass changes its own tensor {name!r} in place")
+    if not torch.equal(first, again) or not torch.equal(first, subject.output):
+        raise subject.broken(
+            "the same tensors give another output the second time; its edits keep state or draw numbers"
+        )
+
+
+def low_rank_factors(subject: Subject) -> None:
+    """Where a weight edit offers factors, their product is its change."""
+    for edit in edits_of(subject.method, subject.backbone):
+        if isinstance(edit, WeightEdit) and edit.factors:
+            frozen = subject.backbone.parameter(edit.place, edit.parameter)
+            up, down = _applied(subject, edit, edit.factors)
+            dense = _applied(subject, edit, edit.change, frozen)
+            if (far := distance(up @ down, dense)) > 1e-5:
+                raise subject.broken(
+                    f"at {edit.place.name} the product of its factors differs from its change by {far:.1e} of its size"
+                )
+
+
+def merged_model(subject: Subject) -> None:
+    """Merged into a plain model, the delta's changes of weights give the output that they give live."""
+    merged = merge(subject.delta(subject.alone), subject.backbone)
+    if merged.difference > 1e-5 * merged.size:
+        raise subject.broken(
+            f"the merged model's output differs by {merged.difference:.1e} from the delta's in force, "
+            f"where the largest number is {merged.size:.1e}"
+        )
+
+
+def other_precision(subject: Subject) -> None:
+    """It runs in bfloat16 and gives about the output that it gives in fp32."""
+    found = subject.given(subject.alone, subject.alone.weights, halved(subject.family))
+    if found.dtype != torch.bfloat16 or (far := distance(found.float(), subject.output)) > 0.2:
+        what = (
+            f"gives {found.dtype}" if found.dtype != torch.bfloat16 else f"differs by {far:.2f} of its size from fp32"
+        )
+        raise subject.broken(f"on a bfloat16 backbone its output {what}")
+
+
+def _same_output(subject: Subject, found: Tensor, expected: Tensor, whose: str) -> None:
+    if not torch.equal(found, expected):
+        largest = float((found - expected).abs().max())
+        raise subject.broken(
+            f"its start moves the output by {largest:.1e} from {whose}, to which it must be exactly equal; start it at "
+            "zero change, or say neutral = False"
+        )
+
+
+def _applied(subject: Subject, edit: Edit, function: Callable[..., Any], *shared: Tensor) -> Any:
+    held = Held()
+    held.put(subject.prepared(subject.alone, subject.alone.weights))
+    return Bound(edit, held, "0.0.", 0).call(function, shared=shared)
+
+
+def _given(subject: Subject, change: Callable[[Edit], Edit]) -> None:
+    """A forward pass with the method's edits changed."""
+    changed = with_edits(subject.method, change)
+    subject.given(replace(subject.alone, expression=subject.trained(changed).expression), subject.alone.weights)
+
+
+def _probed(subject: Subject, edit: Edit) -> Edit:
+    """The edit with a function that also looks at what comes out."""
+
+    def change(*args: Any) -> Any:
+        try:
+            result = edit.change(*args)
+        except Exception as error:  # whatever a stranger's function raises
+            cause = said(error)
+            raise Broken(f"{subject}: its {_named(edit)} fails: {cause}", cause) from error
+        if stray := _no_tensor(edit, result):
+            raise subject.broken(f"its {_named(edit)} gives {stray}")
+        found, expected = _shapes(subject, edit, args, result)
+        if found != expected:
+            raise subject.broken(f"its {_named(edit)} gives shape {found}; expected {expected}")
+        return result
+
+    return _with_change(edit, change)
+
+
+def _watched(subject: Subject, edit: Edit) -> Edit:
+    """The edit with a function that also looks whether what goes in is left alone; torch counts changes in place."""
+
+    def change(*args: Any) -> Any:
+        before = [(x, x._version) for x in args if isinstance(x, Tensor)]
+        result = edit.change(*args)
+        if any(x._version != version for x, version in before):
+            raise subject.broken(f"its {_named(edit)} changes what it is given in place; give a new tensor")
+        return result
+
+    return _with_change(edit, change)
+
+
+def _named(edit: Edit) -> str:
+    """An edit as the errors name it: its kind, and where it is."""
+    return f"{type(edit).__name__} at {edit.stream if isinstance(edit, TokenEdit) else edit.place.name}"
+
+
+def _with_change(edit: Edit, change: Callable[..., Any]) -> Edit:
+    """The edit with another function, which is the one that acts."""
+    dense = {"factors": None, "dropout": 0.0} if isinstance(edit, WeightEdit) else {}
+    changes: dict[str, Any] = {"change": change, **dense}
+    changed: Edit = replace(edit, **changes)
+    return changed
+
+
+def _no_tensor(edit: Edit, result: Any) -> str:
+    """What an edit's function gives instead of a tensor, or of keys and values; empty if it gives them."""
+    if isinstance(edit, KeyValueEdit):
+        fits = isinstance(result, tuple) and [isinstance(x, Tensor) for x in result] == [True, True]
+        return "" if fits else f"a {type(result).__name__}; expected a tuple of two tensors, keys and values"
+    return "" if isinstance(result, Tensor) else f"a {type(result).__name__}; expected a tensor"
+
+
+def _shapes(subject: Subject, edit: Edit, args: tuple[Any, ...], result: Any) -> tuple[Any, Any]:
+    match edit:
+        case OutputEdit():
+            return tuple(result.shape), tuple(args[2].shape)
+        case WeightEdit():
+            return tuple(result.shape), tuple(args[1].shape)
+        case TokenEdit():
+            return tuple(result.shape), (len(result), subject.backbone.embedding_width)
+        case KeyValueEdit(place):
+            heads, width = subject.backbone.heads(place)
+            each = (heads, result[0].shape[1], width)
+            return tuple(tuple(x.shape) for x in result), (each, each)
+
+
+def _merges(subject: Subject) -> bool:
+    """Whether all that it does is to change parameters that the backbone has."""
+    return all(
+        isinstance(edit, WeightEdit) and edit.parameter in subject.backbone.parameter_names(edit.place)
+        for edit in edits_of(subject.method, subject.backbone)
+    )
+
+
+def _neutral(subject: Subject) -> bool:
+    return subject.method.neutral
+
+
+CHECKS = (
+    Check(fitting_shapes),
+    Check(neutral_start, when=_neutral),
+    Check(neutral_over_a_trained_stage, when=_neutral),
+    Check(effect),
+    Check(pure_changes),
+    Check(low_rank_factors),
+    Check(merged_model, when=_merges),
+    Check(other_precision),
+)

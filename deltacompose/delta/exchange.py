@@ -1,0 +1,71 @@
+"""Deltas to and from folders of peft's, and into plain transformers models.
+
+What is low-rank in its weights goes to peft as a LoRA, scales as an (IA)³, tokens as a prompt, and keys and values of a
+decoder as a prefix under peft's own convention of positions (see `deltacompose.delta.prefix_positions`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.delta import peft_folder as folders
+from deltacompose.delta.delta import Delta
+from deltacompose.delta.merge import Merged, merge
+from deltacompose.delta.peft_export import adapter
+from deltacompose.delta.peft_import import Methods, expressed
+from deltacompose.delta.prefix_positions import check
+
+__all__ = ["export_merged", "export_peft", "import_peft"]
+
+
+def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
+    """Writes a delta as a peft adapter's folder, and gives peft's name of its type.
+
+    `PeftModel.from_pretrained` opens it, and `load_adapter` of transformers opens LORA and IA3, with equal logits.
+
+    Raises:
+        BadInput: the delta is of another backbone, is none of peft's types, is of several, or is another function
+            under peft's convention of positions.
+    """
+    with torch.no_grad():
+        made = adapter(delta, backbone)
+    folders.write(made, Path(folder), backbone, str(delta.expression))
+    return made.type
+
+
+def export_merged(delta: Delta, backbone: Backbone, folder: str | Path) -> Merged:
+    """Writes a plain transformers model, with its tokenizer, into which a delta is merged.
+
+    Raises:
+        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have.
+    """
+    merged = merge(delta, backbone)
+    merged.model.save_pretrained(folder)
+    if backbone.tokenizer is not None:
+        backbone.tokenizer.save_pretrained(folder)
+    return merged
+
+
+def import_peft(folder: str | Path, backbone: Backbone, methods: Methods, *, any_base: bool = False) -> Delta:
+    """The delta of native methods that does what a folder of peft's does.
+
+    Args:
+        methods: the installed methods by name.
+        any_base: take an adapter whose configuration names another base model.
+
+    Raises:
+        BadInput: no adapter there, pickled weights, another base model, a type or an option that is not imported, a
+            shape that does not fit, or a prefix that is another function without shifted positions.
+    """
+    found = folders.read(Path(folder), backbone, any_base)
+    with torch.no_grad():
+        native = expressed(found, backbone, methods)
+    known = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
+    record = {"imported": found.type, "peft": found.config.get("peft_version")}
+    delta = Delta(native.expression, native.weights, {}, known, {}, record)
+    if native.prefixes:
+        check(backbone, native.prefixes, delta)
+    return delta

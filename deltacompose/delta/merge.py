@@ -1,0 +1,172 @@
+"""A delta folded into the weights of a plain transformers model, where it is a change of weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from deltacompose.attach.module_hooks import Slice
+from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.quantization import is_quantised
+from deltacompose.delta.delta import Delta
+from deltacompose.errors import BadInput
+from deltacompose.method.contract import (
+    Edit,
+    KeyValueEdit,
+    Method,
+    OutputEdit,
+    Tensors,
+    TokenEdit,
+    WeightEdit,
+    edits_of,
+)
+from deltacompose.method.weights import generator, part_of, parts
+
+WHY: dict[type[Edit], str] = {
+    OutputEdit: "it acts on the activations at {where}, and merging changes weights alone",
+    TokenEdit: "it puts tokens before the input of the {where}, and merging changes weights alone",
+    KeyValueEdit: "it puts keys and values before those of {where}, and merging changes weights alone",
+}
+"""Why an edit that is no change of weights cannot be merged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """A plain transformers model, and how far it is from the delta in force.
+
+    Attributes:
+        difference: the largest absolute difference of logits (of an encoder without a head, of its last states) between
+            the merged model and the backbone with the delta attached, on random tokens.
+        size: the largest absolute logit there.
+    """
+
+    model: Any
+    difference: float
+    size: float
+
+
+E = TypeVar("E", bound=Edit, covariant=True)
+
+
+@dataclass(frozen=True, eq=False)
+class InForce(Generic[E]):
+    """One edit of a trained delta with the tensors that it reads."""
+
+    part: Method
+    edit: E
+    tensors: Tensors
+
+
+def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
+    """All edits of a trained delta, in the order written.
+
+    Raises:
+        BadInput: the delta was trained on another backbone, or on a denoiser, which has no logits to compare.
+    """
+    delta.check(backbone)
+    if backbone.kind == "denoiser":
+        raise BadInput(f"{backbone.name} is a denoiser; only deltas of backbones that read text are merged or exported")
+    t = {**delta.weights, **delta.constants}
+    return [
+        InForce(part, edit, part_of(t, prefix))
+        for prefix, part in parts(delta.expression)
+        for edit in edits_of(part, backbone)
+    ]
+
+
+def slice_of(backbone: Backbone, place: Place) -> Slice:
+    """Where a place lies in its module's output."""
+    if place.part is None:
+        return Slice()
+    return Slice(place.part, backbone.heads(place)[0] if place.part.per_head else 1)
+
+
+def merge(delta: Delta, backbone: Backbone) -> Merged:
+    """A copy of the backbone's model with the delta's changes added to its parameters; the backbone is left as it is.
+
+    Raises:
+        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have.
+    """
+    changes = [_mergeable(one, backbone) for one in edits_in_force(delta, backbone)]
+    model = copy.deepcopy(backbone.model)
+    with torch.no_grad():
+        for one in changes:
+            _add(model, backbone, one)
+    difference, size = compared(delta, backbone, model)
+    return Merged(model, difference, size)
+
+
+def _mergeable(one: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]:
+    edit = one.edit
+    if not isinstance(edit, WeightEdit):
+        where = edit.stream if isinstance(edit, TokenEdit) else edit.place.name
+        raise BadInput(f"{one.part} cannot be merged: {WHY[type(edit)].format(where=where)}")
+    if edit.parameter not in backbone.parameter_names(edit.place):
+        raise BadInput(
+            f"{one.part} cannot be merged: {backbone.name} has no {edit.parameter} at {edit.place.name} to change"
+        )
+    if is_quantised(getattr(backbone.module(edit.place), edit.parameter)):
+        raise BadInput(
+            f"{one.part} cannot be merged: {edit.place.name} of {backbone.name} is quantised; load the backbone with "
+            "dtype='bfloat16' or 'float32' and merge there"
+        )
+    return InForce(one.part, edit, one.tensors)
+
+
+def _change(one: InForce[WeightEdit], backbone: Backbone) -> Tensor:
+    """ΔW as the place sees its parameter, in fp32 where the backbone is of less."""
+    frozen = backbone.parameter(one.edit.place, one.edit.parameter)
+    precise = torch.promote_types(frozen.dtype, torch.float32)
+    t = {name: x.to(frozen.device, precise if x.is_floating_point() else None) for name, x in one.tensors.items()}
+    return one.edit.change(t, frozen.to(precise))
+
+
+def _add(model: nn.Module, backbone: Backbone, one: InForce[WeightEdit]) -> None:
+    path, name, transposed, _ = backbone.parameter_location(one.edit.place, one.edit.parameter)
+    parameter, change = model.get_submodule(path).get_parameter(name), _change(one, backbone)
+    where = slice_of(backbone, one.edit.place)
+    whole = torch.zeros_like(parameter, dtype=change.dtype)
+    if parameter.ndim == 1:
+        whole = where.put(whole, change)
+    else:
+        whole = where.put(whole if transposed else whole.mT, change.mT)
+        whole = whole if transposed else whole.mT
+    parameter.copy_(parameter.to(whole.dtype) + whole)
+
+
+def compared(delta: Delta, backbone: Backbone, model: Any, rows: int = 2, length: int = 16) -> tuple[float, float]:
+    """The largest difference between a model and the backbone with a delta attached, and the largest logit."""
+    given = probe(backbone, rows, length)
+    with torch.no_grad(), delta.attached(backbone):
+        live = answer(backbone.model, given)
+    with torch.no_grad():
+        other = answer(model, given)
+    return float((live - other).abs().max()), float(live.abs().max())
+
+
+def probe(backbone: Backbone, rows: int = 2, length: int = 16) -> dict[str, Tensor]:
+    """Random tokens for a model to be tried on, the same every time."""
+    device, source = backbone.model.device, generator(0, "probe")
+    vocabulary = len(backbone.embeddings(backbone.streams[0]))
+    limit = min([length, *(one for name in backbone.streams if (one := backbone.stream(name).limit))])
+    ids = torch.randint(vocabulary, (rows, limit), generator=source).to(device)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return given | ({"decoder_input_ids": ids[:, : limit // 2]} if backbone.kind == "encoder-decoder" else {})
+
+
+def answer(model: Any, given: Mapping[str, Any]) -> Tensor:
+    """A model's logits in fp32, or the last states of one without a head."""
+    was = model.training
+    output = model.eval()(**{**_plain(model), **given})
+    model.train(was)
+    states: Tensor = output.logits if "logits" in output else output.last_hidden_state
+    return states.float()
+
+
+def _plain(model: Any) -> dict[str, bool]:
+    return {"use_cache": False} if hasattr(model.config, "use_cache") else {}

@@ -1,0 +1,211 @@
+"""What a delta does, as an adapter of peft's: of low-rank changes a LoRA, of scales an (IA)³, of tokens a prompt.
+
+A delta is known by what its edits do, not by the name of its method; so whatever is a low-rank change of weights is a
+LoRA to peft, sums and stages included.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.delta.delta import Delta
+from deltacompose.delta.merge import InForce, edits_in_force, slice_of
+from deltacompose.delta.peft_folder import Adapter
+from deltacompose.delta.prefix_positions import Prefixes, attentions, check, turned
+from deltacompose.errors import BadInput
+from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
+
+KEY = "base_model.model."
+
+
+def adapter(delta: Delta, backbone: Backbone) -> Adapter:
+    """The delta as peft's adapter.
+
+    Raises:
+        BadInput: peft has no such type, or one folder of peft's cannot hold all of the delta.
+    """
+    edits = edits_in_force(delta, backbone)
+    makers = dict.fromkeys(_maker(one) for one in edits)
+    if len(makers) > 1:
+        named = " and ".join(_TYPES[maker] for maker in makers)
+        raise BadInput(
+            f"{delta.expression} is {named} to peft, and a folder of peft's holds one type; "
+            "export deltas of one kind each, or merge the changes of weights"
+        )
+    return next(iter(makers))(delta, backbone, edits)
+
+
+def _maker(one: InForce[Edit]) -> Callable[..., Adapter]:
+    match one.edit:
+        case WeightEdit(factors=factors) if factors is not None:
+            return _lora
+        case WeightEdit():
+            raise BadInput(f"{one.part} is no low-rank change of weights and no type of peft's; merge it instead")
+        case OutputEdit():
+            return _ia3
+        case TokenEdit():
+            return _prompt
+        case KeyValueEdit():
+            return _prefix
+
+
+# LoRA
+
+
+def _lora(delta: Delta, backbone: Backbone, edits: Sequence[InForce[WeightEdit]]) -> Adapter:
+    factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for one in edits:
+        place = one.edit.place
+        if len(backbone.owners(place, "weight")) > 1:
+            raise BadInput(f"{one.part} changes {place.name}, whose matrix other modules share; peft would change one")
+        if one.edit.factors is not None:
+            factors.setdefault(place.module, []).append(_fused(backbone, place, *one.edit.factors(one.tensors)))
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    for module, found in factors.items():
+        up, down = torch.cat([up for up, _ in found], 1), torch.cat([down for _, down in found])
+        ranks[module] = len(down)
+        tensors |= _named(backbone.model.get_submodule(module), module, up, down)
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {module: rank for module, rank in ranks.items() if rank != usual}
+    config = {
+        "peft_type": "LORA",
+        "r": usual,
+        "lora_alpha": usual,  # the scale is in B
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": list(ranks),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "fan_in_fan_out": any(isinstance(backbone.model.get_submodule(module), Conv1D) for module in ranks),
+    }
+    return Adapter(config, tensors)
+
+
+def _fused(backbone: Backbone, place: Place, up: Tensor, down: Tensor) -> tuple[Tensor, Tensor]:
+    """B with zeros for the rows of a fused matrix that are not the place's, and A."""
+    if place.part is None:
+        return up, down
+    whole = up.new_zeros(up.shape[1], backbone.width(place) * place.part.of)
+    return slice_of(backbone, place).put(whole, up.mT).mT, down
+
+
+def _named(module: nn.Module, path: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
+    if isinstance(module, nn.Embedding):
+        return {f"{KEY}{path}.lora_embedding_A": up.mT, f"{KEY}{path}.lora_embedding_B": down.mT}
+    return {f"{KEY}{path}.lora_A.weight": down, f"{KEY}{path}.lora_B.weight": up}
+
+
+# (IA)³
+
+
+def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]]) -> Adapter:
+    scales: dict[tuple[str, str], Tensor] = {}
+    for one in edits:
+        place, scale = one.edit.place, _scale(one, backbone)
+        key = (place.module, place.port)
+        whole = scale.new_ones(len(scale) * (place.part.of if place.part else 1))
+        whole = slice_of(backbone, place).put(whole, scale)
+        scales[key] = scales.get(key, 1) * whole
+    modules = [module for module, _ in scales]
+    for module in modules:
+        if modules.count(module) > 1:
+            raise BadInput(f"{delta.expression} scales both input and output of {module}; peft's IA3 scales one")
+    tensors = {
+        f"{KEY}{module}.ia3_l": scale[None] if port == "input" else scale[:, None]
+        for (module, port), scale in scales.items()
+    }
+    config = {
+        "peft_type": "IA3",
+        "target_modules": modules,
+        "feedforward_modules": [module for module, port in scales if port == "input"],
+        "fan_in_fan_out": any(isinstance(backbone.model.get_submodule(module), Conv1D) for module in modules),
+    }
+    return Adapter(config, tensors)
+
+
+def _scale(one: InForce[OutputEdit], backbone: Backbone) -> Tensor:
+    """l of an output edit that is y ↦ l ⊙ y at a linear module; tried, as any function may stand in an edit."""
+    edit = one.edit
+    place = edit.place
+    module = backbone.module(place)
+    if place.until is None and isinstance(module, nn.Linear | Conv1D):
+        width = backbone.width(place)
+        inputs = width if place.port == "input" else backbone.parameter(place, "weight").shape[1]
+        t = {name: x.cpu() for name, x in one.tensors.items()}
+        source = torch.Generator().manual_seed(0)
+        x, y = (torch.randn(2, 3, size, generator=source) for size in (inputs, width))
+        scale: Tensor = edit.change(t, torch.zeros(1, 1, inputs), torch.ones(1, 1, width))[0, 0]
+        made = edit.change(t, y if place.port == "input" else x, y)
+        if torch.allclose(made, y * scale, rtol=1e-5, atol=1e-6):
+            return scale
+    raise BadInput(f"{one.part} at {place.name} is more than a scale of a linear layer, and no type of peft's")
+
+
+# Prompts and prefixes
+
+
+def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]]) -> Adapter:
+    for one in edits:
+        if one.edit.stream != backbone.streams[0]:
+            raise BadInput(f"{one.part} is before the {one.edit.stream}; peft puts prompts before the input alone")
+    rows = torch.cat([one.edit.change(one.tensors) for one in edits])
+    config = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM", **_dimensions(backbone, len(rows))}
+    return Adapter(config, {"prompt_embeddings": rows})
+
+
+def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[InForce[KeyValueEdit]]) -> Adapter:
+    if backbone.kind != "decoder":
+        raise BadInput(f"peft puts prefixes before decoders alone; {backbone.name} is an {backbone.kind}")
+    ours = joined(edits)
+    wanted = [place.name for place in attentions(backbone)]
+    lengths = {keys.shape[1] for keys, _ in ours.values()}
+    if sorted(ours) != sorted(wanted) or len(lengths) > 1:
+        raise BadInput(f"{delta.expression}: peft's prefix has one length and is before every attention")
+    check(backbone, ours, delta)
+    theirs = turned(backbone, ours, 1)
+    pieces = [x.transpose(0, 1) for name in wanted for x in theirs[name]]
+    rows = torch.stack(pieces, 1).flatten(1)
+    heads, width = backbone.heads(backbone.place(wanted[0]))
+    sizes = _dimensions(backbone, len(rows)) | {"token_dim": heads * width, "num_attention_heads": heads}
+    config = {"peft_type": "PREFIX_TUNING", "prefix_projection": False, "encoder_hidden_size": heads * width, **sizes}
+    return Adapter(config, {"prompt_embeddings": rows})
+
+
+def joined(edits: Sequence[InForce[KeyValueEdit]]) -> Prefixes:
+    """The prefix of each attention; several stand in the order written."""
+    found: Prefixes = {}
+    for one in edits:
+        keys, values = one.edit.change(one.tensors)
+        before = found.get(one.edit.place.name)
+        found[one.edit.place.name] = (
+            (keys, values) if before is None else (torch.cat([before[0], keys], 1), torch.cat([before[1], values], 1))
+        )
+    return found
+
+
+def _dimensions(backbone: Backbone, length: int) -> dict[str, int]:
+    """Numbers that peft would otherwise read from the model's configuration."""
+    stream = backbone.streams[0]
+    attention = next(place for place in backbone.places("attention") if place.stack == stream)
+    return {
+        "num_virtual_tokens": length,
+        "token_dim": backbone.embedding_width,
+        "num_transformer_submodules": 1,
+        "num_attention_heads": backbone.heads(attention)[0],
+        "num_layers": backbone.layers(stream),
+    }
+
+
+_TYPES: Mapping[Callable[..., Adapter], str] = {
+    _lora: "LORA",
+    _ia3: "IA3",
+    _prompt: "PROMPT_TUNING",
+    _prefix: "PREFIX_TUNING",
+}

@@ -1,0 +1,25 @@
+"""`python -m deltacompose.engine.torchrun package.module:name SPEC.json`: one of several processes under torchrun.
+
+The first that fails leaves its exception beside the spec. It does so before anything is closed, for that makes the
+others fail too, and ends at once, for others may wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from deltacompose.engine.executor import FAILURE, answer, follow
+
+if __name__ == "__main__":
+    follow(os.getppid())
+    file = Path(sys.argv[2])
+    found = answer(sys.argv[1], json.loads(file.read_bytes()))
+    if "error" in found:
+        with suppress(FileExistsError), file.with_name(FAILURE).open("x") as first:
+            json.dump(found, first)
+        print(found["error"]["trace"], file=sys.stderr, flush=True)
+        os._exit(1)

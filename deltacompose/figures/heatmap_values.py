@@ -1,0 +1,195 @@
+"""What a transfer heatmap shows: numbers in one unit, and for every cell without a number the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster import hierarchy
+
+from deltacompose.analysis.matrix import MARGIN, Bools, Floats, TransferMatrix, mean_over_seeds
+from deltacompose.analysis.transfer.uncertainty import Marks
+from deltacompose.errors import BadInput, unknown
+from deltacompose.figures.style import number, ordered
+
+UNITS = {
+    "score": "score",
+    "relative": "relative performance A(s→t) / A(t→t)",
+    "corrected": "chance-corrected transfer (A(s→t) − chance) / (A(t→t) − chance)",
+    "lift": "lift over the untouched backbone A(s→t) − A(∅→t)",
+}
+"""What each unit is called in a figure."""
+SIGNED = ("corrected", "lift")
+"""The units whose zero is neutral: chance for one, the untouched backbone for the other."""
+ORDERS = ("category", "cluster")
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A transfer matrix as it is shown: rows are sources, columns targets, both in the order they are drawn.
+
+    Attributes:
+        unit: a key of `UNITS`.
+        seeds: how many seeds the matrix has.
+        mean, sd: (sources, targets), over the seeds with a value; the sd is NaN where fewer than two have one, and
+            where the value is 1 by definition.
+        count: (sources, targets), seeds with a value.
+        missing, failed, undefined: (sources, targets), why a cell has no mean: not run, failed, or run but without a
+            value in this unit.
+        trivial: (sources, targets), the answer was constant in at least one seed.
+        marked: (sources, targets), what the caller wants marked, and `mark`, what the mark says.
+        baselines: (targets,) for each of `references`, in the same unit, NaN where unknown or undefined.
+        unscaled: (baselines, targets), which of those are known as scores but undefined in this unit.
+    """
+
+    unit: str
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    seeds: int
+    mean: Floats
+    sd: Floats
+    count: NDArray[np.int64]
+    missing: Bools
+    failed: Bools
+    undefined: Bools
+    trivial: Bools
+    marked: Bools
+    mark: str
+    baselines: dict[str, Floats]
+    unscaled: Bools
+
+    @property
+    def partial(self) -> Bools:
+        """(sources, targets): cells whose mean is over fewer seeds than the matrix has."""
+        return (self.count > 0) & (self.count < self.seeds)
+
+    @property
+    def spread(self) -> tuple[float, float] | None:
+        """Median and largest standard deviation over seeds; nothing where no cell has two seeds."""
+        known = self.sd[~np.isnan(self.sd)]
+        return (float(np.median(known)), float(known.max())) if known.size else None
+
+
+def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Marks | Bools | None = None) -> Cells:
+    """The cells of a heatmap.
+
+    Args:
+        unit: `score`, `relative`, `corrected` or `lift`.
+        order: `category` puts tasks in blocks, `cluster` puts tasks next to those they resemble as source and target.
+        marks: what `uncertainty.marks` found, or (sources, targets) of cells significant after Benjamini-Hochberg.
+
+    Raises:
+        BadInput: unknown unit or order; a relative or corrected performance without the chance level it needs; marks of
+            another shape.
+    """
+    if unit not in UNITS:
+        raise unknown("heatmap value", unit, UNITS)
+    _check_chance(matrix, unit)
+    shape = (len(matrix.sources), len(matrix.targets))
+    where, mark = (
+        (marks.bh, f"≠ {marks.against}, BH q = {number(marks.q)}")
+        if isinstance(marks, Marks)
+        else (marks, "significant (BH)")
+    )
+    marked = np.zeros(shape, dtype=bool) if where is None else np.asarray(where, dtype=bool)
+    if marked.shape != shape:
+        raise BadInput(f"marks have shape {marked.shape}, expected (sources, targets) = {shape}")
+    values = in_unit(matrix, unit, matrix.values)
+    known, shown = ~np.isnan(matrix.values), ~np.isnan(values)
+    rows, columns = _order(matrix, order, mean_over_seeds(values))
+    pick = np.ix_(rows, columns)
+    levels, raw = baselines(matrix, unit), baselines(matrix, "score")
+    ran, failed, constant = (where.sum(axis=0) > 0 for where in (known, matrix.failed, matrix.trivial & known))
+    return Cells(
+        unit=unit,
+        sources=tuple(matrix.sources[i] for i in rows),
+        targets=tuple(matrix.targets[j] for j in columns),
+        seeds=len(matrix.seeds),
+        mean=mean_over_seeds(values)[pick],
+        sd=_spread(matrix, unit, values)[pick],
+        count=shown.sum(axis=0)[pick],
+        missing=(~ran & ~failed)[pick],
+        failed=(~ran & failed)[pick],
+        undefined=(ran & (shown.sum(axis=0) == 0))[pick],
+        trivial=constant[pick],
+        marked=marked[pick],
+        mark=mark,
+        baselines={name: row[columns] for name, row in levels.items()},
+        unscaled=np.array([np.isnan(level) & ~np.isnan(raw[name]) for name, level in levels.items()])[:, columns],
+    )
+
+
+def in_unit(matrix: TransferMatrix, unit: str, scores: Floats) -> Floats:
+    """(seeds, rows, targets) raw scores in a unit, each divided by or taken from what its own seed and target give."""
+    if unit == "relative":
+        return scores / np.where(matrix.own > 0, matrix.own, np.nan)[:, None, :]
+    if unit == "corrected":
+        gain = matrix.own - matrix.chance
+        return (scores - matrix.chance) / np.where(gain > MARGIN, gain, np.nan)[:, None, :]
+    return scores - matrix.untouched if unit == "lift" else scores
+
+
+def references(matrix: TransferMatrix) -> dict[str, Floats]:
+    """What is not transfer, (seeds, targets) raw scores each: a random delta, the untouched backbone, the chance level.
+
+    Where the random row was taken for chance, the two are one.
+    """
+    levels = {"random": matrix.random, "untouched": matrix.untouched, "chance": matrix.chance}
+    if matrix.chance_of:
+        levels = {"random (taken as chance)": matrix.random, "untouched": matrix.untouched}
+    whole = (len(matrix.seeds), len(matrix.targets))
+    return {name: np.broadcast_to(level, whole) for name, level in levels.items()}
+
+
+def baselines(matrix: TransferMatrix, unit: str) -> dict[str, Floats]:
+    """(targets,) each of `references`, in a unit."""
+    levels = references(matrix)
+    return {name: mean_over_seeds(in_unit(matrix, unit, level[:, None, :]))[0] for name, level in levels.items()}
+
+
+def deviation(values: Floats) -> Floats:
+    """(...) from (seeds, ...): standard deviation over the seeds that have a value, NaN where fewer than two have."""
+    count = (~np.isnan(values)).sum(axis=0)
+    squares = np.nansum((values - mean_over_seeds(values)) ** 2, axis=0)
+    return np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan)
+
+
+def _spread(matrix: TransferMatrix, unit: str, values: Floats) -> Floats:
+    """(sources, targets): deviation over seeds; not of a task's ratio to itself, which is 1 whatever the spread."""
+    spread = deviation(values)
+    return np.where(matrix.off_diagonal, spread, np.nan) if unit in ("relative", "corrected") else spread
+
+
+def _check_chance(matrix: TransferMatrix, unit: str) -> None:
+    """A ratio of scores means nothing without the score of the best guess: refused rather than drawn."""
+    without = [name for name, level in zip(matrix.targets, matrix.chance, strict=True) if np.isnan(level)]
+    if unit in ("relative", "corrected") and without:
+        raise BadInput(
+            f"no chance level is known for {', '.join(without)}, and a {unit} performance is not shown without it; "
+            "give the chance levels, or show value='score'"
+        )
+
+
+def _order(matrix: TransferMatrix, order: str, means: Floats) -> tuple[list[int], list[int]]:
+    """In which order rows and columns stand: tasks that are both source and target stand alike on both axes."""
+    if order not in ORDERS:
+        raise unknown("order", order, ORDERS)
+    tasks = list(matrix.tasks)
+    if order == "cluster" and len(tasks) > 2:
+        tasks = _clustered(matrix, tasks, means)
+        rows = [*tasks, *(name for name in matrix.sources if name not in tasks)]
+        columns = [*tasks, *(name for name in matrix.targets if name not in tasks)]
+    else:
+        rows, columns = (ordered(names, matrix.categories) for names in (matrix.sources, matrix.targets))
+    return [matrix.sources.index(name) for name in rows], [matrix.targets.index(name) for name in columns]
+
+
+def _clustered(matrix: TransferMatrix, tasks: list[str], means: Floats) -> list[str]:
+    """Tasks by average linkage of their rows and columns taken together, missing cells at their column's mean."""
+    inner = means[np.ix_([matrix.sources.index(t) for t in tasks], [matrix.targets.index(t) for t in tasks])]
+    column = mean_over_seeds(inner)  # the mean along the first axis, here the sources
+    whole = np.where(np.isnan(inner), np.where(np.isnan(column), 0.0, column), inner)
+    whole = np.clip(whole, -2, 2)  # one exploded ratio must not decide the order
+    links = hierarchy.linkage(np.hstack([whole, whole.T]), method="average", optimal_ordering=True)
+    return [tasks[i] for i in hierarchy.leaves_list(links)]

@@ -1,0 +1,37 @@
+"""The contract of a delta-tuning method, its weights, and the catalogue of methods."""
+
+from deltacompose.method.contract import (
+    Carries,
+    Category,
+    Edit,
+    Finalizes,
+    HasConstants,
+    KeyValueEdit,
+    Method,
+    OutputEdit,
+    Penalizes,
+    Prepares,
+    Tensors,
+    TokenEdit,
+    Updates,
+    WeightEdit,
+    edits_of,
+)
+
+__all__ = [
+    "Carries",
+    "Category",
+    "Edit",
+    "Finalizes",
+    "HasConstants",
+    "KeyValueEdit",
+    "Method",
+    "OutputEdit",
+    "Penalizes",
+    "Prepares",
+    "Tensors",
+    "TokenEdit",
+    "Updates",
+    "WeightEdit",
+    "edits_of",
+]

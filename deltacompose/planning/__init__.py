@@ -1,0 +1,1 @@
+"""From a study to a plan: its cells, their order and their cost."""

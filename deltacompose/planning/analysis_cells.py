@@ -1,0 +1,165 @@
+"""The cells that analyses need from the model, beside training and evaluation: probes, subspaces, swapped parts.
+
+Each reads trained deltas and is planned only where a study asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from deltacompose.composition import Composition
+from deltacompose.study.config import Cell, Study
+
+PROBED = ("activations", "gradients", "drawn_gradients")
+"""Arrays that a probe collects of a delta on its own task."""
+ANSWERED = ("features", "probabilities", "predictions")
+"""Arrays that a probe collects of every delta on every task; the first two are of choice tasks alone."""
+EXAMPLES = 32
+"""Training examples whose gradients a probe takes."""
+BATCH = 8
+"""Rows of each task per step of an autoencoder."""
+
+Trained = Mapping[tuple[Composition, str, int], tuple[Cell, ...]]
+"""For each composition, task and seed what gives the trained delta: its cell, or a selection and its choices."""
+
+
+class Planner(Protocol):
+    """What the plan knows and how it writes a task's data into a spec."""
+
+    @property
+    def study(self) -> Study: ...
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The arrays that the study's measures need."""
+        ...
+
+    def data(self, role: str, task: str) -> dict[str, Any]: ...
+
+    def choice(self, task: str) -> bool: ...
+
+    def evaluation_cost(self, composition: str | None, task: str, split: str) -> float: ...
+
+    def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float: ...
+
+    def train(self, expression: Composition, task: str, seed: int, factor: float) -> list[Cell]: ...
+
+
+def further(planner: Planner, trained: Trained) -> Iterator[Cell]:
+    """All such cells of a study."""
+    study = planner.study
+    for expression in dict.fromkeys(expression for expression, _, _ in trained):
+        text = str(expression)
+        for seed in study.seeds:
+            own = {task: trained[expression, task, seed] for task in study.tasks}
+            yield from _probes(planner, text, seed, own)
+            if study.swap:
+                yield from _swaps(planner, (text, expression), seed, own)
+            if study.subspace is not None and study.subspace.composition == text:
+                yield from _subspaces(planner, expression, seed, own)
+
+
+def _probes(planner: Planner, text: str, seed: int, own: Mapping[str, tuple[Cell, ...]]) -> Iterator[Cell]:
+    for source, cells in own.items():
+        about = {"composition": text, "source": source, "seed": seed, "limit": planner.study.training.limit}
+        for need in PROBED:
+            if need in planner.needs:
+                examples = {} if need == "activations" else {"examples": EXAMPLES}
+                spec = {**about, "array": need, **examples, **planner.data("source", source)}
+                parents = () if need == "gradients" else _keys(cells)
+                cost = EXAMPLES * planner.evaluation_cost(text, source, "val") if examples else 0.0
+                yield Cell("probe", spec, parents, cost)
+        for need in ANSWERED:
+            for target in own if need in planner.needs else ():
+                if need == "predictions" or (planner.choice(source) and planner.choice(target)):
+                    spec = {**about, "array": need, "target": target, "split": "val"}
+                    spec |= planner.data("target", target)
+                    if need == "probabilities":
+                        spec["source_data"] = planner.data("source", source)["data"]
+                    yield Cell("probe", spec, _keys(cells), planner.evaluation_cost(text, target, "val"))
+
+
+def _swaps(
+    planner: Planner, composition: tuple[str, Composition], seed: int, own: Mapping[str, tuple[Cell, ...]]
+) -> Iterator[Cell]:
+    """Each part of each target's delta taken from each other source: where there is more than one part."""
+    text, expression = composition
+    parts = list(expression.parts())
+    for prefix, part in parts if len(parts) > 1 else ():
+        for target in own:
+            for source in own:
+                if source != target:
+                    spec = {
+                        "composition": text,
+                        "part": prefix,
+                        "method": str(part),
+                        "source": source,
+                        "seed": seed,
+                        "split": planner.study.split,
+                        "limit": planner.study.training.limit,
+                        **planner.data("target", target),
+                    }
+                    cost = planner.evaluation_cost(text, target, planner.study.split)
+                    yield Cell("swap", spec, _keys(own[target]) + _keys(own[source]), cost)
+
+
+def _subspaces(
+    planner: Planner, expression: Composition, seed: int, own: Mapping[str, tuple[Cell, ...]]
+) -> Iterator[Cell]:
+    """The subspace of the seen tasks' deltas, and the readouts of every task."""
+    study, chosen = planner.study, planner.study.subspace
+    if chosen is None:
+        return
+    seen = list(chosen.seen or study.tasks)
+    space = _space(planner, seed, seen, own)
+    yield space
+    prompt = [part.name for _, part in expression.parts()] == ["prompt"]
+    for task in study.tasks:
+        about = {"composition": chosen.composition, "source": task, "seed": seed, "split": study.split}
+        about |= {"limit": study.training.limit, **planner.data("target", task)}
+        cost = planner.evaluation_cost(chosen.composition, task, study.split)
+        yield Cell("reconstruct", about | {"examples": "same"}, (space.key, *_keys(own[task])), cost)
+        for examples in _rows(study, task, seen) if prompt and chosen.tune else ():
+            recipe = asdict(study.training)
+            cost = planner.training_cost(chosen.composition, task, recipe)
+            several = {"processes": study.processes} if study.processes > 1 else {}
+            yield Cell("tune", about | {"examples": examples, "recipe": recipe} | several, (space.key,), cost)
+
+
+def _rows(study: Study, task: str, seen: list[str]) -> tuple[str, ...]:
+    """A seen task is tuned on the rows that its delta knows and, where a study leaves rows unread, on others."""
+    if task in seen and (study.shots is not None or study.rows.train is not None):
+        return ("same", "new")
+    return ("same",)
+
+
+def _space(planner: Planner, seed: int, seen: list[str], own: Mapping[str, tuple[Cell, ...]]) -> Cell:
+    study, chosen = planner.study, planner.study.subspace
+    if chosen is None:
+        raise ValueError("a study without a subspace has no cell that learns one")
+    first = planner.data("task", seen[0])
+    spec = {
+        "composition": chosen.composition,
+        "seen": seen,
+        "data": {task: planner.data("task", task)["data"] for task in seen},
+        "seed": seed,
+        "way": chosen.way,
+        "dimensions": chosen.dimensions,
+        "settings": {
+            "dimensions": chosen.dimensions,
+            "hidden": chosen.hidden,
+            "steps": chosen.steps if chosen.way == "autoencoder" else 1,
+            "alpha": chosen.alpha,
+        },
+        "batch": BATCH,
+        "limit": study.training.limit,
+        **{name: value for name, value in first.items() if name not in ("task", "data")},
+    }
+    cost = sum(chosen.steps * BATCH * planner.evaluation_cost(chosen.composition, task, "val") for task in seen)
+    return Cell("subspace", spec, tuple(key for task in seen for key in _keys(own[task])), cost)
+
+
+def _keys(cells: tuple[Cell, ...]) -> tuple[str, ...]:
+    return tuple(cell.key for cell in cells)

@@ -1,0 +1,94 @@
+"""What a plan will cost: operations counted from the plan, seconds from stored cells of a kind or from timed passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+
+from deltacompose.store.store import Store
+from deltacompose.study.config import Cell
+
+Speeds = Callable[[], Mapping[str, float]]
+"""Gives operations per second by kind of cell; asked only where no stored cell has shown them."""
+
+STORED, TIMED = "stored cells", "timed passes"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The costs of what a store lacks of a plan.
+
+    Attributes:
+        kinds: for each kind of cell `kind`, `cells`, `stored`, `to_run`, `flops` and `seconds` of one worker for those
+            to run, and `basis`, what the seconds come from.
+        workers: how many carry it out.
+        seconds: until all is done on so many workers.
+        memory: bytes of one worker's greediest cell, beside what Python and torch take.
+    """
+
+    kinds: tuple[Mapping[str, Any], ...]
+    workers: int
+    seconds: float
+    memory: float
+
+    def total(self, name: str) -> float:
+        """The sum of a column over the kinds."""
+        return float(sum(row[name] for row in self.kinds))
+
+
+def cost(plan: nx.DiGraph, store: Store | None, speeds: Speeds, workers: int = 1, memory: float = 0.0) -> Cost:
+    """What is left of a plan, and what that will take.
+
+    A run on N workers takes no less than an N-th of the work, and no less than its longest chain of cells. Workers of
+    one machine share its memory bandwidth, so they are somewhat slower together than one alone.
+    """
+    cells: dict[str, Cell] = dict(plan.nodes(data="cell"))
+    stored = {key for key in cells if store is not None and store.has(key)}
+    rates, measured = _rates(cells, stored, store, speeds)
+    seconds = {key: _seconds(cell, rates) for key, cell in cells.items() if key not in stored}
+    kinds = [
+        _row(kind, cells, stored, seconds) | {"basis": STORED if kind in measured else TIMED}
+        for kind in sorted({cell.kind for cell in cells.values()})
+    ]
+    wall = max(sum(seconds.values()) / workers, _chain(plan, seconds))
+    return Cost(tuple(kinds), workers, wall, memory)
+
+
+def _row(kind: str, cells: Mapping[str, Cell], stored: set[str], seconds: Mapping[str, float]) -> dict[str, Any]:
+    own = {key: cell for key, cell in cells.items() if cell.kind == kind}
+    left = [key for key in own if key not in stored]
+    counts = {"cells": len(own), "stored": len(own) - len(left), "to_run": len(left)}
+    sums = {"flops": sum(own[key].cost for key in left), "seconds": sum(seconds[key] for key in left)}
+    return {"kind": kind} | counts | sums
+
+
+def _rates(
+    cells: Mapping[str, Cell], stored: set[str], store: Store | None, speeds: Speeds
+) -> tuple[dict[str, float], set[str]]:
+    """Operations per second by kind of cell, and the kinds for which stored cells of this plan have shown them."""
+    spent: dict[str, list[float]] = {}
+    for key in stored if store is not None else ():
+        so_far = spent.setdefault(cells[key].kind, [0.0, 0.0])
+        so_far[0] += cells[key].cost
+        so_far[1] += store.record(key)["seconds"] if store is not None else 0.0
+    rates = {kind: flops / seconds for kind, (flops, seconds) in spent.items() if flops and seconds}
+    wanted = {cell.kind for key, cell in cells.items() if key not in stored and cell.cost}
+    return (rates if wanted <= rates.keys() else {**speeds(), **rates}), set(rates)
+
+
+def _seconds(cell: Cell, rates: Mapping[str, float]) -> float:
+    if not cell.cost:
+        return 0.0
+    return cell.cost / (rates[cell.kind] if cell.kind in rates else rates["train"])
+
+
+def _chain(plan: nx.DiGraph, seconds: Mapping[str, float]) -> float:
+    """Seconds of the longest chain of cells that read each other."""
+    ends: dict[str, float] = {}
+    for key in nx.topological_sort(plan):
+        before = max((ends[parent] for parent in plan.predecessors(key)), default=0.0)
+        ends[key] = before + seconds.get(key, 0.0)
+    return max(ends.values(), default=0.0)

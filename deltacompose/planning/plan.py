@@ -1,0 +1,286 @@
+"""The plan of a study: its cells, and which of them reads which.
+
+A cell's spec holds all that its result depends on and nothing else, so two studies share the cells that they have in
+common, and sequences that begin alike share the trained beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import networkx as nx
+
+from deltacompose.composition import Composition
+from deltacompose.errors import unknown
+from deltacompose.planning import dimension_search as search
+from deltacompose.planning import flops
+from deltacompose.planning.analysis_cells import further
+from deltacompose.planning.flops import DeltaShape, Lengths, Memory, Shape
+from deltacompose.study.config import SHARDED, Cell, Study
+
+EFFICIENCY_STEPS = 23
+"""Steps of a measurement of cost, of which the first few are not timed."""
+
+Extension = Callable[[Cell, Mapping[str, Any]], Iterable[Cell]]
+"""The cells that a finished cell, with its record, adds to a plan."""
+
+UNTOUCHED, RANDOM = "untouched", "random"
+"""The two sources that are no task: the backbone without a delta, and random tensors of a trained delta's norms."""
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a plan must know of a task: what its examples hash to, how many are read, how long they are in tokens."""
+
+    fingerprint: str
+    category: str
+    rows: Mapping[str, int]
+    lengths: Lengths
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan must know of the backbone and the tasks of a study, and, for costs, of its compositions by text.
+
+    `needs` names the arrays that its similarity measures need.
+    """
+
+    fingerprint: str
+    shape: Shape
+    tasks: Mapping[str, TaskFacts]
+    deltas: Mapping[str, DeltaShape] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Planner:
+    study: Study
+    facts: Facts
+
+    def train(
+        self, expression: Composition, task: str, seed: int, factor: float, start: Cell | None = None
+    ) -> list[Cell]:
+        """The cells that train an expression on a task, one for each stage; each reads the one before it.
+
+        `start` is the trained delta of another task whose weights the first stage begins with.
+        """
+        cells: list[Cell] = []
+        for stage in range(len(expression.stages)):
+            part, recipe = expression.until(stage + 1), asdict(self.study.recipe(stage))
+            recipe["learning_rates"] = {
+                method.name: factor * recipe["learning_rates"].get(method.name, getattr(method, "learning_rate", 0.0))
+                for _, method in part.parts()
+            }
+            spec = {
+                "composition": str(part),
+                "settings": part.describe(),
+                "versions": {method.name: getattr(method, "version", 1) for _, method in part.parts()},
+                "stage": stage,
+                "seed": seed,
+                "recipe": recipe,
+                "grid": factor,
+                "start": start.spec["task"] if start else None,
+                **({"processes": self.study.processes} if self.study.processes > 1 else {}),
+                **self.data("task", task),
+            }
+            parents = (cells[-1].key,) if cells else (start.key,) if start else ()
+            cells.append(Cell("train", spec, parents, self.training_cost(str(part), task, recipe)))
+        return cells
+
+    def evaluate(
+        self, source: str, target: str, seed: int, trained: Cell | None, chosen: tuple[Cell, ...] = ()
+    ) -> Cell:
+        """The cell that scores a source's delta on a target; with `chosen`, the delta that a selection cell names.
+
+        Without it, where a study has a grid, the score is of that value of the grid alone.
+        """
+        grid = trained.spec["grid"] if trained and not chosen and len(self.study.grid) > 1 else None
+        spec = {
+            "composition": trained.spec["composition"] if trained else None,
+            "source": source,
+            "seed": seed,
+            "split": self.study.split,
+            "limit": self.study.training.limit,
+            "grid": grid,
+            **({"source_of_norms": target} if source == RANDOM else {}),
+            **({"start": trained.spec["start"]} if trained and trained.spec["start"] else {}),
+            **self.data("target", target),
+        }
+        parents = tuple(cell.key for cell in chosen) if chosen else (trained.key,) if trained else ()
+        return Cell("evaluate", spec, parents, self.evaluation_cost(spec["composition"], target, self.study.split))
+
+    def select(self, cells: list[Cell]) -> Cell:
+        """The cell that chooses a factor for the learning rates by the mean development score over the seeds."""
+        spec = {name: cells[0].spec[name] for name in ("composition", "task", "data", "backbone", "dtype")}
+        return Cell("select", spec, tuple(cell.key for cell in cells))
+
+    def efficiency(self, expression: Composition, task: str) -> Cell:
+        """The cell that measures what training one delta costs: a few steps in a process of its own."""
+        trained = self.train(expression, task, self.study.seeds[0], 1.0)[-1]
+        recipe = {**trained.spec["recipe"], "steps": EFFICIENCY_STEPS}
+        cost = trained.cost * EFFICIENCY_STEPS / max(1, trained.spec["recipe"]["steps"])
+        alone = {name: value for name, value in trained.spec.items() if name != "processes"}
+        return Cell("efficiency", {**alone, "recipe": recipe}, (), cost)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The arrays that the study's measures need."""
+        return self.facts.needs
+
+    def choice(self, task: str) -> bool:
+        """Whether a task ranks candidates."""
+        return self.facts.tasks[task].lengths.candidates > 0
+
+    def data(self, role: str, task: str) -> dict[str, Any]:
+        """What a spec says of a task's data and of the backbone; `role` is the field that names the task."""
+        study = self.study
+        return {
+            role: task,
+            "data": self.facts.tasks[task].fingerprint,
+            "rows": asdict(study.rows),
+            "shots": study.shots,
+            "template": study.template,
+            "backbone": self.facts.fingerprint,
+            "dtype": study.backbone.dtype,
+            **({"attention": study.backbone.attention} if study.backbone.attention else {}),
+        }
+
+    def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:
+        """Of all steps, and of the development scores in between."""
+        facts, delta = self.facts.tasks[task], self.facts.deltas.get(composition, DeltaShape())
+        batch, recomputed = min(recipe["batch"], facts.rows["train"]), recipe["checkpointing"]
+        step = flops.training(self.facts.shape, facts.lengths, delta, batch, recomputed)
+        looks = 1 + -(-recipe["steps"] // recipe["evaluate_every"])
+        return float(recipe["steps"] * step + looks * self.evaluation_cost(composition, task, "val"))
+
+    def evaluation_cost(self, composition: str | None, task: str, split: str) -> float:
+        """Operations of the evaluation of one delta on a split."""
+        facts, delta = self.facts.tasks[task], self.facts.deltas.get(composition or "", DeltaShape())
+        return flops.evaluation(self.facts.shape, facts.lengths, delta, facts.rows[split])
+
+
+def plan(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> nx.DiGraph:
+    """The cells of a study as a directed graph from parents to children; a node is a key with the attribute `cell`.
+
+    Those that finished cells add (`extension`) are not among them.
+    """
+    graph = nx.DiGraph()
+    for cell in _cells(study, _Planner(study, facts), parse):
+        _put(graph, cell)
+    return graph
+
+
+def extension(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> Extension:
+    """Gives the cells that a finished cell, with its record, adds to the plan of a study."""
+    return partial(search.added, _Planner(study, facts), parse)
+
+
+def grown(graph: nx.DiGraph, added: Extension, record: Callable[[str], Mapping[str, Any] | None]) -> nx.DiGraph:
+    """A plan with all that its finished cells have added to it, and the cells that those added.
+
+    Args:
+        record: the record of a finished cell by its key; None of one that is not finished.
+    """
+    whole = graph.copy()
+    waiting = [cell for _, cell in graph.nodes(data="cell")]
+    while waiting:
+        cell = waiting.pop()
+        found = record(cell.key) if cell.kind == search.KIND else None
+        for new in added(cell, found) if found is not None else ():
+            if new.key not in whole:
+                _put(whole, new)
+                waiting.append(new)
+    return whole
+
+
+def _put(graph: nx.DiGraph, cell: Cell) -> None:
+    graph.add_node(cell.key, cell=cell)
+    graph.add_edges_from((parent, cell.key) for parent in cell.parents)
+
+
+def memory(study: Study, facts: Facts, parse: Callable[[str], Composition], bank: int = 1) -> float:
+    """Bytes that a process of the greediest of a study's training cells takes beside itself, by estimate."""
+    shards = study.processes if study.backbone.device == SHARDED else 1
+    weights = flops.WEIGHT_BYTES[study.backbone.dtype]
+    held = max(weights, 2.0)
+    found = [0.0]
+    for part in (parse(text).until(k + 1) for text in study.compositions for k in range(len(parse(text).stages))):
+        recipe, delta = study.recipe(len(part.stages) - 1), facts.deltas.get(str(part), DeltaShape())
+        how = Memory(weights, held, bank, recipe.checkpointing, shards)
+        for task in facts.tasks.values():
+            batch = -(-min(recipe.batch, task.rows["train"]) // study.processes)
+            found.append(flops.memory(facts.shape, task.lengths, delta, batch, how))
+    return max(found)
+
+
+def _cells(study: Study, planner: _Planner, parse: Callable[[str], Composition]) -> Iterator[Cell]:
+    for target in study.tasks:
+        yield planner.evaluate(UNTOUCHED, target, 0, None)
+    made: dict[tuple[Composition, str, int], tuple[Cell, ...]] = {}
+    for text in study.compositions:
+        expression = parse(text)
+        for source in study.tasks:
+            yield from _of_source(planner, expression, source, made)
+        if study.efficiency and len(expression.stages) == 1:
+            yield from (planner.efficiency(expression, task) for task in study.tasks)
+    for text in study.compositions:
+        for source in study.start_from:
+            yield from _started(study, planner, parse(text), source)
+    yield from further(replace(planner, study=_checked(study, parse)), made)
+    yield from search.first(planner, parse, made)
+
+
+def _checked(study: Study, parse: Callable[[str], Composition]) -> Study:
+    """The study with the composition of its subspace as that one's text; it and the seen tasks must be the study's."""
+    if study.subspace is None:
+        return study
+    texts = [str(parse(text)) for text in study.compositions]
+    for kind, names, known in (
+        ("composition", [str(parse(study.subspace.composition))], texts),
+        ("task", study.subspace.seen, study.tasks),
+    ):
+        for name in names:
+            if name not in known:
+                raise unknown(f"{kind} of the study for its subspace", name, known)
+    return replace(study, subspace=replace(study.subspace, composition=str(parse(study.subspace.composition))))
+
+
+def _of_source(
+    planner: _Planner, expression: Composition, source: str, made: dict[tuple[Composition, str, int], tuple[Cell, ...]]
+) -> Iterator[Cell]:
+    """Training on one task with every seed and factor, the choice among factors, and the evaluations.
+
+    What gives the delta of each seed is noted in `made`.
+    """
+    study = planner.study
+    trained: dict[int, list[Cell]] = {seed: [] for seed in study.seeds}
+    for seed in study.seeds:
+        for factor in study.grid:
+            cells = planner.train(expression, source, seed, factor)
+            yield from cells
+            trained[seed].append(cells[-1])
+    chosen: tuple[Cell, ...] = ()
+    if len(study.grid) > 1:
+        chosen = (planner.select([cell for cells in trained.values() for cell in cells]),)
+        yield chosen[0]
+        yield from (planner.evaluate(source, source, seed, cell) for seed, cells in trained.items() for cell in cells)
+    for seed, cells in trained.items():
+        made[expression, source, seed] = (*chosen, *cells)
+        among = (*chosen, *cells) if chosen else ()
+        for target in study.tasks if study.transfer else (source,):
+            yield planner.evaluate(source, target, seed, cells[0], among)
+        yield planner.evaluate(RANDOM, source, seed, cells[0], among)
+
+
+def _started(study: Study, planner: _Planner, expression: Composition, source: str) -> Iterator[Cell]:
+    """Initialisation transfer (Vu et al. 2022): training on every other task from the source's weights."""
+    for seed in study.seeds:
+        start = planner.train(expression.until(1), source, seed, study.grid[0])[-1]
+        for target in study.tasks:
+            if target != source:
+                cells = planner.train(expression, target, seed, study.grid[0], start)
+                yield from cells
+                yield planner.evaluate(target, target, seed, cells[-1])

@@ -1,0 +1,135 @@
+"""What is known and what is not, in sentences made from the numbers; none says more than its interval or test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from deltacompose.analysis.matrix import TransferMatrix, shortened
+from deltacompose.analysis.statistics import reliability
+from deltacompose.analysis.transfer.findings import Findings
+from deltacompose.analysis.transfer.summaries import CategoryComparison
+from deltacompose.figures.lift import Lift
+from deltacompose.figures.style import counted, number
+from deltacompose.report.tables import estimate
+
+LEVEL = 0.05
+"""The p-value at which a test is said to reject."""
+
+
+def known(
+    lifts: Sequence[Lift], compared: Sequence[tuple[str, CategoryComparison]], matrices: Sequence[TransferMatrix]
+) -> list[str]:
+    """What the intervals and tests show: lifts, same-category transfer, and how well the maps repeat over seeds."""
+    return [
+        *_about_lifts(lifts),
+        *(sentence for text, one in compared for sentence in _about_categories(text, one)),
+        *(sentence for matrix in matrices for sentence in _about_reliability(matrix)),
+    ]
+
+
+def _about_lifts(lifts: Sequence[Lift]) -> Iterator[str]:
+    for text in dict.fromkeys(lift.composition for lift in lifts):
+        mine = [lift for lift in lifts if lift.composition == text]
+        by = {verdict: [x.task for x in mine if x.verdict == verdict] for verdict in _VERDICTS}
+        parts = [f"{saying} on {len(by[v])} ({shortened(by[v])})" for v, saying in _VERDICTS.items() if by[v]]
+        covers = sorted({lift.covers for lift in mine if lift.verdict != "unknown"})
+        over = f" over {', '.join(covers)}" if covers else ""
+        yield (
+            f"{text}, lift over the untouched backbone on {counted(len(mine), 'task')}: "
+            f"the 95 % interval{over} {'; '.join(parts)}."
+        )
+
+
+_VERDICTS = {
+    "above": "lies above zero",
+    "below": "lies below zero",
+    "includes": "includes zero, which shows neither a lift nor its absence,",
+    "unknown": "is not known",
+}
+
+
+def _about_categories(text: str, one: CategoryComparison) -> Iterator[str]:
+    """Same- against cross-category transfer, with what the test could have shown at all."""
+    if one.same is None or one.cross is None or one.difference is None or one.test is None:
+        yield f"{text}, {one.kind}: same- and cross-category transfer cannot be compared, for one of them has no pair."
+        return
+    signed = one.kind != "relative"
+    means = f"same-category {estimate(one.same, signed)} against cross-category {estimate(one.cross, signed)}"
+    pairs = f"{counted(one.same_pairs, 'ordered pair')} in {counted(one.same_unordered, 'pair')} of tasks"
+    yield (
+        f"{text}, {one.kind}: {means}, difference {estimate(one.difference)} "
+        f"({pairs}, against {one.cross_pairs}). {_verdict(one)}"
+    )
+
+
+def _verdict(one: CategoryComparison) -> str:
+    """What follows: an interval speaks of new runs on these tasks, a permutation of the labels of the tasks."""
+    test, gap = one.test, one.difference
+    if test is None or gap is None:
+        return ""
+    if test.least_p > LEVEL:
+        said = f"With these categories no outcome could give p below {test.least_p:.2g}, so the permutation test cannot"
+        said += f" show it at the level {number(LEVEL)} (p = {test.p:.2g})."
+    elif test.p <= LEVEL:
+        said = f"The permutation of the categories rejects (p = {test.p:.2g}, least attainable {test.least_p:.2g})."
+    else:
+        said = f"The permutation of the categories does not reject (p = {test.p:.2g}, least attainable "
+        said += f"{test.least_p:.2g}): it is not shown that categories matter."
+    if np.isnan(gap.low):
+        return said + " There is no interval, so nothing is known of other runs."
+    side = "excludes" if gap.low > 0 or gap.high < 0 else "includes"
+    return said + f" The interval of the difference, for new {gap.covers} on these same tasks, {side} zero."
+
+
+def _about_reliability(matrix: TransferMatrix) -> Iterator[str]:
+    values = np.where(matrix.off_diagonal, matrix.relative(), np.nan).reshape(len(matrix.seeds), -1)
+    found = reliability(values)
+    if found <= 0:
+        yield (
+            f"{matrix.composition}: the map of relative performance does not repeat over "
+            f"{counted(len(matrix.seeds), 'seed')}: its halves correlate at {number(found, signed=True)}, uncorrected."
+        )
+    elif not np.isnan(found):
+        yield (
+            f"{matrix.composition}: the map of relative performance over {counted(len(matrix.seeds), 'seed')} has a "
+            f"split-half reliability of {number(found)} (1 would repeat exactly)."
+        )
+
+
+def unknown(found: Findings) -> list[str]:
+    """What these records cannot tell."""
+    return [*_about_scope(found), *_about_cells(found), *_limitations(found.matrices.values())]
+
+
+def _about_scope(found: Findings) -> Iterator[str]:
+    if found.backbones:
+        yield f"One backbone, {', '.join(found.backbones)}: nothing here speaks of another."
+    seeds = len(found.seeds)
+    if seeds == 1:
+        yield "One seed: nothing is known of the spread between training runs, and no ranking by one run is a finding."
+    elif 1 < seeds < 5:
+        yield (
+            f"{seeds} seeds: an interval over seeds alone rests on {counted(seeds - 1, 'degree')} of freedom; it is "
+            f"wide, and small differences between compositions cannot be told apart."
+        )
+    if len(found.matrices) > 1:
+        yield "Compositions stand side by side; their differences are not tested here, so no order of them is claimed."
+
+
+def _about_cells(found: Findings) -> Iterator[str]:
+    if found.failures:
+        yield f"{counted(len(found.failures), 'cell')} failed and stand in no mean."
+    if found.unread:
+        yield f"Trained and never evaluated on the {found.split} split: {shortened(found.unread)}."
+
+
+def _limitations(matrices: Iterable[TransferMatrix]) -> Iterator[str]:
+    """Each limitation once, with the compositions that it concerns."""
+    whom: dict[str, list[str]] = {}
+    for matrix in matrices:
+        for sentence in matrix.limitations():
+            whom.setdefault(sentence, []).append(matrix.composition)
+    for sentence, texts in whom.items():
+        yield f"{shortened(texts)}: {sentence}."

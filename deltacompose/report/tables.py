@@ -1,0 +1,196 @@
+"""The report's tables: what was run, what came out, what failed and what is missing, as rows of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.statistics import Estimate
+from deltacompose.analysis.transfer.findings import Findings, Record
+from deltacompose.analysis.transfer.summaries import CategoryComparison
+from deltacompose.figures.heatmap_values import baselines
+from deltacompose.figures.lift import Lift
+from deltacompose.figures.style import counted, number, ordered
+from deltacompose.report import result_tables as tables
+
+
+@dataclass(frozen=True)
+class Table:
+    """A head, rows as long as the head, and a sentence on how to read them; how to show it is the template's affair."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def tasks(found: Findings) -> Table:
+    """Every task with its category, metric and levels that are not transfer; of an untouched backbone there is one."""
+    rows = {}
+    for matrix in found.matrices.values():
+        for t, task in enumerate(matrix.targets):
+            levels = (level(matrix.chance[t]), level(matrix.untouched[t]))
+            rows[task] = (task, matrix.categories.get(task, ""), matrix.metric[t] or "unknown", *levels)
+    categories = {task: row[1] for task, row in rows.items()}
+    head = ("task", "category", "metric", "chance", "untouched backbone")
+    return Table(head, [rows[task] for task in ordered(rows, categories)])
+
+
+def compositions(found: Findings) -> Table:
+    """Every composition with what its training took, as means over the trainings."""
+    head = ("composition", "trainings", "failed", "seeds", "steps", "parameters", "ratio", "seconds", "peak memory")
+    texts = {**dict.fromkeys(found.matrices), **dict.fromkeys(_composition(r) for r in found.trainings)}
+    note = "Parameters are trainable ones, ratio is per parameter of the backbone; seconds and memory are means."
+    return Table(head, [_composition_row(found, text) for text in texts], note)
+
+
+def _composition_row(found: Findings, text: str) -> tuple[str, ...]:
+    done = [record for record in found.trainings if _composition(record) == text]
+    failed = [r for r in found.failures if r["kind"] == "train" and _composition(r) == text]
+    seeds = sorted({record["spec"]["seed"] for record in (*done, *failed)})
+    steps = sorted({record["spec"]["steps"] for record in done if record["spec"].get("steps") is not None})
+    return (
+        text,
+        str(len(done)),
+        str(len(failed)),
+        ", ".join(map(str, seeds)) or "unknown",
+        ", ".join(map(str, steps)) or "unknown",
+        _mean(done, "parameters", "{:,.0f}"),
+        _mean(done, "ratio", "{:.2%}"),
+        _mean(done, "seconds", "{:.1f}"),
+        _mean(done, "peak_memory", "{:,.0f} MiB", 2**-20),
+    )
+
+
+def _composition(record: Record) -> str:
+    return str(record["spec"]["composition"])
+
+
+def _mean(records: Iterable[Record], name: str, form: str, scale: float = 1.0) -> str:
+    values = [float(record["result"][name]) for record in records if record["result"].get(name) is not None]
+    return form.format(scale * fmean(values)) if values else "unknown"
+
+
+def results(found: Findings) -> Table | None:
+    """Each delta on the task it was trained on; nothing where nothing was evaluated."""
+    if not found.matrices:
+        return None
+    table = tables.wide(tables.own_task(found.matrices))
+    rows = [tuple(map(str, row)) for row in table.itertuples(index=False, name=None)]
+    return Table(tuple(map(str, table.columns)), rows, tables.NOTE)
+
+
+def lifts(found: Sequence[Lift]) -> Table:
+    """Score on the task trained on, minus the untouched backbone's, with intervals."""
+    head = ("task", "category", "composition", "lift", "95 % interval", "seeds", "interval covers")
+    rows = [
+        (
+            lift.task,
+            lift.category,
+            lift.composition,
+            "unknown" if np.isnan(lift.value) else number(lift.value, signed=True),
+            interval(lift.low, lift.high),
+            str(lift.seeds),
+            lift.covers if lift.verdict != "unknown" else "nothing",
+        )
+        for lift in found
+    ]
+    return Table(head, rows, "Intervals are of single lifts, not adjusted for how many there are.")
+
+
+def categories(compared: Sequence[tuple[str, CategoryComparison]]) -> Table:
+    """Transfer between tasks of one category against transfer between tasks of two."""
+    head = (
+        "composition", "value", "same category", "cross category", "difference", "pairs same / cross", "p", "least p",
+    )  # fmt: skip
+    rows = []
+    for text, one in compared:
+        signed = one.kind != "relative"
+        ends = (estimate(one.same, signed), estimate(one.cross, signed), estimate(one.difference))
+        test = (f"{one.test.p:.3g}", f"{one.test.least_p:.3g}") if one.test else ("none", "none")
+        rows.append((text, one.kind, *ends, f"{one.same_pairs} / {one.cross_pairs}", *test))
+    note = (
+        "Means over off-diagonal cells known in every seed, with 95 % intervals; p is of a one-sided permutation of "
+        "the categories over the tasks, least p the smallest that these categories could give."
+    )
+    return Table(head, rows, note)
+
+
+def estimate(one: Estimate | None, signed: bool = True) -> str:
+    """`+.25 [+.10, +.40]`: a value and its interval."""
+    return "none" if one is None else f"{number(one.value, signed=signed)} {interval(one.low, one.high, signed)}"
+
+
+def failures(found: Findings) -> Table:
+    """Every cell that was tried and failed, by name, with its error."""
+    rows = [(named(r), str(r.get("error", "unknown")), str(r.get("message", ""))) for r in found.failures]
+    return Table(("cell", "error", "message"), sorted(rows))
+
+
+def missing(found: Findings) -> Table:
+    """Every cell that a full study would have and that was neither finished nor tried, by name."""
+    rows = [row for text, matrix in found.matrices.items() for row in _missing(text, matrix, text in found.transfer)]
+    rows += [(text, "", "", f"trained, never evaluated on the {found.split} split") for text in found.unread]
+    return Table(("composition", "seed", "source", "targets that are missing"), rows)
+
+
+def _missing(text: str, matrix: TransferMatrix, transfer: bool) -> Iterable[tuple[str, str, str, str]]:
+    absent = np.isnan(matrix.values) & ~matrix.failed
+    for k, seed in enumerate(matrix.seeds):
+        for s, source in enumerate(matrix.sources):
+            targets = [
+                name for t, name in enumerate(matrix.targets) if absent[k, s, t] and (transfer or name == source)
+            ]
+            if targets:
+                yield text, str(seed), source, ", ".join(targets)
+        unknown = [name for t, name in enumerate(matrix.targets) if np.isnan(matrix.random[k, t])]
+        if unknown and transfer:
+            yield text, str(seed), "random delta", ", ".join(unknown)
+    untouched = [name for t, name in enumerate(matrix.targets) if np.isnan(matrix.untouched[t])]
+    if untouched:
+        yield "none", "", "untouched backbone", ", ".join(untouched)
+
+
+def named(record: Record) -> str:
+    """A cell as a reader names it: `lora: a → b, seed 0 (test)`."""
+    spec: Any = record["spec"]
+    if record["kind"] == "evaluate":
+        which = f"seed {spec['seed']} ({spec['split']})"
+        return f"{spec['composition'] or 'backbone'}: {spec['source']} → {spec['target']}, {which}"
+    said = ", ".join(f"{name} {spec[name]}" for name in ("task", "seed", "stage") if name in spec)
+    return f"{record['kind']} {spec.get('composition', '')}: {said}"
+
+
+def raw_scores(matrix: TransferMatrix) -> Table:
+    """The mean raw score of every cell, with the levels of reference below."""
+    means, rows = matrix.mean(), []
+    for s, source in enumerate(matrix.sources):
+        rows.append((source, *(_cell(matrix, s, t, float(means[s, t])) for t in range(len(matrix.targets)))))
+    for name, levels in baselines(matrix, "score").items():
+        rows.append((_REFERENCES.get(name, name), *(level(value) for value in levels)))
+    return Table(("source", *matrix.targets), rows, f"Mean raw score over {counted(len(matrix.seeds), 'seed')}.")
+
+
+_REFERENCES = {"random": "random delta", "untouched": "untouched backbone"}
+
+
+def _cell(matrix: TransferMatrix, s: int, t: int, mean: float) -> str:
+    if np.isnan(mean):
+        return "failed" if matrix.failed[:, s, t].any() else "missing"
+    return f"{mean:.3f}"
+
+
+def interval(low: float, high: float, signed: bool = True) -> str:
+    """`[−.02, +.11]`, or the words that there is none."""
+    if np.isnan(low):
+        return "no interval"
+    return f"[{number(low, signed=signed)}, {number(high, signed=signed)}]"
+
+
+def level(value: float) -> str:
+    """A level of reference, or the word that it is unknown."""
+    return "unknown" if np.isnan(value) else f"{value:.3f}"

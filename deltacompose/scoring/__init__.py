@@ -1,0 +1,48 @@
+"""How a backbone reads a task: examples become tokens, tokens a loss in training and predictions in evaluation.
+
+There are no new heads. An encoder ranks candidates by the similarity of their pooled states to the input's, or, if it
+was loaded with its masked-language head, by how well they fill a mask; a decoder and a sequence-to-sequence model rank
+by likelihood and generate. What differs between them is one small class each, chosen by the backbone's `kind` and head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.errors import BadInput
+from deltacompose.scoring.encoder import EncoderReader
+from deltacompose.scoring.likelihood import DecoderReader, EncoderDecoderReader
+from deltacompose.scoring.masked_lm import MaskedReader
+from deltacompose.scoring.rows import Batch, Reader, Row
+from deltacompose.task.task import Task
+
+__all__ = ["Batch", "Reader", "Row", "answers", "reader"]
+
+_READERS: dict[str, type[Reader]] = {
+    "encoder": EncoderReader,
+    "encoder with head": MaskedReader,
+    "decoder": DecoderReader,
+    "encoder-decoder": EncoderDecoderReader,
+}
+
+
+def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
+    """The task as this kind of backbone reads it."""
+    if backbone.kind not in _READERS:
+        raise BadInput(
+            f"{backbone.name} is a {backbone.kind} and reads no text; tasks need an encoder, a decoder, or both"
+        )
+    headed = f"{backbone.kind} with head"
+    kind = headed if headed in _READERS and any(place.kind == "head" for place in backbone.places()) else backbone.kind
+    return _READERS[kind](backbone, task, limit)
+
+
+def answers(backbone: Backbone, texts: Sequence[str], tokens: int) -> list[str]:
+    """What a backbone says to texts, greedily, with whatever is attached to it in force."""
+    blank = Task("text", "none", "generation", "exact_match", lambda split: ())
+    read = reader(backbone, blank)
+    with torch.no_grad():
+        return read.generate([Row(read.input_tokens(text), ()) for text in texts], tokens)

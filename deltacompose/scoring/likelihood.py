@@ -1,0 +1,225 @@
+"""Decoders and sequence-to-sequence models rank candidate answers by their likelihood, and generate."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from deltacompose.errors import BadInput
+from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
+from deltacompose.task.task import Example
+
+
+class LikelihoodReader(Reader):
+    """What a decoder and a sequence-to-sequence model share: answers end in the end-of-sequence token."""
+
+    def answer_tokens(self, text: str) -> tuple[int, ...]:
+        return (*self._continuation(text), self._end)
+
+    def lengths(self, row: Row) -> tuple[int, int]:
+        return len(row.input), len(row.answer)
+
+    def units(self, row: Row) -> int:
+        return len(row.answer)
+
+    def loss(self, batch: Batch, deltas: int) -> Tensor:
+        logits, answers = self.logits(batch), batch["answer"]
+        each = F.cross_entropy(logits.flatten(0, 1).float(), answers.flatten(), reduction="none", ignore_index=IGNORED)
+        grouped, known = each.view(deltas, -1), (answers != IGNORED).view(deltas, -1)
+        return grouped.sum(1) / known.sum(1)
+
+    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+        self._check_positions(max(map(self._read_before, rows)), tokens)
+        ids = self._generated(
+            rows, max_new_tokens=tokens, do_sample=False, num_beams=1, eos_token_id=self._end, pad_token_id=self._pad
+        )
+        texts = self.backbone.tokenizer.batch_decode(
+            [self._before_end(row) for row in ids.tolist()], skip_special_tokens=True
+        )
+        return [text.strip() for text in texts]
+
+    def scores(self, rows: Sequence[Row]) -> Tensor:
+        """The sum of each candidate's tokens' log-probabilities, the end included; the input is read once."""
+        count, longest = len(rows[0].candidates), max(len(c) for row in rows for c in row.candidates)
+        candidates = self._tensor([c for row in rows for c in row.candidates], longest, IGNORED)
+        logits = self._candidate_logits(rows, candidates, count).float()
+        tokens = F.cross_entropy(logits.flatten(0, 1), candidates.flatten(), reduction="none", ignore_index=IGNORED)
+        return (-tokens).view(len(rows), count, -1).sum(-1)
+
+    def features(self, rows: Sequence[Row]) -> Tensor:
+        states, mask = self._states(rows)
+        own = states[:, -mask.shape[1] :].float()  # before a decoder, an encoder keeps a prompt's states in front
+        return (own * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+
+    @abstractmethod
+    def _read_before(self, row: Row) -> int:
+        """How many tokens the stack that speaks has read of a row before its answer."""
+
+    @abstractmethod
+    def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
+        """The same for candidates `(rows · count, tokens)`."""
+
+    @abstractmethod
+    def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The last states of the inputs `(rows, tokens, width)`, and which of the tokens are not padding."""
+
+    @abstractmethod
+    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
+        """New tokens `(rows, tokens)` alone."""
+
+    def _row(self, example: Example) -> Row:
+        row = super()._row(example)
+        self._check_positions(self._read_before(row), max(map(len, (row.answer, *row.candidates))))
+        return row
+
+    def _check_positions(self, read: int, said: int) -> None:
+        """Refuses an example that is longer than the model."""
+        limit = self.backbone.stream(self.backbone.streams[-1]).limit
+        if limit is None or read + said <= limit:
+            return
+        found = f"{read} tokens of input and {said} of answer" if read else f"an answer of {said} tokens"
+        cure = f"; the input needs a limit of at most {limit - said}" if read and said < limit else ""
+        raise BadInput(f"task {self.task.name!r} has {found}, and {self.backbone.name} has positions for {limit}{cure}")
+
+    def _continuation(self, text: str) -> tuple[int, ...]:
+        return continuation(self.backbone.tokenizer, text)
+
+    def _before_end(self, ids: list[int]) -> list[int]:
+        return ids[: ids.index(self._end)] if self._end in ids else ids
+
+    @property
+    def _end(self) -> int:
+        model = self.backbone.model
+        end = model.generation_config.eos_token_id if model.can_generate() else model.config.eos_token_id
+        end = end[0] if isinstance(end, list) else end
+        if end is None:
+            raise BadInput(f"{self.backbone.name} names no end-of-sequence token; set generation_config.eos_token_id")
+        return int(end)
+
+
+class DecoderReader(LikelihoodReader):
+    """A decoder-only model: the input padded on the left, the answer behind it."""
+
+    def input_tokens(self, text: str) -> tuple[int, ...]:
+        ids = super().input_tokens(text)
+        return ids[:-1] if len(ids) > 1 and ids[-1] == self._end else ids
+
+    def collate(self, rows: Sequence[Row], lengths: tuple[int, int]) -> Batch:
+        left, left_mask = self._inputs(rows, lengths[0])
+        answers = [row.answer for row in rows]
+        right, right_mask = self._tensor(answers, lengths[1], self._pad), self._mask(answers, lengths[1])
+        return {
+            "ids": torch.cat([left, right], 1),
+            "mask": torch.cat([left_mask, right_mask], 1),
+            "answer": self._tensor(answers, lengths[1], IGNORED),
+        }
+
+    def _read_before(self, row: Row) -> int:
+        return len(row.input)
+
+    def _inputs(self, rows: Sequence[Row], length: int | None = None) -> tuple[Tensor, Tensor]:
+        inputs = [row.input for row in rows]
+        length = length or max(map(len, inputs))
+        return self._tensor(inputs, length, self._pad, "left"), self._mask(inputs, length, "left")
+
+    def logits(self, batch: Batch) -> Tensor:
+        length = batch["answer"].shape[1]
+        logits = self.backbone.model(
+            input_ids=batch["ids"],
+            attention_mask=batch["mask"],
+            position_ids=_positions(batch["mask"]),
+            use_cache=False,
+            logits_to_keep=length + 1,
+        ).logits
+        return logits[:, -length - 1 : -1]  # type: ignore[no-any-return]
+
+    def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
+        model, (ids, mask) = self.backbone.model, self._inputs(rows)
+        start = model(
+            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
+        )
+        start.past_key_values.batch_repeat_interleave(count)
+        known = candidates != IGNORED
+        whole = torch.cat([mask.repeat_interleave(count, 0), known.long()], 1)
+        rest = model(
+            input_ids=candidates.clamp(min=0)[:, :-1],
+            attention_mask=whole[:, :-1],
+            position_ids=_positions(whole)[:, mask.shape[1] : -1],
+            past_key_values=start.past_key_values,
+            use_cache=True,
+        ).logits
+        return torch.cat([start.logits[:, -1:].repeat_interleave(count, 0), rest], 1)
+
+    def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        ids, mask = self._inputs(rows)
+        stream = self.backbone.model.get_submodule(self.backbone.stream("decoder").module)
+        found = stream(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False)
+        return found.last_hidden_state, mask
+
+    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
+        ids, mask = self._inputs(rows)
+        return self.backbone.model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]  # type: ignore[no-any-return]
+
+
+class EncoderDecoderReader(LikelihoodReader):
+    """A sequence-to-sequence model: the encoder reads the input once, the decoder gives the answer."""
+
+    def _read_before(self, row: Row) -> int:
+        return 0
+
+    def _continuation(self, text: str) -> tuple[int, ...]:
+        return tuple(self.backbone.tokenizer(text_target=text, add_special_tokens=False)["input_ids"])
+
+    def collate(self, rows: Sequence[Row], lengths: tuple[int, int]) -> Batch:
+        inputs = [row.input for row in rows]
+        return {
+            "ids": self._tensor(inputs, lengths[0], self._pad),
+            "mask": self._mask(inputs, lengths[0]),
+            "answer": self._tensor([row.answer for row in rows], lengths[1], IGNORED),
+        }
+
+    def logits(self, batch: Batch) -> Tensor:
+        return self.backbone.model(  # type: ignore[no-any-return]
+            input_ids=batch["ids"],
+            attention_mask=batch["mask"],
+            decoder_input_ids=self._shifted(batch["answer"]),
+            use_cache=False,
+        ).logits
+
+    def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
+        batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
+        encoded = self.backbone.model.get_encoder()(input_ids=batch["ids"], attention_mask=batch["mask"])
+        encoded.last_hidden_state = encoded.last_hidden_state.repeat_interleave(count, 0)
+        return self.backbone.model(  # type: ignore[no-any-return]
+            encoder_outputs=encoded,
+            attention_mask=batch["mask"].repeat_interleave(count, 0),
+            decoder_input_ids=self._shifted(candidates),
+            use_cache=False,
+        ).logits
+
+    def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        batch = self.collate(rows, (max(len(row.input) for row in rows), max(len(row.answer) for row in rows)))
+        encoded = self.backbone.model.get_encoder()(input_ids=batch["ids"], attention_mask=batch["mask"])
+        return encoded.last_hidden_state, batch["mask"]
+
+    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
+        batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
+        return self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"], **how)[:, 1:]  # type: ignore[no-any-return]
+
+    def _shifted(self, answers: Tensor) -> Tensor:
+        """What the decoder has read when it gives each answer token."""
+        model = self.backbone.model
+        start = model.generation_config.decoder_start_token_id
+        start = model.config.decoder_start_token_id if start is None else start
+        return F.pad(answers[:, :-1], (1, 0), value=start).masked_fill(
+            F.pad(answers[:, :-1], (1, 0), value=0) == IGNORED, self._pad
+        )
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Positions that count real tokens alone."""
+    return (mask.cumsum(1) - 1).clamp(min=0)

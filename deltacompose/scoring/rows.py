@@ -1,0 +1,207 @@
+"""What all readers have in common: examples become rows of tokens, and rows batches of tensors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.distributed import ALONE, Company
+from deltacompose.errors import BadInput, Diverged
+from deltacompose.task.task import Example, Task
+
+Batch = Mapping[str, Tensor]
+
+IGNORED = -100
+"""In place of a token where there is none."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example in tokens: its input, its answer, and the candidates it ranks with the right one's index."""
+
+    input: tuple[int, ...]
+    answer: tuple[int, ...]
+    candidates: tuple[tuple[int, ...], ...] = ()
+    label: int = -1
+
+
+def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """A text's tokens as they follow other text, without special tokens."""
+    before = tokenizer("x", add_special_tokens=False)["input_ids"]
+    joined = tokenizer(f"x {text}", add_special_tokens=False)["input_ids"]
+    if joined[: len(before)] == before:
+        return tuple(joined[len(before) :])
+    return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def first(scores: Tensor) -> list[int]:
+    """For each row of `(rows, candidates)` the index of the highest score, the first of equals.
+
+    Raises:
+        Diverged: a score is no number, of which any index could be called the highest.
+    """
+    if bool(torch.isnan(scores).any()):
+        raise Diverged("the scores of candidates are no numbers")
+    return scores.argmax(-1).tolist()
+
+
+class Reader(ABC):
+    """One task as one backbone reads it.
+
+    Args:
+        limit: the longest input in tokens; longer ones lose their middle.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, limit: int = 128) -> None:
+        if backbone.tokenizer is None:
+            raise BadInput(f"{backbone.name} has no tokenizer; give one to load_backbone(model, tokenizer)")
+        longest = backbone.stream(backbone.streams[0]).limit
+        if longest is not None and limit > longest:
+            raise BadInput(f"limit={limit} tokens of input, and {backbone.name} has positions for {longest}")
+        self.backbone, self.task, self.limit = backbone, task, limit
+        self._rows: dict[str, list[Row]] = {}
+
+    def rows(self, split: str) -> list[Row]:
+        """The examples of a split in tokens; read once."""
+        if split not in self._rows:
+            self._rows[split] = [self._row(example) for example in self.task.examples(split)]
+        return self._rows[split]
+
+    def batch(self, split: str, indices: Sequence[int], lengths: tuple[int, int]) -> Batch:
+        """Rows of a split as tensors, padded to `lengths` of input and answer.
+
+        A bank's batch is the batches of its deltas joined along the first axis of each tensor.
+        """
+        return self.collate([self.rows(split)[index] for index in indices], lengths)
+
+    @abstractmethod
+    def lengths(self, row: Row) -> tuple[int, int]:
+        """How many tokens of input and of answer a row needs."""
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Row], lengths: tuple[int, int]) -> Batch: ...
+
+    @abstractmethod
+    def loss(self, batch: Batch, deltas: int) -> Tensor:
+        """The mean loss of each delta's rows, `(deltas,)`."""
+
+    def units(self, row: Row) -> int:
+        """How much a row counts in the mean loss of a batch: what the mean is taken over."""
+        return 1
+
+    @abstractmethod
+    def scores(self, rows: Sequence[Row]) -> Tensor:
+        """For rows of equally many candidates what they are ranked by, `(rows, candidates)`: log p(candidate|input) but
+        for a constant of the row."""
+
+    @abstractmethod
+    def logits(self, batch: Batch) -> Tensor:
+        """For each answer token of a batch the logits it is drawn from, `(rows, tokens, vocabulary)`."""
+
+    @abstractmethod
+    def features(self, rows: Sequence[Row]) -> Tensor:
+        """The mean of the last states of each input's tokens, `(rows, width)`."""
+
+    def rank(self, rows: Sequence[Row]) -> list[int]:
+        """For rows of equally many candidates, the index of the one that the backbone puts first."""
+        return first(self.scores(rows))
+
+    @abstractmethod
+    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+        """The text of at most so many tokens that the backbone gives for each row."""
+
+    def predict(self, split: str, budget: int = 4096, company: Company = ALONE) -> list[str]:
+        """A prediction for every example of a split, in its order: a label, or a text.
+
+        Args:
+            budget: how many tokens to hold at once; it bounds memory and changes no prediction.
+            company: the processes that share the examples; all of them call this, and each is given all predictions.
+
+        Raises:
+            Diverged: the backbone's numbers, in any of the processes, are none.
+        """
+        rows, own, failure = self.rows(split), [], ""
+        with torch.no_grad():
+            for chunk in _chunks(rows, budget * company.size):
+                share = company.share(chunk)
+                try:  # who has no share passes over an example all the same: the others may need its shards
+                    found = self._predicted([rows[i] for i in share or chunk[:1]])
+                except Diverged as error:
+                    if company.size == 1:
+                        raise
+                    failure = failure or str(error)  # to be raised when all have made all their passes
+                    continue
+                own += list(zip(share, found[: len(share)], strict=True))
+        predictions = [""] * len(rows)
+        for theirs, said in company.gathered([own, failure], self.backbone.model.device):
+            if said:
+                raise Diverged(said)
+            for i, prediction in theirs:
+                predictions[i] = prediction
+        return predictions
+
+    def _predicted(self, rows: Sequence[Row]) -> list[str]:
+        if self.task.kind == "choice":
+            return [self.task.labels[k] for k in self.rank(rows)]
+        return self.generate(rows, self._longest)
+
+    @property
+    def _longest(self) -> int:
+        """The most tokens that an answer may have: those of the longest answer that is known before the test."""
+        return max(len(row.answer) for split in ("train", "val") for row in self.rows(split))
+
+    def _row(self, example: Example) -> Row:
+        candidates: tuple[tuple[int, ...], ...] = ()
+        label = -1
+        if self.task.kind == "choice":
+            candidates = tuple(map(self.answer_tokens, self.task.options(example)))
+            label = self.task.labels.index(example.target)
+        return Row(
+            self.input_tokens(self.task.text(example)), self.answer_tokens(self.task.answer(example)), candidates, label
+        )
+
+    def input_tokens(self, text: str) -> tuple[int, ...]:
+        """A text's tokens; of one that is too long the middle is cut out, for templates end in what they ask."""
+        ids = self.backbone.tokenizer(text, verbose=False)["input_ids"]
+        end = self.limit // 2
+        return tuple(ids if len(ids) <= self.limit else [*ids[: self.limit - end], *ids[len(ids) - end :]])
+
+    @abstractmethod
+    def answer_tokens(self, text: str) -> tuple[int, ...]: ...
+
+    @property
+    def _pad(self) -> int:
+        pad = self.backbone.tokenizer.pad_token_id
+        return 0 if pad is None else pad
+
+    def _tensor(self, rows: Sequence[Sequence[int]], length: int, fill: int, side: str = "right") -> Tensor:
+        """`(rows, length)`, filled up on one side."""
+        padded = [
+            [*row, *[fill] * (length - len(row))] if side == "right" else [*[fill] * (length - len(row)), *row]
+            for row in rows
+        ]
+        return torch.tensor(padded, device=self.backbone.model.device)
+
+    def _mask(self, rows: Sequence[Sequence[int]], length: int, side: str = "right") -> Tensor:
+        return self._tensor([[1] * len(row) for row in rows], length, 0, side)
+
+
+def _chunks(rows: Sequence[Row], budget: int) -> Iterator[list[int]]:
+    """Indices of rows in chunks of similar length and equally many candidates, within a budget of tokens."""
+    order = sorted(range(len(rows)), key=lambda i: (len(rows[i].candidates), len(rows[i].input), i))
+    chunk: list[int] = []
+    for i in order:
+        cost = len(rows[i].input) + sum(map(len, rows[i].candidates))
+        full = chunk and (len(chunk) + 1) * cost > budget
+        if full or (chunk and len(rows[chunk[0]].candidates) != len(rows[i].candidates)):
+            yield chunk
+            chunk = []
+        chunk.append(i)
+    if chunk:
+        yield chunk

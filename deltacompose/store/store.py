@@ -1,0 +1,378 @@
+"""Cells on disk, named by the hash of their inputs: what is there is whole, whatever was killed when.
+
+A cell's folder is written under `tmp/`, its files and its record (the last) are fsynced, and one rename puts it in
+place. Whoever finds the place taken drops its own copy. Nothing here trusts a clock.
+
+    store.json                          the format of the store
+    cells/<first two digits>/<key>/     record.json and the cell's further files
+    failed/<key>.json                   what went wrong, with traceback: failed is not missing
+    checkpoints/<key>/<number>/         mid-training states, the highest number being the newest; together.json names
+                                        the cells that were saved with it, under the same number
+    tmp/<machine>.<pid>.<random>/       what is being written or removed
+    aside/                              damaged cells, kept for the curious
+    events.jsonl                        what happened, one JSON object a line
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import hashlib
+import json
+import os
+import re
+import socket
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deltacompose.errors import BadInput
+from deltacompose.store import atomic as disk
+from deltacompose.store import checkpoints
+from deltacompose.store.atomic import Unwritable, alive, machine
+from deltacompose.store.export import write_table
+from deltacompose.study.config import Cell
+
+__all__ = ["FORMAT", "Damaged", "Problem", "Store", "Unwritable", "alive", "machine", "open_store"]
+
+FORMAT = 1
+State = Literal["done", "failed", "absent"]
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class Damaged(BadInput):
+    """A stored cell cannot be read, or is not what was stored."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What `Store.verify` found wrong with one file of one cell."""
+
+    key: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"cell {self.key}: {self.file} {self.reason}"
+
+
+def open_store(path: str | Path, create: bool = True) -> Store:
+    """The store in a folder; where the folder is new or empty, a new store, if `create` says so.
+
+    Raises:
+        BadInput: the store is of another format, the folder holds something else, or it cannot be made.
+    """
+    root = Path(path).absolute()
+    try:
+        content = json.loads((root / "store.json").read_bytes())
+    except FileNotFoundError:
+        return _new_store(root, create)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{root} cannot be opened as a store: store.json is unreadable ({error})") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise BadInput(f"store {root} has format {found}; this version reads format {FORMAT}; give another folder")
+    return Store(root)
+
+
+def _new_store(root: Path, create: bool) -> Store:
+    # Processes that make one store at once see each other's unfinished store.json, which is no foreign content.
+    others = [name for name in disk.names(root) if not name.startswith(".store.json")]
+    if others and not (root / "store.json").exists():
+        raise BadInput(f"folder {root} is no store and not empty (it holds {min(others)!r}); give a new or empty one")
+    if not others and not create:
+        raise BadInput(f"there is no store at {root}; a run with that store makes one")
+    with disk.writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        draft = root / f".store.json.{uuid.uuid4().hex}"
+        disk.written(draft, json.dumps({"format": FORMAT}))
+        os.replace(draft, root / "store.json")
+        disk.sync(root)
+    return Store(root)
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished cells. Many processes, also on several machines, may write to it at once."""
+
+    root: Path
+
+    def folder(self, key: str) -> Path:
+        """Where a cell's record and files lie, or would lie."""
+        return self.root / "cells" / _checked(key)[:2] / key
+
+    def has(self, key: str) -> bool:
+        """Whether the cell is finished."""
+        return (self.folder(key) / "record.json").exists()
+
+    def state(self, key: str) -> State:
+        """`done` if the cell is finished, else `failed` if a failure is kept, else `absent`."""
+        return "done" if self.has(key) else "failed" if self._failure(key).exists() else "absent"
+
+    def keys(self, state: State = "done") -> list[str]:
+        """The keys of all cells in a state (`done` or `failed`), sorted."""
+        if state == "failed":
+            found = [name.removesuffix(".json") for name in disk.names(self.root / "failed")]
+        else:
+            cells = self.root / "cells"
+            found = [name for group in disk.names(cells) for name in disk.names(cells / group)]
+        return sorted(filter(_KEY.fullmatch, found))
+
+    def record(self, key: str) -> dict[str, Any]:
+        """The record of a finished cell.
+
+        Raises:
+            BadInput: there is no such cell.
+            Damaged: its record is truncated, foreign, or not what was stored.
+        """
+        path = self.folder(key) / "record.json"
+        try:
+            record = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            if path.parent.exists():
+                raise Damaged(f"{path} is missing beside the cell's files; a run computes the cell again") from None
+            raise BadInput(f"the store {self.root} has no cell {key}") from None
+        except ValueError:
+            raise Damaged(f"{path} is truncated or no JSON; a run computes the cell again") from None
+        if not isinstance(record, dict) or record.get("key") != key or record.pop("digest", None) != _digest(record):
+            raise Damaged(f"{path} is not what was stored; a run computes the cell again")
+        return record
+
+    def failure(self, key: str) -> dict[str, Any]:
+        """The record of a failed cell: `error`, `message`, `traceback`, `attempts` and its inputs."""
+        try:
+            failure: dict[str, Any] = json.loads(self._failure(key).read_bytes())
+        except FileNotFoundError:
+            raise BadInput(f"the store {self.root} keeps no failure of cell {key}") from None
+        except ValueError:
+            raise Damaged(f"{self._failure(key)} is truncated or no JSON; a retry forgets it") from None
+        return failure
+
+    def records(self, kind: str | None = None, state: State = "done") -> Iterator[dict[str, Any]]:
+        """All records, in the order of their keys; those of one kind where one is named."""
+        read = self.failure if state == "failed" else self.record
+        for key in self.keys(state):
+            record = read(key)
+            if kind is None or record["kind"] == kind:
+                yield record
+
+    def add(
+        self, cell: Cell, result: Mapping[str, Any], write: Callable[[Path], None] | None = None, seconds: float = 0.0
+    ) -> bool:
+        """Store a finished cell; `write` puts its further files into the folder that it is given.
+
+        Returns:
+            False where another process had stored the cell before; then nothing changes.
+
+        Raises:
+            Unwritable: full disk, read-only file system, missing permission.
+            BadInput: the result is not JSON, or holds a number that is not finite.
+        """
+        with disk.writing(self.root), disk.temporary(self.root) as folder:
+            if write is not None:
+                write(folder)
+            outputs = {"result": dict(result), "files": disk.checksums(folder), "seconds": seconds}
+            record = _inputs(cell) | outputs | {"state": "done"} | _origin()
+            disk.written(folder / "record.json", _text(record, cell))
+            disk.sync_all(folder)
+            won = self._placed(folder, cell.key)
+        with disk.writing(self.root):
+            self._failure(cell.key).unlink(missing_ok=True)
+        self.drop_checkpoint(cell.key)
+        return won
+
+    def _placed(self, folder: Path, key: str) -> bool:
+        """Rename a complete folder to the cell's place, unless a readable cell stands there."""
+        place = self.folder(key)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.rename(folder, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if self._readable(key):
+                return False
+            self.set_aside(key)
+            return self._placed(folder, key)
+        disk.sync(place.parent)
+        disk.sync(place.parent.parent)
+        return True
+
+    def _readable(self, key: str) -> bool:
+        try:
+            self.record(key)
+        except BadInput:
+            return False
+        return True
+
+    def fail(self, cell: Cell, error: BaseException, attempts: int = 1) -> None:
+        """Keep why a cell failed; `attempts` add to those of an earlier failure. A finished cell stays finished."""
+        if self.has(cell.key):
+            return
+        with contextlib.suppress(BadInput):
+            attempts += self.failure(cell.key)["attempts"]
+        reason = {"error": getattr(error, "kind", type(error).__name__), "message": str(error)}
+        details = {"traceback": "".join(traceback.format_exception(error)), "attempts": attempts}
+        with disk.writing(self.root), disk.temporary(self.root) as folder:
+            failure = _inputs(cell) | reason | details | {"state": "failed"} | _origin()
+            disk.written(folder / "failure.json", json.dumps(failure, indent=1))
+            self._failure(cell.key).parent.mkdir(exist_ok=True)
+            os.replace(folder / "failure.json", self._failure(cell.key))
+            disk.sync(self.root / "failed")
+
+    def forget_failures(self, keys: Iterable[str]) -> None:
+        """Make failed cells absent, so that the next run tries them again."""
+        with disk.writing(self.root):
+            for key in keys:
+                self._failure(key).unlink(missing_ok=True)
+
+    def checkpoint(self, key: str) -> Path | None:
+        """The folder of a cell's newest whole checkpoint, its checksums compared; None where there is none."""
+        return self.checkpoints([key]).get(key)
+
+    def checkpoints(self, keys: Iterable[str]) -> dict[str, Path]:
+        """For each of some cells the folder of a whole checkpoint: of the newest that all of them have.
+
+        Where no checkpoint is common to all it is each one's newest; a cell that has none is left out.
+        """
+        return checkpoints.common(self.root, map(_checked, keys))
+
+    def save_checkpoint(self, key: str, write: Callable[[Path], None]) -> None:
+        """Replace a cell's checkpoint by what `write` puts into the folder that it is given."""
+        self.save_checkpoints({key: write})
+
+    def save_checkpoints(self, writes: Mapping[str, Callable[[Path], None]]) -> None:
+        """Replace the checkpoints of cells that train together; whatever is killed when, all have one in common."""
+        checkpoints.save(self.root, {_checked(key): write for key, write in writes.items()})
+
+    def together(self, key: str) -> tuple[str, ...]:
+        """The cells with which an unfinished one was last saved, itself among them; none where it has no checkpoint."""
+        return checkpoints.together(self.root, _checked(key))
+
+    def glimpse(self, key: str, name: str) -> Any:
+        """What a JSON file of a cell's newest checkpoint holds, unchecked; None where it cannot be read just now."""
+        return checkpoints.glimpse(self.root, _checked(key), name)
+
+    def drop_checkpoint(self, key: str) -> None:
+        """Remove a cell's checkpoint; `add` does so of itself."""
+        disk.discard(self.root, self.root / "checkpoints" / _checked(key))
+
+    def check_writable(self) -> None:
+        """Raise `Unwritable` before any work is done in vain."""
+        with disk.writing(self.root), disk.temporary(self.root) as folder:
+            disk.written(folder / "probe", "0")
+
+    def set_aside(self, key: str) -> Path:
+        """Move a damaged cell out of the way, so that the next run computes it again; gives where it lies now."""
+        place = self.root / "aside" / f"{_checked(key)}.{uuid.uuid4().hex}"
+        with disk.writing(self.root), contextlib.suppress(FileNotFoundError):
+            place.parent.mkdir(exist_ok=True)
+            os.rename(self.folder(key), place)
+        return place
+
+    def verify(self) -> list[Problem]:
+        """Compare every file of every finished cell with the checksum that was recorded when it was stored."""
+        return [problem for key in self.keys() for problem in self._problems(key)]
+
+    def _problems(self, key: str) -> Iterator[Problem]:
+        try:
+            record = self.record(key)
+        except Damaged as error:
+            yield Problem(key, "record.json", f"is damaged: {error}")
+            return
+        if Cell(record["kind"], record["spec"], tuple(record["parents"])).key != key:
+            yield Problem(key, "record.json", "says other inputs than those its key was made of")
+        for name, expected in record["files"].items():
+            try:
+                if disk.checksum(self.folder(key) / name) != expected:
+                    yield Problem(key, name, "has another checksum than when it was stored")
+            except OSError as error:
+                yield Problem(key, name, f"cannot be read: {error.strerror}")
+
+    def gc(self, keep: Iterable[str], dry: bool = True, leftovers: bool = False) -> list[Path]:
+        """What is not needed for the cells in `keep` and for those they rest on; removed only if not `dry`.
+
+        That is other cells, their failures and checkpoints, checkpoints of finished cells, and what was set aside.
+
+        Args:
+            leftovers: also what other machines have left half-written, a day ago or longer; for when nobody works here.
+        """
+        kept = self._with_parents(keep)
+        places = [self.folder(key) for key in self.keys() if key not in kept]
+        places += [self._failure(key) for key in self.keys("failed") if key not in kept]
+        begun = filter(_KEY.fullmatch, disk.names(self.root / "checkpoints"))
+        places += [self.root / "checkpoints" / key for key in begun if key not in kept or self.has(key)]
+        places += [self.root / "aside" / name for name in disk.names(self.root / "aside")]
+        places += [self.root / "tmp" / name for name in disk.of_other_machines(self.root) if leftovers]
+        for place in () if dry else places:
+            disk.discard(self.root, place)
+        return places
+
+    def _with_parents(self, keep: Iterable[str]) -> set[str]:
+        kept: set[str] = set()
+        waiting = list(keep)
+        while waiting:
+            key = waiting.pop()
+            if key not in kept:
+                kept.add(key)
+                waiting += self.record(key)["parents"] if self.has(key) else []
+        return kept
+
+    def sweep(self) -> int:
+        """Remove what dead processes of this machine left in `tmp/`, and only that; gives how many there were."""
+        return disk.sweep(self.root)
+
+    def export(self, path: str | Path) -> int:
+        """Write all cells, finished and failed, as a tidy .csv or .parquet table; gives the number of rows."""
+        return write_table([*self.records(), *self.records(state="failed")], Path(path))
+
+    def log(self, event: Mapping[str, Any]) -> None:
+        """Append one event to `events.jsonl`."""
+        with disk.writing(self.root), open(self.root / "events.jsonl", "ab+", buffering=0) as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            torn = file.read(1) not in (b"", b"\n")  # a writer was killed in mid-line
+            file.write(b"\n" * torn + json.dumps(event).encode() + b"\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events, oldest first; a line that a killed writer left unfinished is passed over."""
+        with contextlib.suppress(FileNotFoundError), open(self.root / "events.jsonl", "rb") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+    def _failure(self, key: str) -> Path:
+        return self.root / "failed" / f"{_checked(key)}.json"
+
+
+def _checked(key: str) -> str:
+    """A key, before it becomes a path."""
+    if not isinstance(key, str) or not _KEY.fullmatch(key):
+        raise BadInput(f"{key!r} is no key of a cell; a key is 64 hexadecimal digits")
+    return key
+
+
+def _inputs(cell: Cell) -> dict[str, Any]:
+    head = {"format": FORMAT, "key": cell.key, "kind": cell.kind}
+    return head | {"spec": dict(cell.spec), "parents": list(cell.parents)}
+
+
+def _origin() -> dict[str, str]:
+    return {"host": socket.gethostname(), "finished": datetime.datetime.now(datetime.UTC).isoformat()}
+
+
+def _text(record: Mapping[str, Any], cell: Cell) -> str:
+    """The record as JSON, sealed by its own digest."""
+    try:
+        text = json.dumps(record, allow_nan=False)
+        return json.dumps(json.loads(text) | {"digest": _digest(json.loads(text))})
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"the result of the {cell.kind} cell {cell.key} cannot be stored: {error}") from error
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """SHA-256 of a record as read from JSON (whose keys are texts, whatever they were before)."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,331 @@
+"""A study: the expressions, tasks and seeds that a question asks for, from Python or a YAML file; and its cells.
+
+Python is the truth and YAML a way to write it down: `Study.read(path)` and `study.write(path)` are inverse.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from deltacompose.errors import BadInput
+from deltacompose.study.recipe import Recipe
+
+SHARDED = "sharded"
+"""The device of a backbone whose layers are dealt out over the processes that train together."""
+
+LAUNCHED = "DELTACOMPOSE_LAUNCHED"
+"""Is set in the environment of processes that were started together; some clusters set torchrun's `RANK` themselves."""
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of a study's work, named by the hash of all that its result depends on.
+
+    Attributes:
+        kind: what is to be done, `train` or `evaluate` for two.
+        spec: the inputs, as JSON would hold them: texts, numbers, lists, mappings; fingerprints for what is large.
+        parents: the keys of the cells whose results this one reads.
+        cost: estimated work in floating-point operations; for scheduling, not part of the key.
+    """
+
+    kind: str
+    spec: Mapping[str, Any]
+    parents: tuple[str, ...] = ()
+    cost: float = field(default=0.0, compare=False)
+
+    @cached_property
+    def key(self) -> str:
+        """SHA-256 of the canonical JSON of kind, spec and parents, as 64 hexadecimal digits."""
+        content = {"kind": self.kind, "spec": self.spec, "parents": self.parents}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class BackboneChoice:
+    """Which backbone, and how it is loaded.
+
+    Attributes:
+        model: a name that a plugin gives (`embedded`), a folder, or a name on the Hugging Face hub.
+        dtype: precision of the frozen weights and of the pass; deltas are fp32. `int8` and `nf4` hold the frozen
+            matrices in few bits by bitsandbytes, and pass in bfloat16.
+        head: `mlm` for an encoder with its masked-language head.
+        table: the name of the table of places, `derived`, or a table written out; None finds it by the model's type.
+        attention: how transformers computes attention; its own choice for the model if None.
+        device: `cpu`, `cuda`, `cuda:1`; `auto` or `balanced` spread the layers over all GPUs; `sharded` deals every
+            layer out over the study's `processes` (FSDP2); None takes a GPU if there is one. No result depends on it,
+            so it is in no cell's key.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    model: str = "embedded"
+    dtype: Literal["float32", "bfloat16", "float16", "int8", "nf4"] = "float32"
+    head: Literal["mlm"] | None = None
+    table: str | dict[str, Any] | None = None
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The most rows of each split that a study reads; None reads all."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    train: Annotated[int, Ge(1)] | None = None
+    val: Annotated[int, Ge(1)] | None = None
+    test: Annotated[int, Ge(1)] | None = None
+
+
+@dataclass(frozen=True)
+class SubspaceChoice:
+    """A subspace that a study learns from the deltas of one composition, and what is read off it.
+
+    Attributes:
+        composition: one of the study's.
+        dimensions: of the subspace.
+        way: principal components, or the autoencoder of intrinsic prompt tuning (Qin et al. 2021, arXiv 2110.07867).
+        seen: the tasks whose deltas it is learned from; none names all. The others test it.
+        tune: of a soft prompt, whether its coordinates within the subspace are trained on every task.
+        hidden: of the autoencoder's decoder; None is the backbone's width.
+        steps: of the autoencoder's training, each with a batch of every seen task.
+        alpha: weight of the autoencoder's reconstruction error beside the tasks' losses.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    composition: str
+    dimensions: Annotated[int, Ge(1)]
+    way: Literal["pca", "autoencoder"] = "pca"
+    seen: tuple[str, ...] = ()
+    tune: bool = True
+    hidden: Annotated[int, Ge(1)] | None = None
+    steps: Annotated[int, Ge(1)] = 1000
+    alpha: Annotated[float, Ge(0)] = 1.0
+
+
+@dataclass(frozen=True)
+class DimensionChoice:
+    """A search for the intrinsic dimension of every task: the least d that is good enough (arXiv 1804.08838).
+
+    Attributes:
+        most: the greatest d that is tried.
+        reference: one of the study's compositions, whose score is the full one.
+        share: of the full score that is enough, .9 for d₉₀.
+        resolution: neighbouring d of the grid differ by at most that share, or by one.
+        projections: those of the method `intrinsic` that are compared.
+        per_layer: with one scale per layer beside the d numbers, without, or both.
+        places: kinds of places whose parameters change; none is the method's own choice, query and value.
+        warm_start: whether the training at d begins with the solution at the next lower d that was tried. It has then
+            had that one's steps as well as its own, so d₉₀ says how low a search could get and not what d gives within
+            one budget; that is why the default is no.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    most: Annotated[int, Ge(1)]
+    reference: str = "full"
+    share: Annotated[float, Gt(0), Le(1)] = 0.9
+    resolution: Annotated[float, Ge(0)] = 0.25
+    projections: Annotated[tuple[Literal["sketch", "fastfood", "dense"], ...], MinLen(1)] = (
+        "sketch",
+        "fastfood",
+        "dense",
+    )
+    per_layer: Annotated[tuple[bool, ...], MinLen(1)] = (True,)
+    places: tuple[str, ...] = ()
+    warm_start: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """A grid of experiments: every composition on every task with every seed, and what is measured of them.
+
+    Attributes:
+        name: what it is called in reports.
+        tasks: names of tasks, installed or of `own_tasks`.
+        compositions: expressions as text.
+        training: the recipe of every stage.
+        stages: for each stage what differs from `training`, in the order of the stages.
+        grid: factors by which all learning rates are multiplied; where there are several, the one with the best mean
+            development score over the seeds is chosen for each composition and task.
+        shots: few-shot: so many training and development examples per class (of a choice task), drawn anew per seed.
+        template: whether inputs are put into the tasks' templates.
+        transfer: whether every delta is evaluated on every task, or on its own alone.
+        start_from: initialisation transfer: tasks from whose weights training on every other task starts as well.
+        efficiency: whether what one delta of each composition costs is measured in a process of its own.
+        measures: names of similarity measures; what they need of the model (activations, gradients, features,
+            probabilities, predictions) is collected of every delta.
+        subspace: a subspace learned from the deltas of one composition, with its readouts.
+        dimension: a search for the intrinsic dimension of every task, which adds trainings as it goes.
+        swap: composition-aware transfer: every part of a delta with several is taken from every other task's in turn.
+        processes: how many processes train and evaluate each delta together, each on its share of every batch.
+        split: where results are read; choices are made on the development split whatever this says.
+        own_tasks: tasks of this study by name, each a few lines that say where its rows are.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    name: Annotated[str, MinLen(1)]
+    tasks: Annotated[tuple[str, ...], MinLen(1)]
+    compositions: Annotated[tuple[str, ...], MinLen(1)]
+    backbone: BackboneChoice = BackboneChoice()
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    training: Recipe = Recipe()
+    stages: tuple[dict[str, Any], ...] = ()
+    rows: Rows = Rows()
+    grid: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1.0,)
+    shots: Annotated[int, Ge(1)] | None = None
+    template: bool = True
+    transfer: bool = False
+    start_from: tuple[str, ...] = ()
+    efficiency: bool = False
+    measures: tuple[str, ...] = ()
+    subspace: SubspaceChoice | None = None
+    dimension: DimensionChoice | None = None
+    swap: bool = False
+    processes: Annotated[int, Ge(1)] = 1
+    split: Literal["val", "test"] = "test"
+    own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    folder: str = field(default=".", compare=False)
+
+    def __post_init__(self) -> None:
+        for what in ("tasks", "compositions", "seeds", "grid", "start_from", "measures"):
+            values = tuple(getattr(self, what))
+            object.__setattr__(self, what, values)
+            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            if twice:
+                raise BadInput(f"study {self.name!r}: {what} has {', '.join(twice)} twice")
+
+        if self.backbone.device == SHARDED:
+            self._check_sharded()
+
+    def _check_sharded(self) -> None:
+        where = f"study {self.name!r}: a backbone whose device is {SHARDED}"
+        if self.processes == 1:
+            raise BadInput(f"{where} is dealt out over several processes; say `processes: 2` or more")
+        if self.backbone.dtype in ("int8", "nf4"):
+            raise BadInput(f"{where} cannot be held in {self.backbone.dtype}; take bfloat16, or spread it by `auto`")
+        if self.efficiency:
+            raise BadInput(f"{where} has no efficiency, which is measured in one process that holds all of it")
+
+    def recipe(self, stage: int) -> Recipe:
+        """The recipe of a stage, counted from 0."""
+        changes = self.stages[stage] if stage < len(self.stages) else {}
+        known = [f.name for f in fields(Recipe)]
+        for name in changes:
+            if name not in known:
+                raise BadInput(
+                    f"study {self.name!r}: stages[{stage}] has no setting {name!r}; it has {', '.join(known)}"
+                )
+        return recipe_of({**_plain(self.training), **changes}, f"study {self.name!r}: stages[{stage}]")
+
+    @classmethod
+    def read(cls, path: str | Path) -> Study:
+        """The study of a YAML file.
+
+        Raises:
+            BadInput: no such file, no YAML, a key twice, a field that a study does not have, a value of a wrong type.
+        """
+        path = Path(path)
+        try:
+            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+        except OSError as error:
+            raise BadInput(f"no study can be read from {path}: {error.strerror}") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise BadInput(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        if not isinstance(data, dict):
+            raise BadInput(f"{path} holds no study; it needs at least name, tasks and compositions")
+        if "folder" in data:
+            raise BadInput(f"{path}: folder is where the file lies, and not written in it")
+        study: Study = _checked(cls, data, str(path))
+        return replace(study, folder=str(path.parent.resolve()))
+
+    def write(self, path: str | Path) -> None:
+        """Writes the study as YAML, without what has its default."""
+        Path(path).write_text(yaml.safe_dump(self.described(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def described(self) -> dict[str, Any]:
+        """The study as plain data, without what has its default."""
+        plain, default = _plain(self), _plain(Study(name="-", tasks=("-",), compositions=("-",)))
+        return {name: value for name, value in plain.items() if name != "folder" and value != default[name]}
+
+
+def recipe_of(settings: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe from plain data.
+
+    Raises:
+        BadInput: a setting that a recipe does not have, or a value of a wrong type or range; begins with `where`.
+    """
+    recipe: Recipe = _checked(Recipe, settings, where)
+    return recipe
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML in which a key given twice is an error, not the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _checked(kind: Any, data: Mapping[str, Any], where: str) -> Any:
+    """Plain data as a record, checked strictly: no field that is not known, no text for a number."""
+    try:
+        return _adapter(kind).validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        raise BadInput(f"{where}: {'; '.join(_sentence(kind, one) for one in error.errors())}") from None
+    except TypeError as error:
+        raise BadInput(f"{where}: {error}; quote dates and other words that YAML reads as something else") from None
+
+
+def _sentence(kind: Any, error: Any) -> str:
+    at = ".".join(map(str, error["loc"]))
+    said = error["msg"].removeprefix("Value error, ")
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        owner = _RECORDS.get(str(error["loc"][0]), kind) if len(error["loc"]) > 1 else kind
+        return f"no field {at!r}; fields: {', '.join(f.name for f in fields(owner) if f.name != 'folder')}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{at} is missing"
+    found = error.get("input")
+    hint = (
+        " (YAML reads 1e-3 as text; write 1.0e-3)" if error["type"] == "float_type" and isinstance(found, str) else ""
+    )
+    return f"{at}: {found!r}: {said[:1].lower()}{said[1:]}{hint}" if at else said
+
+
+_RECORDS = {
+    "training": Recipe,
+    "backbone": BackboneChoice,
+    "rows": Rows,
+    "subspace": SubspaceChoice,
+    "dimension": DimensionChoice,
+}
+"""The fields of a study that are records themselves."""
+
+
+def _plain(record: Any) -> dict[str, Any]:
+    kind: Any = type(record)
+    plain: dict[str, Any] = json.loads(_adapter(kind).dump_json(record))
+    return plain

@@ -1,0 +1,228 @@
+"""From the description of a task to its examples: columns become inputs, labels and candidates; splits are carved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deltacompose.errors import BadInput, unknown
+from deltacompose.task.description import LETTERS, Columns, TaskRow, row_from_mapping
+from deltacompose.task.examples import SPLITS, Example
+from deltacompose.task.sources import column, own_splits, read_rows, text
+from deltacompose.task.task import Kind, Task
+
+_CARVED = {"val": (10, 1000), "test": (5, 2000)}
+"""A split that a data set lacks is one part in so many of its training rows, and at most so many rows."""
+
+
+def task_from_mapping(name: str, mapping: Mapping[str, Any], folder: Path | str = ".") -> Task:
+    """The task that a mapping describes, as it was read from YAML; its data are read when they are needed.
+
+    Args:
+        folder: what a relative path is relative to: the folder of the study file.
+
+    Raises:
+        BadInput: an unknown, missing or wrong entry, named with what was expected there.
+    """
+    return task_from_row(name, row_from_mapping(name, mapping), folder)
+
+
+def task_from_row(name: str, row: TaskRow, folder: Path | str = ".") -> Task:
+    """The task of a description.
+
+    Raises:
+        BadInput: entries that do not fit each other.
+    """
+    for problem in _misfits(row):
+        raise BadInput(f"task {name!r}: {problem}")
+    kind: Kind = "choice" if row.words else "generation"
+    return Task(
+        name=name,
+        category=row.category,
+        kind=kind,
+        metric=row.metric,
+        read=Rows(row, str(folder)),
+        template=row.template,
+        verbalizer=row.words,
+        source=row.source or _said(row),
+        licence=row.licence,
+        verified=row.verified,
+        note=row.note,
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Reads the examples of a described task.
+
+    No input stands in two splits: what the test split has is left out of the others, and what the development split
+    has is left out of the training split. Training examples of one input share their answers as accepted ones.
+    """
+
+    row: TaskRow
+    folder: str
+
+    def __call__(self, split: str) -> tuple[Example, ...]:
+        later: set[object] = set()
+        for other in SPLITS[SPLITS.index(split) + 1 :]:
+            later |= {_content(one) for one in self._raw(other)}
+        kept = tuple(one for one in self._raw(split) if _content(one) not in later)
+        return kept if self.row.words else _sharing_answers(kept)
+
+    def left_out(self, split: str) -> int:
+        """How many rows of a split were left out because a later split has their input."""
+        return len(self._raw(split)) - len(self(split))
+
+    def _raw(self, split: str) -> tuple[Example, ...]:
+        """The examples of a split as the data set or the carving gives them."""
+        if split not in self._kept:
+            carved = self._lacking and split in (*self._lacking, "train")
+            self._kept.update(self._carved() if carved else {split: self._read(split)})
+        return self._kept[split]
+
+    @property
+    def _lacking(self) -> list[str]:
+        return [split for split in ("test", "val") if split not in own_splits(self.row.path, self.row.data)]
+
+    def _carved(self) -> dict[str, tuple[Example, ...]]:
+        """The training rows cut into the splits that are lacking and the rest; rows of one input stay together."""
+        whole = self._read("train")
+        groups: dict[tuple[str, ...], list[Example]] = {}
+        for one in whole:
+            groups.setdefault(_content(one), []).append(one)
+        order = iter(sorted(groups, key=_digest))
+        shares: dict[str, tuple[Example, ...]] = {}
+        taken: set[str] = set()
+        for split in self._lacking:
+            part, most = _CARVED[split]
+            share: set[str] = set()
+            while len(share) < max(1, min(most, len(whole) // part)) and (content := next(order, None)):
+                share |= {one.id for one in groups[content]}
+            shares[split] = tuple(one for one in whole if one.id in share)
+            taken |= share
+        return shares | {"train": tuple(one for one in whole if one.id not in taken)}
+
+    def _read(self, split: str) -> tuple[Example, ...]:
+        """The examples of one of the data set's own splits; an id is the split's name and the row's number."""
+        rows = read_rows(self.row.path, self.row.data, split, Path(self.folder))
+        try:
+            return tuple(_example(self.row, row, f"{split}-{number}") for number, row in enumerate(rows))
+        except BadInput as error:
+            raise BadInput(f"{self.row.path!r}: {error}") from None
+
+    @cached_property
+    def _kept(self) -> dict[str, tuple[Example, ...]]:
+        return {}
+
+
+def _example(task: TaskRow, row: Mapping[str, Any], name: str) -> Example:
+    inputs = {_short(one): text(column(row, one)).strip() for one in task.columns.inputs}
+    joined = " ".join(filter(None, inputs.values()))
+    candidates = _candidates(task.columns, row)
+    if task.columns.target is None:
+        order = tuple(sorted(candidates, key=lambda one: _digest((joined, one))))
+        return Example(name, joined, LETTERS[order.index(candidates[0])], order, columns=inputs)
+    target, *further = _targets(task, row, column(row, task.columns.target))
+    accepted = tuple(dict.fromkeys(answer for answer in further if answer != target))
+    return Example(name, joined, target, candidates, accepted, inputs)
+
+
+def _candidates(columns: Columns, row: Mapping[str, Any]) -> tuple[str, ...]:
+    match columns.candidates:
+        case None:
+            return ()
+        case str(name):
+            listed = column(row, name)
+            if not isinstance(listed, Sequence) or isinstance(listed, str):
+                raise BadInput(f"column {name!r} lists no candidates but holds {text(listed)[:40]!r}")
+            return tuple(text(one).strip() for one in listed)
+        case names:
+            return tuple(text(column(row, name)).strip() for name in names)
+
+
+def _targets(task: TaskRow, row: Mapping[str, Any], raw: Any) -> list[str]:
+    """The label (choice), or the text and the further accepted ones (generation)."""
+    if not task.words:
+        listed = raw if isinstance(raw, (list, tuple)) and raw else [raw]
+        return [_rounded(task.columns, one) for one in listed]
+    if task.columns.positions:
+        names = list(map(text, column(row, task.columns.positions)))
+        return [_labelled(dict(zip(names, LETTERS, strict=False)), text(raw), task)]
+    if isinstance(task.values, tuple):
+        return [_labelled({str(number): label for number, label in enumerate(task.values)}, text(raw), task)]
+    given = _rounded(task.columns, raw)
+    return [given if task.values is None else _labelled(task.values, given, task)]
+
+
+def _labelled(values: Mapping[str, str], raw: str, task: TaskRow) -> str:
+    if raw in values:
+        return values[raw]
+    raise BadInput(
+        f"the label {raw!r} in column {task.columns.target!r} is outside the verbalizer; "
+        f"labels: {', '.join(values)} (`data.drop` leaves out rows without a label)"
+    )
+
+
+def _rounded(columns: Columns, raw: Any) -> str:
+    if columns.decimals is None:
+        return text(raw).strip()
+    try:
+        return f"{float(raw):.{columns.decimals}f}"
+    except (TypeError, ValueError):
+        raise BadInput(f"{text(raw)[:40]!r} in column {columns.target!r} is no number to be rounded") from None
+
+
+def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """Examples of one input accept each other's targets."""
+    answers: dict[str, dict[str, None]] = {}
+    for one in examples:
+        answers.setdefault(one.input, {}).update(dict.fromkeys((one.target, *one.accepted)))
+    return tuple(
+        one
+        if len(answers[one.input]) == 1
+        else replace(one, accepted=tuple(answer for answer in answers[one.input] if answer != one.target))
+        for one in examples
+    )
+
+
+def _content(one: Example) -> tuple[str, ...]:
+    """What makes two examples the same question."""
+    return (one.input, *one.candidates)
+
+
+def _digest(parts: Sequence[str]) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def _misfits(row: TaskRow) -> Iterator[str]:
+    """Entries that are right by themselves and do not fit each other."""
+    if row.verbalizer and (row.options or row.columns.candidates):
+        yield "a verbalizer has the same words for every example; where each has its own candidates, give `options`"
+    if bool(row.options) != bool(row.columns.candidates):
+        yield "`columns.candidates` and the greatest number of them, `options`, go together"
+    if row.columns.target is None and not row.columns.candidates:
+        yield "`columns.target` is missing"
+    values = row.values if isinstance(row.values, tuple) else (row.values or {}).values()
+    for label in values if row.words else ():
+        if label not in row.words:
+            yield str(unknown("label", label, row.words))
+    names = ["input", *map(_short, row.columns.inputs)]
+    for _, name, _, _ in string.Formatter().parse(row.template):
+        if name and not set(name) & set(".[]") and name not in names:
+            yield f"template {row.template!r}: {unknown('column', name, names)}"
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _said(row: TaskRow) -> str:
+    """Where the data come from, in a few words."""
+    config = f", {row.data.config}" if row.data.config else ""
+    return (row.path if isinstance(row.path, str) else ", ".join(row.path.values())) + config

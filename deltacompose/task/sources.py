@@ -1,0 +1,241 @@
+"""Raw rows of a data set: from a CSV or JSON-lines file, a local folder in the hub's format, or the Hugging Face hub.
+
+Files are read by the standard library. Folders and the hub are read by the `datasets` library (extra `hub`), whose
+cache and offline switch (`HF_HUB_OFFLINE=1`) are honoured.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deltacompose.errors import BadInput, unknown
+from deltacompose.task.description import PARQUET, Data
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+_BUFFER = 10_000
+
+
+class Unreachable(BadInput):
+    """The hub cannot be reached, and there is no copy in the cache."""
+
+
+def own_splits(path: str | Mapping[str, str], data: Data) -> Mapping[str, str]:
+    """Our splits that the data set has -> its own names for them (for files: their paths)."""
+    if not isinstance(path, str):
+        return path
+    if data.splits is not None:
+        return data.splits
+    if is_file(path):
+        return {"train": "train", "val": "val", "test": "test"} if data.split else {"train": path}
+    return {"train": "train", "val": "validation", "test": "test"}
+
+
+def is_file(path: str) -> bool:
+    """Whether a path is that of a file that we read ourselves."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def is_on_hub(path: str | Mapping[str, str], folder: Path) -> bool:
+    """Whether a path names a hub data set: no file, no folder that exists, and no path by its looks."""
+    if not isinstance(path, str) or is_file(path) or (folder / path).is_dir():
+        return False
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
+        raise BadInput(
+            f"{path!r} is no data: it is no {', '.join(SUFFIXES)} file, there is no folder {folder / path}, "
+            "and a hub data set is named 'name' or 'owner/name'"
+        )
+    return True
+
+
+def read_rows(path: str | Mapping[str, str], data: Data, split: str, folder: Path) -> list[dict[str, Any]]:
+    """The rows of one of our splits, dropped ones left out, in their fixed order.
+
+    Args:
+        path: a file, a folder, a hub name, or a file for every split.
+        folder: what relative paths are relative to.
+
+    Raises:
+        BadInput: the data cannot be found or read, has no such configuration or split, or no row is left.
+    """
+    name = own_splits(path, data)[split]
+    file = name if not isinstance(path, str) else path
+    if is_file(file):
+        rows = _drawn(_of_split(_file_rows(folder / file), data.split, name, folder / file), data.limit.get(split))
+    else:
+        rows = _hub_rows(path if isinstance(path, str) else file, data, split, folder)
+    kept = [row for row in rows if not any(text(column(row, name)) in values for name, values in data.drop.items())]
+    if not kept:
+        dropped = f"; dropped: {dict(data.drop)}" if data.drop else ""
+        raise BadInput(f"no row of {split!r} is left of {len(rows)} in {path!r}{dropped}")
+    return kept
+
+
+def column(row: Mapping[str, Any], name: str) -> Any:
+    """A column's value; `choices.text` is the column `text` inside `choices`.
+
+    Raises:
+        BadInput: there is none; the message lists the columns.
+    """
+    value: Any = row
+    for part in name.split(".") if name not in row else [name]:
+        if not isinstance(value, Mapping) or part not in value:
+            raise unknown("column", name, row)
+        value = value[part]
+    return value
+
+
+def text(value: Any) -> str:
+    """A value as text: nothing for None, `true` and `false`, and the parts of a list joined by spaces."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(text, value))
+    return str(value)
+
+
+def _file_rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return _json_rows(file, lines) if file.suffix.lower() == ".jsonl" else _csv_rows(file, lines)
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file} is not UTF-8 text") from None
+
+
+def _csv_rows(file: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
+    reader = csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                raise BadInput(f"{file}, line {reader.line_num}: another number of cells than the header has columns")
+            rows.append(dict(row))
+    except csv.Error as error:
+        raise BadInput(f"{file}, line {reader.line_num}: {error}") from None
+    return rows
+
+
+def _json_rows(file: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput(f"{file}, line {number}: no JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise BadInput(f"{file}, line {number}: a row is an object with columns, not {line.strip()[:40]!r}")
+        rows.append(row)
+    return rows
+
+
+def _of_split(rows: list[dict[str, Any]], by: str | None, name: str, file: Path) -> list[dict[str, Any]]:
+    if by is None:
+        return rows
+    found = [row for row in rows if text(column(row, by)) == name]
+    if not found:
+        raise unknown(f"{file.name} split", name, {text(column(row, by)) for row in rows})
+    return found
+
+
+def _drawn(rows: Sequence[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:
+    return [rows[index] for index in _indices(len(rows), limit)]
+
+
+def _indices(rows: int, limit: int | None) -> Iterable[int]:
+    """Which rows a limit leaves: always the same ones, in their order."""
+    if limit is None or limit >= rows:
+        return range(rows)
+    return sorted(random.Random(0).sample(range(rows), limit))
+
+
+def _hub_rows(path: str, data: Data, split: str, folder: Path) -> list[dict[str, Any]]:
+    limit = data.limit.get(split)
+    table = load(path, data, split, folder)
+    if data.streaming:
+        return [dict(row) for row in (table.shuffle(seed=0, buffer_size=_BUFFER).take(limit) if limit else table)]
+    return [dict(row) for row in table.select(_indices(len(table), limit))]
+
+
+def load(path: str, data: Data, split: str, folder: Path) -> Any:
+    """One split as a `datasets` table, from a local folder or from the hub by way of its cache.
+
+    Raises:
+        BadInput: the library is missing, the hub cannot be reached and the cache has no copy, or there is no such
+            data set, configuration or split.
+    """
+    is_on_hub(path, folder)  # refuses what looks like a path
+    library = _library()
+    name = own_splits(path, data)[split]
+    try:
+        return library.load_dataset(**_address(path, data, folder), split=name, streaming=data.streaming)
+    except _unreachable() as error:
+        raise Unreachable(
+            f"the hub cannot be reached for {path!r} and there is no copy of it in the cache "
+            f"{cache_folder(data)} ({_line(error)}); where there is a network, "
+            "`deltacompose prefetch` puts one there"
+        ) from None
+    except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
+        config = f", configuration {data.config!r}" if data.config else ""
+        raise BadInput(f"data set {path!r}{config}, split {name!r}: {_line(error)}") from None
+
+
+def cache_folder(data: Data) -> str:
+    """Where copies of the hub's data sets are kept; `HF_HOME` moves it."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_CACHE if data.revision == PARQUET else str(_library().config.HF_DATASETS_CACHE)
+
+
+def _address(path: str, data: Data, folder: Path) -> dict[str, Any]:
+    """How `load_dataset` is told where a data set is."""
+    local = folder / path
+    if local.is_dir():
+        return {"path": str(local / data.config if data.config and (local / data.config).is_dir() else local)}
+    if data.revision == PARQUET:
+        return {"path": str(_parquet(path, data.config))}
+    return {"path": path, "name": data.config, "revision": data.revision}
+
+
+def _parquet(path: str, config: str | None) -> Path:
+    """The folder of a configuration in the hub's own parquet copy, from the hub's cache where there is no network.
+
+    `datasets` fetches such a folder by itself, and does not find it again in its cache without a network.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = f"{config}/*" if config else None
+    whole = snapshot_download(path, repo_type="dataset", revision=PARQUET, allow_patterns=wanted)
+    folder = Path(whole, config or "")
+    if not folder.is_dir():
+        raise ConnectionError(f"there is no {folder}")
+    return folder
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    """What a failing network raises: the libraries' own words for it, and that of the client they download with."""
+    from huggingface_hub import errors
+
+    return ConnectionError, errors.LocalEntryNotFoundError, getattr(errors, "HTTPError", ConnectionError)
+
+
+def _library() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise BadInput(
+            "data sets of the hub and its folder format need the `datasets` library: pip install 'deltacompose[hub]'"
+        ) from None
+    return datasets
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:300]

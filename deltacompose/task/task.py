@@ -1,0 +1,270 @@
+"""The contract of a task: examples, a template, a verbalizer, a metric and a category; scoring and chance.
+
+Every task is text to text, so that a delta is the whole of what was learned. A *choice* task ranks candidate answers
+(the verbalizer's words, or an example's own candidates); a *generation* task produces a string.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from deltacompose.errors import BadInput, unknown
+from deltacompose.task.examples import SPLITS, Example, FewShot, Limited
+from deltacompose.task.metrics import METRICS, Score, is_number, metric
+
+__all__ = ["SPLITS", "Example", "Kind", "Task", "check_no_overlap", "score"]
+
+Kind = Literal["choice", "generation"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task. What it reads is read lazily, checked once, and kept.
+
+    Attributes:
+        read: gives the examples of "train", "val" or "test".
+        template: how the input is put, with `{input}` and the names of columns in braces.
+        verbalizer: label -> words to rank, in a fixed order, the positive one of two last; empty for generation.
+            Where every example has its own candidates, its labels name their positions.
+        verified: whether the rows that `read` gives have been checked against the description.
+        note: what a reader of its scores must know.
+    """
+
+    name: str
+    category: str
+    kind: Kind
+    metric: str
+    read: Callable[[str], tuple[Example, ...]]
+    template: str = "{input}"
+    verbalizer: Mapping[str, str] = field(default_factory=dict, hash=False)
+    source: str = ""
+    licence: str = ""
+    verified: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for problem in _problems(self):
+            raise BadInput(f"task {self.name!r}: {problem}")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of a choice task in their fixed order; none for generation."""
+        return tuple(self.verbalizer)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The verbalizer's words, in the order of the labels."""
+        return tuple(self.verbalizer.values())
+
+    def options(self, example: Example) -> tuple[str, ...]:
+        """The words to rank for one example, in the order of the (first) labels: its own candidates or the task's."""
+        return example.candidates or self.candidates
+
+    def text(self, example: Example) -> str:
+        """The input as the backbone reads it: put into the template."""
+        values = {"input": example.input, **example.columns}
+        return "".join(before + self._value(values, name) for before, name, _, _ in self._pieces)
+
+    def answer(self, example: Example) -> str:
+        """The words that the backbone ought to produce or to rank first."""
+        if self.kind == "generation":
+            return example.target
+        return self.options(example)[self.labels.index(example.target)]
+
+    def without_template(self) -> Task:
+        """The same task with its input bare."""
+        return replace(self, template="{input}")
+
+    def examples(self, split: str) -> tuple[Example, ...]:
+        """The examples of a split, in their fixed order.
+
+        Raises:
+            BadInput: an unknown or empty split, a duplicate id, a label outside the verbalizer.
+        """
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        if split not in self._read:
+            self._read[split] = _checked(self, split, self.read(split))
+        return self._read[split]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over kind, template, verbalizer, metric and every example of every split."""
+        digest = hashlib.sha256()
+        digest.update(_canonical([self.kind, self.template, list(self.verbalizer.items()), self.metric]))
+        for split in SPLITS:
+            digest.update(split.encode())
+            for one in self.examples(split):
+                row = [one.id, one.input, one.target, one.candidates, one.accepted, sorted(one.columns.items())]
+                digest.update(_canonical(row))
+        return digest.hexdigest()
+
+    def baselines(self, split: str) -> dict[str, float]:
+        """Scores on a split of what uses nothing of the input, by name.
+
+        Choice: every constant label, and a random candidate. Generation: the commonest answer of the training split,
+        and a copy of the bare input. The best constant label is the majority class in accuracy, the all-positive
+        classifier in F1.
+        """
+        return dict(_baselines(self, split))
+
+    def chance(self, split: str) -> float:
+        """The best of the baselines on a split, in the task's metric: what a score must exceed to mean anything."""
+        if split not in self._chance:
+            self._chance[split] = max(self.baselines(split).values())
+        return self._chance[split]
+
+    def few_shot(self, shots: int, seed: int) -> Task:
+        """The task with `shots` training and as many development examples, drawn anew for every seed.
+
+        Choice: per label; generation: in total. The test split stays whole. Each is drawn from its own split, so
+        nothing overlaps; a development split with fewer of a label gives what it has. After Gao et al. 2021, arXiv
+        2012.15723, who draw both from the training data.
+
+        Raises:
+            BadInput: a label has fewer training examples than `shots`.
+        """
+        return replace(self, read=FewShot(self.name, self.labels, self.examples, shots, seed))
+
+    def limited(self, train: int | None = None, val: int | None = None, test: int | None = None, seed: int = 0) -> Task:
+        """The task with at most so many rows per split, drawn by the seed, as even over labels as they allow."""
+        return replace(self, read=Limited(self.labels, self.examples, (train, val, test), seed))
+
+    def _value(self, values: Mapping[str, str], name: str | None) -> str:
+        if name is not None and name not in values:
+            raise BadInput(f"task {self.name!r}: no column {name!r} for its template; columns: {', '.join(values)}")
+        return "" if name is None else values[name]
+
+    @cached_property
+    def _pieces(self) -> tuple[tuple[str, str | None, str | None, str | None], ...]:
+        """The template as literal text and the name that follows it; what is put in is never read as a template."""
+        return tuple(string.Formatter().parse(self.template))
+
+    @cached_property
+    def _read(self) -> dict[str, tuple[Example, ...]]:
+        return {}
+
+    @cached_property
+    def _chance(self) -> dict[str, float]:
+        return {}
+
+
+def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Score:
+    """The score of predictions in the task's metric: labels for choice, texts for generation.
+
+    Raises:
+        BadInput: no examples, another number of predictions, or a predicted label that is none of the task's.
+    """
+    if task.kind == "choice":
+        for given in set(predictions) - set(task.labels):
+            raise unknown(f"{task.name} label", given, task.labels)
+    references = [(one.target, *one.accepted) for one in examples]
+    return metric(task.metric).score(references, predictions, task.labels)
+
+
+def check_no_overlap(task: Task) -> None:
+    """Splits share no id and no input.
+
+    Raises:
+        BadInput: they do; names the two splits and the example.
+    """
+    seen: dict[object, str] = {}
+    for split in SPLITS:
+        for one in task.examples(split):
+            for what in (("id", one.id), ("input", one.input, tuple(sorted(one.columns.items())), one.candidates)):
+                if seen.setdefault(what, split) != split:
+                    shown = f"{what[0]} {str(what[1])[:60]!r}"
+                    raise BadInput(f"task {task.name!r}: the {shown} stands in both {seen[what]!r} and {split!r}")
+
+
+def _baselines(task: Task, split: str) -> Iterator[tuple[str, float]]:
+    """Names and scores of what uses nothing of the input."""
+    examples = task.examples(split)
+    if task.kind == "choice":
+        for label in task.labels:
+            yield f"always {label}", score(task, examples, [label] * len(examples)).value
+        yield "random candidate", _random(task, examples)
+        return
+    commonest = Counter(one.target for one in task.examples("train")).most_common(1)[0][0]
+    yield "commonest answer", score(task, examples, [commonest] * len(examples)).value
+    yield "copy of the input", score(task, examples, [one.input for one in examples]).value
+
+
+def _random(task: Task, examples: Sequence[Example]) -> float:
+    """What a candidate drawn evenly scores: exact for accuracy, 0 for correlations, else the mean of 20 draws."""
+    sizes = [len(task.options(one)) for one in examples]
+    if task.metric == "accuracy":
+        return sum(1 / size for size in sizes) / len(sizes)
+    if metric(task.metric).range[0] < 0:
+        return 0.0
+    draws = [random.Random(seed) for seed in range(20)]
+    return (
+        sum(score(task, examples, [task.labels[draw.randrange(size)] for size in sizes]).value for draw in draws) / 20
+    )
+
+
+def _problems(task: Task) -> Iterator[str]:
+    """What is wrong with a task's description, without reading its examples."""
+    compares = metric(task.metric).compares
+    fitting = ("labels", "numbers") if task.kind == "choice" else ("texts", "numbers")
+    if task.kind not in ("choice", "generation"):
+        yield f"kind {task.kind!r} is neither 'choice' nor 'generation'"
+    if compares not in fitting:
+        able = ", ".join(name for name, each in METRICS.items() if each.compares in fitting)
+        yield f"metric {task.metric!r} compares {compares}, which a {task.kind} task does not give; it can have {able}"
+    if (task.kind == "choice") != (len(task.verbalizer) > 1):
+        expected = "at least two labels" if task.kind == "choice" else "no labels"
+        yield f"a {task.kind} task has {expected} in its verbalizer, not {len(task.verbalizer)}"
+    if task.metric == "f1" and len(task.verbalizer) != 2:
+        yield f"metric 'f1' needs two labels, the positive one last; labels: {', '.join(task.labels)}"
+    if task.kind == "choice" and compares == "numbers" and not all(map(is_number, task.labels)):
+        yield f"metric {task.metric!r} compares numbers, and the labels are: {', '.join(task.labels)}"
+    if len(set(task.candidates)) < len(task.candidates):
+        yield f"two labels have the same words; words: {', '.join(task.candidates)}"
+    yield from _template_problems(task.template)
+
+
+def _template_problems(template: str) -> Iterator[str]:
+    """Braces hold names only: an attribute, an index, a conversion or a format would reach beyond the text."""
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        yield f"template {template!r} cannot be read ({error}); write {{{{ for a brace"
+        return
+    for _, name, form, conversion in pieces:
+        if name is not None and (not name or any(mark in name for mark in ".[]") or form or conversion):
+            yield f"template {template!r} has braces that hold more or less than a name; write {{input}} or {{column}}"
+    if not any(name for _, name, _, _ in pieces):
+        yield f"template {template!r} shows nothing of the input; it needs {{input}} or a column"
+
+
+def _checked(task: Task, split: str, examples: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The examples, if they are what the task says."""
+    if not examples:
+        raise BadInput(f"task {task.name!r} has no examples in its {split!r} split")
+    [(commonest, times)] = Counter(one.id for one in examples).most_common(1)
+    if times > 1:
+        raise BadInput(f"task {task.name!r}: {times} examples of {split!r} have the id {commonest!r}; ids must differ")
+    for one in examples:
+        allowed = task.labels[: len(one.candidates) or None]
+        if task.kind == "choice" and one.target not in allowed:
+            raise BadInput(
+                f"task {task.name!r}: the label {one.target!r} of example {one.id!r} is outside the verbalizer; "
+                f"labels: {', '.join(allowed)}"
+            )
+        if len(one.candidates) > len(task.labels):
+            found = f"{len(one.candidates)} candidates for {len(task.labels)} labels"
+            raise BadInput(f"task {task.name!r}: example {one.id!r} has {found}")
+    return examples
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

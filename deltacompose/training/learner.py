@@ -1,0 +1,325 @@
+"""One delta in training: the job it does, and the learner whose state moves from step to step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from deltacompose.attach.attachment import attach
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.composition import Composition
+from deltacompose.delta.delta import Delta
+from deltacompose.distributed import ALONE, Company
+from deltacompose.errors import BadInput, Diverged
+from deltacompose.method.contract import Method, Tensors, Updates
+from deltacompose.method.weights import (
+    finalized,
+    generator,
+    init_constants,
+    init_weights,
+    named,
+    part_of,
+    parts,
+    prepared,
+)
+from deltacompose.scoring import Batch, Reader
+from deltacompose.study.recipe import Recipe
+from deltacompose.training.memory import peak
+
+
+@dataclass(frozen=True)
+class Job:
+    """One delta to train: the last stage of `expression` on a task.
+
+    Attributes:
+        earlier: what the stages before have become, which stays in force.
+        start: weights for the last stage to begin with; None draws new ones from the seed.
+        company: the processes that train it together.
+    """
+
+    expression: Composition
+    reader: Reader
+    seed: int
+    recipe: Recipe
+    earlier: Delta | None = None
+    start: Mapping[str, Tensor] | None = None
+    company: Company = ALONE
+
+    @property
+    def stage(self) -> int:
+        """The number of the stage that is trained."""
+        return len(self.expression.stages) - 1
+
+    def gradients(self, method: Method, weights: Tensors, examples: int, batch: int = 1) -> Iterator[dict[str, Tensor]]:
+        """For random training examples, `batch` at a time, the gradient of their mean loss in a method's weights.
+
+        The method is in force alone, over the stages that are trained already. For methods whose `constants` are found
+        on training data.
+        """
+        backbone, rows = self.reader.backbone, self.reader.rows("train")
+        leaves = {n: x.detach().to(backbone.model.device, torch.float32).requires_grad_() for n, x in weights.items()}
+        drawn = torch.randperm(len(rows), generator=generator(self.seed, "examples"))[:examples]
+        with self.earlier.attached(backbone) if self.earlier else nullcontext():
+            attachment = attach(backbone, method)
+            try:
+                for chunk in drawn.split(batch):
+                    attachment.put({f"0.0.{n}": x for n, x in leaves.items()})
+                    lengths = [self.reader.lengths(rows[i]) for i in chunk.tolist()]
+                    longest = max(a for a, _ in lengths), max(b for _, b in lengths)
+                    loss = self.reader.loss(self.reader.batch("train", chunk.tolist(), longest), 1).sum()
+                    found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+                    yield dict(zip(leaves, found, strict=True))
+            finally:
+                attachment.detach()
+
+
+class Best(NamedTuple):
+    """What is kept: a development score, the weights that reached it, and the prediction for each example."""
+
+    score: float
+    weights: dict[str, Tensor]
+    predictions: tuple[str, ...] = ()
+
+
+class Learner:
+    """One delta in training: its tensors, optimiser, batches and history, which change from step to step."""
+
+    def __init__(self, backbone: Backbone, job: Job) -> None:
+        self.backbone, self.job, self.recipe = backbone, job, job.recipe
+        self.step, self.tokens, self.seconds = 0, 0, 0.0
+        self.history: list[dict[str, float | None]] = []
+        self.best: Best | None = None
+        self.failure: Exception | None = None
+        self._losses: list[float] = []
+        stage, device = f"{job.stage}.", backbone.model.device
+        drawn = init_weights(backbone, job.expression, job.seed) if job.start is None else job.start
+        earlier = dict(job.earlier.weights) if job.earlier else {}
+        known = init_constants(backbone, job.expression, job, job.stage) | (
+            dict(job.earlier.constants) if job.earlier else {}
+        )
+        self.constants = {n: x.to(device) for n, x in known.items()}
+        trained = {n: x for n, x in drawn.items() if n.startswith(stage)} | (earlier if self.recipe.thaw else {})
+        self.weights = {n: x.detach().to(device, torch.float32, copy=True).requires_grad_() for n, x in trained.items()}
+        self.frozen = {} if self.recipe.thaw else {n: x.to(device) for n, x in earlier.items()}
+        if not self.weights:
+            raise BadInput(f"{job.expression} has nothing to train in its last stage")
+        self._unmoved = set(self.weights)  # weights that have had no gradient yet
+        self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=self.recipe.weight_decay)
+        self.batches = list(_batches(job.reader, self.recipe, job.seed))
+        if self.batches and len(self.batches[0][0]) < job.company.size:
+            raise BadInput(
+                f"{job.company.size} processes are to share batches of {len(self.batches[0][0])} rows; give a larger "
+                "batch or fewer processes"
+            )
+
+    @property
+    def due(self) -> bool:
+        """Whether it is to be evaluated before it takes another step."""
+        if self.failure or (self.history and self.history[-1]["step"] == self.step):
+            return False
+        return self.step % self.recipe.evaluate_every == 0 or self.step == self.recipe.steps
+
+    @property
+    def size(self) -> int:
+        """Trainable parameters."""
+        return sum(x.numel() for x in self.weights.values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What the edits see in the next step."""
+        own = {**self.frozen, **self.weights, **self.constants}
+        return prepared(self.job.expression, own, generator(self.job.seed, "prepare", self.step), self.job.stage)
+
+    def kept(self) -> dict[str, Tensor]:
+        """The weights as they would be kept now, without constants."""
+        own = {**self.frozen, **{n: x.detach() for n, x in self.weights.items()}, **self.constants}
+        final = finalized(self.job.expression, own, self.job.stage)
+        return {n: x.clone() for n, x in final.items() if n not in self.constants}
+
+    def batch(self) -> Batch:
+        """This process's share of the next step's rows, padded as the whole batch is."""
+        indices, lengths = self.batches[self.step]
+        return self.job.reader.batch("train", self.job.company.share(indices), lengths)
+
+    @property
+    def portion(self) -> float:
+        """What part of the mean loss of the next step's whole batch comes from this process's share of it."""
+        job, (indices, _) = self.job, self.batches[self.step]
+        units = [job.reader.units(job.reader.rows("train")[i]) for i in indices]
+        return sum(job.company.share(units)) / sum(units)
+
+    def learn(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
+        """One step of the optimiser, or the end of this delta if its numbers are no longer finite."""
+        for x, gradient in zip(self.weights.values(), gradients, strict=True):
+            x.grad = gradient
+        self._unmoved = {n for n in self._unmoved if (g := self.weights[n].grad) is None or not g.any()}
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(norm)):
+            self.failure = self.diverged(f"loss {float(loss):g} and gradient norm {float(norm):g}")
+            return
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["peak"] * self.recipe.factor(self.step)
+        self.optimiser.step()
+        self._losses.append(float(loss))
+        self._update()
+        self.step += 1
+
+    def diverged(self, what: str) -> Diverged:
+        """The end of this delta, in words."""
+        job = f"{self.job.expression} on {self.job.reader.task.name}, seed {self.job.seed}"
+        return Diverged(f"{job}: {what} at step {self.step}; try a lower learning rate")
+
+    def evaluated(self, value: float, predictions: Sequence[str] = ()) -> None:
+        """Notes a score on development data, and the weights and predictions if they are the best so far.
+
+        Weights that the last step before has made infinite are found here, as no loss will tell.
+        """
+        if wild := [n for n, x in self.weights.items() if not bool(torch.isfinite(x).all())]:
+            self.failure = self.diverged(f"{wild[0]} is not finite")
+            return
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        self.history.append({"step": self.step, "loss": loss, "score": value, "seconds": round(self.seconds, 3)})
+        if self.best is None or value > self.best.score or self.recipe.keep == "last":
+            self.best = Best(value, {**self.kept(), **self._scheduled()}, tuple(predictions))
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that is needed to go on from here in another process; of one that has diverged, that it has."""
+        if self.failure:
+            return {}, {"failure": str(self.failure)}
+        tensors = {f"weights/{n}": x.detach() for n, x in self.weights.items()}
+        tensors |= {f"constants/{n}": x for n, x in self.constants.items()}
+        for n, x in self.weights.items():
+            tensors |= {f"{moment}/{n}": y for moment, y in self.optimiser.state.get(x, {}).items()}
+        best = self.best or Best(math.nan, {})
+        tensors |= {f"best/{n}": x for n, x in best.weights.items()}
+        info = {
+            "step": self.step,
+            "tokens": self._all_tokens(),
+            "seconds": self.seconds,
+            "history": self.history,
+            "best": best.score,
+            "predictions": best.predictions,
+        }
+        return tensors, info | {"losses": self._losses, "unmoved": sorted(self._unmoved)}
+
+    def restore(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
+        """Goes on from a state: the weights that follow are those of an uninterrupted run."""
+        if "failure" in info:
+            self.failure = Diverged(info["failure"])
+            return
+        device = self.backbone.model.device
+        own = {
+            kind: {n.partition("/")[2]: x.to(device) for n, x in tensors.items() if n.startswith(f"{kind}/")}
+            for kind in _STATE
+        }
+        with torch.no_grad():
+            for n, x in self.weights.items():
+                x.copy_(own["weights"][n])
+        for n, x in self.weights.items():
+            if n in own["exp_avg"]:
+                moments = {moment: own[moment][n].clone() for moment in ("exp_avg", "exp_avg_sq")}
+                self.optimiser.state[x] = {"step": own["step"][n].cpu().clone(), **moments}
+        self.constants = own["constants"]
+        self.best = Best(info["best"], own["best"], tuple(info.get("predictions", ()))) if own["best"] else None
+        self.step, self.seconds = info["step"], info["seconds"]
+        self.tokens = 0 if self.job.company.rank else info["tokens"]  # those of all processes, which are summed again
+        self.history, self._losses = list(info["history"]), list(info["losses"])
+        self._unmoved = set(info["unmoved"])
+
+    def delta(self) -> Delta:
+        """What has been learned, on the CPU, with the record of how."""
+        job, best = self.job, self.best or Best(math.nan, self.kept())
+        record = {
+            "task": job.reader.task.name,
+            "seed": job.seed,
+            "stage": job.stage,
+            "recipe": asdict(job.recipe) | {"learning_rates": dict(job.recipe.learning_rates)},
+            "dev": best.score,
+            "dev_predictions": best.predictions,
+            "metric": job.reader.task.metric,
+            "history": self.history,
+            "without_gradient": sorted(self._unmoved),
+            "parameters": self.size,
+            "ratio": self.size / sum(x.numel() for x in self.backbone.model.parameters()),
+            "seconds": round(self.seconds, 3),
+            "tokens": self._all_tokens(),
+            "peak_memory": peak(self.backbone.model.device),
+        }
+        backbone = {
+            "name": self.backbone.name,
+            "family": self.backbone.family,
+            "fingerprint": self.backbone.fingerprint,
+        }
+        weights = {n: x.detach().cpu() for n, x in best.weights.items() if n not in self.constants}
+        constants = {n: best.weights.get(n, x).cpu() for n, x in self.constants.items()}
+        return Delta(job.expression, weights, constants, backbone, {}, record)
+
+    def _all_tokens(self) -> int:
+        return sum(self.job.company.gathered(self.tokens, self.backbone.model.device))
+
+    def _scheduled(self) -> dict[str, Tensor]:
+        """The constants that a schedule sets: a score is of the weights with those of the same step."""
+        updated = tuple(prefix for prefix, part in self._updating())
+        return {n: x.clone() for n, x in self.constants.items() if n.startswith(updated)}
+
+    def _updating(self) -> list[tuple[str, Updates]]:
+        """The parts of this stage that have a schedule, with their prefixes."""
+        stage = f"{self.job.stage}."
+        return [
+            (p, part) for p, part in parts(self.job.expression) if isinstance(part, Updates) and p.startswith(stage)
+        ]
+
+    def _update(self) -> None:
+        gradients = {n: x.grad for n, x in self.weights.items() if x.grad is not None}
+        own = {**self.frozen, **self.weights, **self.constants}
+        for prefix, part in self._updating():
+            new = part.update(part_of(own, prefix), part_of(gradients, prefix), self.step, self.recipe.steps)
+            self.constants |= {prefix + n: x for n, x in named(part, "update", new).items()}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The optimiser's groups: a method's weights at the method's learning rate."""
+        groups = []
+        for prefix, part in parts(self.job.expression):
+            own = [x for n, x in self.weights.items() if n.startswith(prefix)]
+            if own:
+                groups.append(
+                    {"params": own, "lr": 0.0, "peak": self.recipe.learning_rates.get(part.name, part.learning_rate)}
+                )
+        return groups
+
+
+_STATE = ("weights", "constants", "exp_avg", "exp_avg_sq", "step", "best")
+
+
+def _batches(reader: Reader, recipe: Recipe, seed: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """For every step the rows and the padded lengths of input and answer, which depend on task, recipe and seed alone.
+
+    Rows of like length go together (pools of eight batches), and lengths are rounded up, so that deltas often meet in
+    one shape.
+    """
+    lengths = [reader.lengths(row) for row in reader.rows("train")]
+    size, source = min(recipe.batch, len(lengths)), generator(seed, "batches")
+    steps = 0
+    while True:
+        order = torch.randperm(len(lengths), generator=source).tolist()
+        epoch = []
+        for start in range(0, len(order), 8 * size):
+            pool = sorted(order[start : start + 8 * size], key=lambda i: (lengths[i], i))
+            epoch += [pool[k : k + size] for k in range(0, len(pool) - size + 1, size)]
+        for which in torch.randperm(len(epoch), generator=source).tolist():
+            if steps == recipe.steps:
+                return
+            rows = epoch[which]
+            longest = (max(lengths[i][0] for i in rows), max(lengths[i][1] for i in rows))
+            yield rows, (min(_rounded(longest[0], 16), max(reader.limit, longest[0])), _rounded(longest[1], 4))
+            steps += 1
+
+
+def _rounded(length: int, to: int) -> int:
+    return -(-length // to) * to

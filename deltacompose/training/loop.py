@@ -1,0 +1,199 @@
+"""Training one stage of a composition, for a bank of deltas at once, and evaluating deltas.
+
+Each delta has its own batches, optimiser, learning rates and record; all that a bank shares is the pass through the
+backbone. So what a delta becomes does not depend on its neighbours but for rounding, where a device multiplies larger
+matrices in another order, and one that diverges fails alone. A bank that is interrupted goes on as the same bank, from
+one step: its passes are what they would have been, and its deltas equal to the bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from deltacompose.attach.attachment import Attachment, attach
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.composition import Composition
+from deltacompose.delta.delta import Delta
+from deltacompose.distributed import ALONE, Company
+from deltacompose.errors import Diverged
+from deltacompose.method.weights import generator, parts, penalty
+from deltacompose.scoring import Batch, Reader
+from deltacompose.task.metrics import Score
+from deltacompose.task.task import score
+from deltacompose.training.learner import Job, Learner
+from deltacompose.training.memory import count_anew
+
+State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""All that a delta needs to go on in another process: tensors, and what JSON can hold."""
+
+
+class Checkpoints(Protocol):
+    """Where a bank's training leaves off and goes on again."""
+
+    def save(self, states: Sequence[State]) -> None:
+        """Keeps a state of each job, all taken at one moment, in the place of those before."""
+
+    def load(self) -> Mapping[int, State]:
+        """What jobs go on from, by their numbers: states that were saved together."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A score on a split with the prediction behind each example's."""
+
+    score: Score
+    predictions: tuple[str, ...]
+
+
+def train(
+    backbone: Backbone, jobs: Sequence[Job], checkpoints: Checkpoints | None = None, budget: int | None = None
+) -> list[Delta | Exception]:
+    """Trains a bank: jobs of one expression, each on its own task, seed and recipe.
+
+    Args:
+        checkpoints: where training leaves off after each evaluation and goes on when started again.
+        budget: how many tokens of input one pass through the backbone may hold; None chooses by device.
+
+    Returns:
+        For each job the delta, or the error that ended it alone.
+    """
+    count_anew(backbone.model.device)
+    learners = [Learner(backbone, job) for job in jobs]
+    for index, saved in (checkpoints.load() if checkpoints else {}).items():
+        learners[index].restore(*saved)
+    _share_constants(learners)
+    attachment = attach(backbone, jobs[0].expression)
+    try:
+        with frozen(backbone.model):
+            while running := [one for one in learners if not one.failure and one.step < one.recipe.steps]:
+                _evaluate_due(attachment, learners, checkpoints)
+                with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
+                    for group in _groups(attachment, running, budget or _budget(backbone)):
+                        learn(attachment, group)
+            _evaluate_due(attachment, learners, checkpoints)
+    finally:
+        attachment.detach()
+    return [one.failure or one.delta() for one in learners]
+
+
+def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
+    """Scores a delta, or the untouched backbone, on a split of a task, whose examples a company of processes shares."""
+    with delta.attached(reader.backbone) if delta else nullcontext():
+        predictions = reader.predict(split, company=company)
+    return Evaluation(score(reader.task, reader.task.examples(split), predictions), tuple(predictions))
+
+
+def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoints: Checkpoints | None) -> None:
+    due = [one for one in learners if one.due]
+    for one in due:
+        attachment.put({**one.kept(), **one.constants})
+        reader = one.job.reader
+        try:
+            predictions = reader.predict("val", company=one.job.company)
+            value = score(reader.task, reader.task.examples("val"), predictions).value
+        except Diverged as error:
+            one.failure = one.diverged(str(error))
+            continue
+        one.evaluated(value, predictions)
+    if checkpoints and due:
+        checkpoints.save([one.state() for one in learners])
+
+
+def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:
+    """One step for some learners in one pass; their losses are summed, so each gets the gradient of its own."""
+    start, learners = time.perf_counter(), [one for one, _ in group]
+    first, company = learners[0].job, learners[0].job.company
+    joined = {name: torch.cat([batch[name] for _, batch in group]) for name in group[0][1]}
+    tensors = [one.tensors() for one in learners]
+    rank = [company.rank] if company.size > 1 else []
+    seeds = [generator(one.job.seed, "step", one.step, *rank).initial_seed() for one in learners]
+    attachment.put(tensors if _banked(attachment, first.expression) else tensors[0], seeds)
+    losses = first.reader.loss(joined, len(group))
+    added = torch.stack([torch.as_tensor(penalty(first.expression, t, first.stage)) for t in tensors]).to(losses.device)
+    if company.size > 1:
+        losses, added = losses * losses.new_tensor([one.portion for one in learners]), added / company.size
+    losses = losses + added
+    leaves = [x for one in learners for x in one.weights.values()]
+    found = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+    *summed, whole = company.summed([*found, losses.detach()])
+    # A sum over memory that is laid out otherwise rounds otherwise; a bank of one has views where others have copies.
+    gradients = (x if x is None else x.contiguous() for x in summed)
+    for (one, batch), loss in zip(group, losses.detach() if whole is None else whole, strict=True):
+        one.tokens += sum(x.numel() for name, x in batch.items() if name in ("input", "candidates", "ids"))
+        one.learn(loss, [next(gradients) for _ in one.weights])
+    seconds = (time.perf_counter() - start) / len(group)
+    for one in learners:
+        one.seconds += seconds
+
+
+def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) -> Iterator[list[tuple[Learner, Batch]]]:
+    """Learners at one step whose next batches have one shape, as many together as the budget of tokens allows.
+
+    Those that are behind catch up apart, so that the others' passes are what they would be without them.
+    """
+    alike: dict[Any, list[tuple[Learner, Batch]]] = {}
+    for one in learners:
+        batch = one.batch()
+        alike.setdefault((one.step, *(x.shape for x in batch.values())), []).append((one, batch))
+    for same in alike.values():
+        tokens = max(x.numel() for x in same[0][1].values())
+        size = max(1, budget // tokens) if _banked(attachment, same[0][0].job.expression) else 1
+        yield from (same[k : k + size] for k in range(0, len(same), size))
+
+
+def _share_constants(learners: Sequence[Learner]) -> None:
+    """Constants that are equal become one tensor, so that a bank holds them once: a projection, not K copies of it."""
+    first = learners[0].constants
+    for one in learners[1:]:
+        for name, x in one.constants.items():
+            if name in first and torch.equal(x, first[name]):
+                one.constants[name] = first[name]
+
+
+def _banked(attachment: Attachment, expression: Composition) -> bool:
+    return attachment.once is None and all(part.banked for _, part in parts(expression))
+
+
+def _budget(backbone: Backbone) -> int:
+    """On a CPU a larger pass is soon slower than passes in turn; a GPU wants far more work at once."""
+    return 2048 if backbone.model.device.type == "cpu" else 1 << 17
+
+
+@contextmanager
+def frozen(model: Any) -> Iterator[None]:
+    """No parameter of the model takes a gradient; afterwards those do that did before."""
+    flags = [(x, x.requires_grad) for x in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for x, flag in flags:
+            x.requires_grad_(flag)
+
+
+@contextmanager
+def recomputing(model: Any) -> Iterator[None]:
+    """The model in training mode, its activations computed anew in the backward pass (not re-entrant); then no more.
+
+    It is for steps of training alone: a model that recomputes keeps no cache, which evaluation needs.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    # transformers 5 began with the names `gradient_checkpointing_...`, of which its later versions warn.
+    what = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    getattr(model, f"{what}_checkpointing_enable")({"use_reentrant": False})
+    model.train()
+    try:
+        yield
+    finally:
+        getattr(model, f"{what}_checkpointing_disable")()
+        model.disable_input_require_grads()
+        for module, mode in modes:
+            module.training = mode

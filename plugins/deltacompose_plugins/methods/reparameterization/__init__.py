@@ -1,0 +1,1 @@
+"""Methods that train a reparameterized change of the pretrained parameters."""

@@ -1,0 +1,1 @@
+"""Methods that train some of the pretrained parameters."""

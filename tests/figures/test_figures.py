@@ -1,0 +1,499 @@
+"""Figures and tables: what stands on them, what can never be left off, and that the same numbers give the same file."""
+
+import dataclasses
+import math
+import re
+import sys
+
+import matplotlib as mpl
+import networkx as nx
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deltacompose.analysis.graph import task_graph
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.transfer.uncertainty import marks
+from deltacompose.errors import BadInput
+from deltacompose.figures import graph, lift
+from deltacompose.figures.files import slug, slugs, write_bytes
+from deltacompose.figures.heatmap import draw, heatmap
+from deltacompose.figures.heatmap_style import Ink
+from deltacompose.figures.heatmap_values import UNITS, cells
+from deltacompose.figures.style import Look, category_colours, label, number, save, styled
+from deltacompose.report import result_tables as tables
+from deltacompose.report import tables as sections
+
+TASKS = ("a", "b", "c", "d")
+KINDS = {"a": "one", "b": "one", "c": "two", "d": "two"}
+
+
+def matrix(seeds=2, **changes):
+    """Four tasks of two categories; scores .9 on the own task, .7 within and .55 across categories, chance .5."""
+    alike = np.array([[KINDS[s] == KINDS[t] for t in TASKS] for s in TASKS])
+    means = np.where(np.eye(4, dtype=bool), 0.9, np.where(alike, 0.7, 0.55))
+    noise = np.random.default_rng(0).normal(0, 0.01, (seeds, 4, 4))
+    whole = TransferMatrix(
+        sources=TASKS,
+        targets=TASKS,
+        seeds=tuple(range(seeds)),
+        values=means + noise,
+        chance=np.full(4, 0.5),
+        untouched=np.full(4, 0.52),
+        random=np.full((seeds, 4), 0.51),
+        trivial=np.zeros((seeds, 4, 4), dtype=bool),
+        failed=np.zeros((seeds, 4, 4), dtype=bool),
+        metric=("accuracy",) * 4,
+        categories=KINDS,
+        composition="lora + bitfit",
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def with_gaps():
+    """a → b missing, a → c failed, a → d failed in one seed, b → a a constant answer."""
+    whole = matrix()
+    values, failed, trivial = whole.values.copy(), whole.failed.copy(), whole.trivial.copy()
+    values[:, 0, 1], values[:, 0, 2], values[0, 0, 3] = np.nan, np.nan, np.nan
+    failed[:, 0, 2], failed[0, 0, 3], trivial[1, 1, 0] = True, True, True
+    return dataclasses.replace(whole, values=values, failed=failed, trivial=trivial)
+
+
+def drawn(whole, value="relative", order="category", **more):
+    with styled():
+        return draw(whole, cells(whole, value, order, **more), order, Look())
+
+
+def written_in(figure):
+    """Every text of a figure."""
+    return [text.get_text() for text in figure.findobj(mpl.text.Text) if text.get_text()]
+
+
+# What can never be left off
+
+
+@pytest.mark.parametrize("value", UNITS)
+@pytest.mark.parametrize("order", ["category", "cluster"])
+def test_no_heatmap_is_without_its_seeds_its_spread_and_its_chance_level(value, order):
+    texts = written_in(drawn(matrix(), value, order))
+    assert any("2 seeds" in text and "sd over seeds" in text for text in texts)
+    assert {"chance", "untouched", "random"} <= set(texts)
+    assert UNITS[value] in texts
+
+
+def test_one_seed_is_said_to_have_no_spread():
+    assert any("1 seed, so no spread is known" in text for text in written_in(drawn(matrix(seeds=1))))
+
+
+@pytest.mark.parametrize("value", ["relative", "corrected"])
+def test_a_ratio_without_its_chance_level_is_refused(value, tmp_path):
+    unknown = matrix(chance=np.array([0.5, np.nan, 0.5, np.nan]))
+    with pytest.raises(BadInput, match=f"no chance level is known for b, d, and a {value} performance is not shown"):
+        heatmap(unknown, tmp_path / "x.pdf", value=value)
+    assert list(tmp_path.iterdir()) == []
+    assert heatmap(unknown, tmp_path / "x.png", value="score").exists()
+
+
+def test_every_gap_has_its_own_mark_and_a_key():
+    shown = cells(with_gaps(), "score")
+    at = {name: [tuple(map(int, cell)) for cell in np.argwhere(getattr(shown, name))] for name in _GAPS}
+    assert at == {"missing": [(0, 1)], "failed": [(0, 2)], "partial": [(0, 3)], "trivial": [(1, 0)], "undefined": []}
+    texts = written_in(drawn(with_gaps(), "score", marks=np.eye(4, dtype=bool)))
+    keys = {"own task", "missing or unknown", "failed", "constant answer in a seed", "fewer than 2 seeds"}
+    assert {*keys, "significant (BH)"} <= set(texts)
+
+
+_GAPS = ("missing", "failed", "partial", "trivial", "undefined")
+
+
+def test_keys_of_marks_that_do_not_occur_are_left_out():
+    assert not {"failed", "missing or unknown", "fewer than 2 seeds"} & set(written_in(drawn(matrix())))
+
+
+def test_a_target_whose_own_score_is_at_chance_is_undefined_and_not_missing():
+    values = matrix().values.copy()
+    values[:, :, 3] = 0.52
+    shown = cells(matrix(values=values), "corrected")
+    assert shown.undefined[:, 3].all()
+    assert not shown.missing.any()
+    assert shown.unscaled[:, 3].all()
+    assert any("own score < chance + .05" in text for text in written_in(drawn(matrix(values=values), "corrected")))
+
+
+def test_the_key_of_tested_cells_names_what_they_were_tested_against():
+    assert any(text == "≠ untouched, BH q = .05" for text in written_in(drawn(matrix(), marks=marks(matrix()))))
+
+
+# The numbers shown
+
+
+def test_baselines_are_shown_in_the_unit_of_the_cells():
+    own = matrix().own.mean(axis=0)
+    assert cells(matrix(), "relative").baselines["chance"] == pytest.approx((0.5 / matrix().own).mean(axis=0))
+    assert cells(matrix(), "corrected").baselines["chance"] == pytest.approx(np.zeros(4))
+    assert cells(matrix(), "lift").baselines["untouched"] == pytest.approx(np.zeros(4))
+    assert cells(matrix(), "score").baselines["random"] == pytest.approx(np.full(4, 0.51))
+    assert np.diag(cells(matrix(), "score").mean) == pytest.approx(own)
+
+
+def test_an_edge_is_curved_where_it_would_run_through_a_third_node():
+    line = {"a": np.array([0.0, 0.0]), "b": np.array([50.0, 1.0]), "c": np.array([100.0, 0.0])}
+    assert graph._bend(("a", "b"), line, 0.0) == 0
+    bend = graph._bend(("a", "c"), line, 0.0)
+    assert bend
+    assert graph._clearance(line["a"], line["c"], line["b"][None], bend) > graph._NODE
+    assert graph._bend(("a", "c"), {"a": line["a"], "c": line["c"]}, 0.0) == 0
+
+
+def test_a_graph_of_a_distance_says_what_its_weights_are():
+    tasks = nx.Graph([("a", "b")], value="prompt_distance", weighs="greatest prompt_distance minus prompt_distance")
+    title = graph._title(tasks, None)
+    assert title == "task graph (nearness: greatest prompt_distance minus prompt_distance)"
+
+
+def test_a_random_row_that_was_taken_for_chance_stands_once():
+    one = matrix(chance_of="random", chance=np.full(4, 0.51))
+    assert list(cells(one, "relative").baselines) == ["random (taken as chance)", "untouched"]
+    assert "random (taken as chance)" in written_in(drawn(one))
+    assert [row[0] for row in sections.raw_scores(one).rows[4:]] == ["random (taken as chance)", "untouched backbone"]
+    assert [row[0] for row in sections.raw_scores(matrix()).rows[4:]] == [
+        "random delta",
+        "untouched backbone",
+        "chance",
+    ]
+
+
+@pytest.mark.parametrize("value", ["relative", "corrected", "lift"])
+def test_cells_show_what_the_matrix_gives(value):
+    given = {"relative": matrix().relative, "corrected": matrix().corrected, "lift": matrix().lift}[value]()
+    assert cells(matrix(), value).mean == pytest.approx(given.mean(axis=0))
+    off = ~np.eye(4, dtype=bool)
+    assert cells(matrix(), value).sd[off] == pytest.approx(given.std(axis=0, ddof=1)[off])
+
+
+def test_a_ratio_to_itself_takes_no_part_in_the_spread():
+    assert np.isnan(np.diag(cells(matrix(), "relative").sd)).all()
+    assert not np.isnan(np.diag(cells(matrix(), "score").sd)).any()
+
+
+@pytest.mark.parametrize("value", ["corrected", "lift"])
+def test_signed_values_have_symmetric_limits_and_printed_signs(value):
+    ink = Ink.of(cells(matrix(), value), Look())
+    assert ink.low == -ink.high
+    assert ink.palette == "RdBu_r"
+    assert ink.text(0.3) == "+.30"
+    assert Ink.of(cells(matrix(), value), Look(diverging="PuOr")).palette == "PuOr"
+
+
+def test_a_value_beyond_the_limits_is_an_arrow_on_the_scale():
+    values = matrix().values.copy()
+    values[:, 0, 1] = 0.95
+    values[:, 1, 1] = 0.56
+    ink = Ink.of(cells(matrix(values=values), "corrected"), Look())
+    assert (ink.high, ink.extend) == (1.5, "max")
+
+
+@given(st.floats(-1.5, 1.5), st.sampled_from(["RdBu_r", "PuOr"]))
+def test_numbers_can_be_read_on_their_colour(value, palette):
+    """Contrast of at least 3 to 1, that of large text in WCAG 2.2."""
+    ink = Ink(palette, -1.5, 1.5, "neither", True, 4, 50.0, 6.5)
+    colour = mpl.colormaps[palette]((value + 1.5) / 3)
+    pair = sorted(_luminance(mpl.colors.to_rgb(c)) for c in (colour[:3], ink.readable(value)))
+    assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 3
+
+
+def _luminance(rgb):
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_many_columns_are_printed_in_hundredths_and_the_title_says_so():
+    names = tuple(f"task_{i:02}" for i in range(20))
+    scores = np.random.default_rng(1).uniform(0.6, 0.8, (2, 20, 20))
+    nothing = np.zeros(scores.shape, dtype=bool)
+    levels = (np.full(20, 0.5), np.full(20, 0.5), np.full((2, 20), 0.5))
+    wide = TransferMatrix(names, names, (0, 1), scores, *levels, nothing, nothing, ("accuracy",) * 20)
+    figure = drawn(wide, "score")
+    texts = written_in(figure)
+    assert min(text.get_fontsize() for text in figure.axes[0].texts) >= 4
+    assert any("values in hundredths" in text for text in texts)
+    assert number(100 * scores.mean(axis=0)[0, 1], digits=0) in texts
+
+
+# Order
+
+
+def test_categories_stand_in_blocks_with_their_names():
+    mixed = {"a": "two", "b": "one", "c": "two", "d": "one"}
+    shown = cells(matrix(categories=mixed), "score")
+    assert shown.sources == shown.targets == ("b", "d", "a", "c")
+    assert {"one", "two"} <= set(written_in(drawn(matrix(categories=mixed))))
+
+
+def test_clusters_put_tasks_that_transfer_alike_side_by_side_whatever_is_missing():
+    mixed = matrix().selected(("a", "c", "b", "d"), ("a", "c", "b", "d"))
+    values = mixed.values.copy()
+    values[:, 0, 1] = np.nan
+    shown = cells(dataclasses.replace(mixed, values=values), "relative", "cluster")
+    assert shown.sources == shown.targets
+    assert {frozenset(shown.sources[:2]), frozenset(shown.sources[2:])} == {frozenset("ab"), frozenset("cd")}
+
+
+def test_marks_follow_their_cells_when_the_order_changes():
+    mixed = matrix(categories={"a": "two", "b": "one", "c": "two", "d": "one"})
+    where = np.zeros((4, 4), dtype=bool)
+    where[0, 3] = True
+    shown = cells(mixed, "score", marks=where)
+    assert np.argwhere(shown.marked).tolist() == [[shown.sources.index("a"), shown.targets.index("d")]]
+
+
+# Files
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_the_same_matrix_gives_the_same_bytes(kind, tmp_path):
+    one, other = (heatmap(with_gaps(), tmp_path / f"{name}.{kind}").read_bytes() for name in "ab")
+    assert one == other
+    assert not re.search(rb"CreationDate|<dc:date>|Software", one)
+
+
+def test_text_in_a_pdf_is_text_in_truetype(tmp_path):
+    content = heatmap(matrix(), tmp_path / "x.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
+
+
+def test_a_users_settings_neither_get_in_nor_are_changed(tmp_path):
+    plain = heatmap(matrix(), tmp_path / "plain.png").read_bytes()
+    with mpl.rc_context({"font.size": 20.0, "axes.facecolor": "red", "text.usetex": False}):
+        before = dict(mpl.rcParams)
+        assert heatmap(matrix(), tmp_path / "styled.png").read_bytes() == plain
+        assert dict(mpl.rcParams) == before
+
+
+def test_no_figure_stays_open(tmp_path):
+    heatmap(matrix(), tmp_path / "x.png")
+    graph.network(task_graph(matrix(), k=2), tmp_path / "y.png")
+    assert sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_the_width_is_that_of_the_column(tmp_path):
+    for width in (5.5, 3.25):
+        content = heatmap(matrix(), tmp_path / "x.pdf", look=Look(width=width)).read_bytes()
+        assert float(re.search(rb"/MediaBox \[ ?0 0 ([\d.]+)", content).group(1)) == pytest.approx(72 * width)
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        matrix(categories={}),
+        matrix().selected(("a",), ("a",)),
+        matrix().selected(("a", "b"), ("c", "d", "a")),
+        matrix(values=np.full((2, 4, 4), np.nan)),
+        matrix(untouched=np.full(4, np.nan), random=np.full((2, 4), np.nan)),
+    ],
+    ids=["no categories", "one task", "not square", "nothing known", "no levels but chance"],
+)
+@pytest.mark.parametrize("value", ["corrected", "lift"])
+def test_matrices_that_are_small_or_empty_are_drawn(whole, value, tmp_path):
+    assert heatmap(whole, tmp_path / "x.svg", value=value, order="cluster").stat().st_size > 0
+
+
+def test_names_with_signs_of_their_own_are_printed_as_they_are(tmp_path):
+    hostile = {"a": "$x_1$", "b": "<b>&", "c": "line\nbreak", "d": "\\alpha"}
+    names = tuple(hostile.values())
+    whole = matrix(sources=names, targets=names, categories={})
+    assert {"$x_1$", "<b>&", "line break", "\\alpha"} <= set(written_in(drawn(whole)))
+    assert b"<b>" not in heatmap(whole, tmp_path / "x.svg").read_bytes()
+
+
+# Graphs
+
+
+@pytest.mark.parametrize("directed", [False, True])
+def test_a_task_graph_is_drawn_alike_twice_with_every_name_and_category(directed, tmp_path):
+    tasks = task_graph(matrix(), k=2, directed=directed)
+    one, other = (graph.network(tasks, tmp_path / f"{name}.svg").read_bytes() for name in "ab")
+    assert one == other
+    with styled():
+        texts = written_in(graph.draw(tasks, None, Look(), 0))
+    assert {*TASKS, "one", "two"} <= set(texts)
+    assert any("k=2" in text and "2 seeds" in text for text in texts)
+
+
+@given(st.integers(2, 12), st.integers(0, 99))
+def test_no_name_of_a_graph_lies_on_another(tasks, seed):
+    complete = nx.complete_graph(tasks)
+    named = nx.relabel_nodes(complete, {i: f"a rather long name {i}" for i in range(tasks)})
+    places = np.array(list(graph._layout(named, Look(), seed).values()))
+    apart = np.abs(places[:, None] - places[None])
+    wide, high = 0.6 * 6.5 * len("a rather long name 1"), 7 + 6.5
+    assert ((apart[..., 0] > wide - 1) | (apart[..., 1] > high - 1) | np.eye(tasks, dtype=bool)).all()
+
+
+def test_edges_that_seldom_stand_are_dotted_and_the_title_says_so():
+    tasks = task_graph(matrix(), k=2)
+    edges = [tuple(sorted(edge)) for edge in tasks.edges]
+    with styled():
+        firm = written_in(graph.draw(tasks, dict.fromkeys(edges, 0.9), Look(), 0))
+        shaky = written_in(graph.draw(tasks, dict.fromkeys(edges[1:], 0.9), Look(), 0))
+    assert not any("dotted" in text for text in firm)
+    assert any("dotted" in text for text in shaky)
+
+
+@pytest.mark.parametrize("lonely", [nx.empty_graph(["a", "b", "c"]), nx.empty_graph(["a"])])
+def test_graphs_without_edges_are_drawn(lonely, tmp_path):
+    assert graph.network(lonely, tmp_path / "x.png").exists()
+
+
+# Lift
+
+
+def test_lifts_have_intervals_and_say_on_which_side_of_zero_they_lie():
+    found = {one.task: one for one in lift.lifts(matrix(untouched=np.array([0.5, 0.9, 0.99, np.nan])))}
+    assert [found[task].verdict for task in TASKS] == ["above", "includes", "below", "unknown"]
+    assert found["a"].value == pytest.approx(matrix().own[:, 0].mean() - 0.5)
+    assert found["a"].low < found["a"].value < found["a"].high
+
+
+def test_lifts_have_intervals_where_no_transfer_was_measured():
+    alone = np.where(np.eye(4, dtype=bool), matrix().values, np.nan)
+    found = lift.lifts(matrix(values=alone))
+    assert [(one.low, one.high) for one in found] == [(one.low, one.high) for one in lift.lifts(matrix())]
+    assert {one.verdict for one in found} == {"above"}
+
+
+def test_one_seed_without_examples_gives_lifts_without_intervals(tmp_path):
+    found = lift.lifts(matrix(seeds=1))
+    assert {one.verdict for one in found} == {"unknown"}
+    with styled():
+        texts = written_in(lift.draw(found, Look()))
+    assert any("hollow: no interval known" in text for text in texts)
+    assert not any("95 %" in text for text in texts)
+    assert lift.dots(found, tmp_path / "x.svg").exists()
+
+
+# Tables
+
+
+def test_the_table_of_results_says_what_is_done_partial_failed_and_missing():
+    values, failed = matrix().values.copy(), matrix().failed.copy()
+    values[0, 0, 0], failed[0, 0, 0] = np.nan, True
+    values[:, 1, 1], failed[:, 1, 1] = np.nan, True
+    values[:, 2, 2] = np.nan
+    table = tables.own_task({"lora": matrix(values=values, failed=failed)}).set_index("task")
+    assert table["state"].tolist() == ["partial", "failed", "missing", "done"]
+    assert table.loc["d", "mean"] == pytest.approx(matrix().own[:, 3].mean())
+    assert table.loc["d", "sd"] == pytest.approx(matrix().own[:, 3].std(ddof=1))
+    text = tables.markdown(table.reset_index())
+    assert f"| {number(values[1, 0, 0])} (1, 1 failed) |" in text
+    assert "| failed |" in text
+    assert "| missing |" in text
+
+
+def test_the_tidy_table_comes_back_from_its_csv(tmp_path):
+    table = tables.own_task({"lora": matrix(), "bitfit >> lora": with_gaps()})
+    back = pd.read_csv(tables.write(table, tmp_path / "t.csv"))
+    pd.testing.assert_frame_equal(back, table, check_dtype=False, rtol=0, atol=0)
+
+
+def test_tables_print_hostile_names_as_text(tmp_path):
+    names = ("a|b", "50 % & $x$", "<i>c</i>", "d_e")
+    whole = matrix(sources=names, targets=names, categories=dict.fromkeys(names, "k#1"))
+    table = tables.own_task({"a >> b": whole})
+    latex = tables.write(table, tmp_path / "t.tex").read_text()
+    assert r"50 \% \& \$x\$" in latex
+    assert r"d\_e" in latex
+    assert r"k\#1" in latex
+    assert "a $>$$>$ b" in latex
+    assert r"\toprule" in latex
+    markdown = tables.write(table, tmp_path / "t.md").read_text()
+    assert r"a\|b" in markdown
+    assert "<i>" not in markdown.replace(r"\<i>", "")
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {7}
+
+
+# Names and numbers
+
+
+@given(st.text(max_size=200))
+def test_a_slug_is_always_a_safe_and_short_file_name(text):
+    assert re.fullmatch(r"[a-z0-9_]+(-[0-9a-f]{8})?", slug(text))
+    assert len(slug(text)) <= 60
+
+
+@given(st.lists(st.text(max_size=30), unique=True, max_size=20))
+def test_different_compositions_have_different_files(texts):
+    stems = list(slugs(texts).values())
+    assert len(set(stems)) == len(texts)
+
+
+def test_plain_names_stay_and_likenesses_are_kept_apart():
+    assert slug("lora") == "lora"
+    assert slug("../../etc") != slug("etc")
+    assert slug("LORA") != slug("lora")
+    assert len(set(slugs(["a + b", "a >> b", "a+b", "a_and_b"]).values())) == 4
+
+
+@given(st.floats(-999, 999))
+def test_a_printed_number_reads_back_to_two_digits(value):
+    text = number(value, signed=True).replace("−", "-")
+    assert math.isclose(float(text), value, abs_tol=0.00501)
+    assert text[0] in "+-" or float(text) == 0
+
+
+@given(st.text(min_size=1), st.integers(8, 40))
+def test_a_printed_name_is_one_line_that_fits(name, limit):
+    assert len(label(name, limit)) <= max(limit, len(repr(name)) if not name.split() else limit)
+    assert "\n" not in label(name, limit)
+
+
+def test_categories_have_colours_of_their_own_however_many_there_are():
+    for count in (1, 7, 8, 26):
+        assert len(set(category_colours(f"kind {i}" for i in range(count)).values())) == count
+
+
+# Misuse
+
+
+def test_misspelt_values_orders_and_formats_are_answered_with_what_exists(tmp_path):
+    with pytest.raises(BadInput, match="no heatmap value 'relativ'; did you mean 'relative'"):
+        heatmap(matrix(), tmp_path / "x.pdf", value="relativ")
+    with pytest.raises(BadInput, match="no order 'clusters'; did you mean 'cluster'"):
+        heatmap(matrix(), tmp_path / "x.pdf", order="clusters")
+    with pytest.raises(BadInput, match=r"no figure format 'jpg'; .*figure formats: pdf, png, svg"):
+        heatmap(matrix(), tmp_path / "x.jpg")
+    with pytest.raises(BadInput, match=r"no table format '.xls'; .*table formats: .csv, .md, .tex"):
+        tables.write(tables.own_task({"lora": matrix()}), tmp_path / "x.xls")
+
+
+def test_marks_of_another_shape_are_refused():
+    with pytest.raises(BadInput, match=r"marks have shape \(3, 3\), expected \(sources, targets\) = \(4, 4\)"):
+        cells(matrix(), "score", marks=np.zeros((3, 3), dtype=bool))
+
+
+def test_nothing_to_draw_is_said_and_not_drawn(tmp_path):
+    with pytest.raises(BadInput, match="a task graph without tasks cannot be drawn"):
+        graph.network(nx.Graph(), tmp_path / "x.pdf")
+    with pytest.raises(BadInput, match="no lift over the untouched backbone is known"):
+        lift.dots([], tmp_path / "x.pdf")
+    with pytest.raises(BadInput, match="needs at least one composition, found none"):
+        tables.own_task({})
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match=r"cannot write '.*file/x.pdf': "):
+        heatmap(matrix(), tmp_path / "file" / "x.pdf")
+    with pytest.raises(BadInput, match="cannot write"):
+        write_bytes(tmp_path, b"a folder has this name")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+    assert [path.name for path in tmp_path.parent.iterdir() if path.name.endswith(".part")] == []
+
+
+def test_a_figure_without_a_suffix_is_refused(tmp_path):
+    with styled(), pytest.raises(BadInput, match="no figure format ''"):
+        save(mpl.figure.Figure(), tmp_path / "heatmap")
