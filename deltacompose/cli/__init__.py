@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -12,6 +13,7 @@ from deltacompose.cli import delta, graph, interaction, interop, predict, study,
 from deltacompose.cli import exchange as handover
 from deltacompose.cli import listings as catalogue
 from deltacompose.cli import similarity as analysis
+from deltacompose.cli.stdout import document_alone
 from deltacompose.errors import BadInput, Diverged
 
 INTERRUPTED = 130
@@ -53,9 +55,11 @@ def main() -> None:
     """
     try:
         # `typer.Exit` comes back as its number here, and is not raised; so does ctrl-C, by typer's version
-        status = app(standalone_mode=False, prog_name="deltacompose")
+        with document_alone(sys.argv[1:]):
+            status = app(standalone_mode=False, prog_name="deltacompose")
     except BrokenPipeError:  # what reads our output has ended, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):  # a stream in memory has no descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltacompose.cli.options import StoreFolder
+from deltacompose.cli.stdout import write_document
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -71,7 +72,10 @@ def interaction(
     titles = [", ".join(f"{name} {record[name]}" for name in groups) for record in records]
     text = json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     tables = "\n".join(summary(record, title) for record, title in zip(records, titles, strict=True))
-    typer.echo(text if as_json else tables, nl=False)
+    if as_json:
+        write_document(text.rstrip())
+    else:
+        typer.echo(tables, nl=False)
     if out is not None:
         from deltacompose.figures.files import write_text
 

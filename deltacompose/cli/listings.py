@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from deltacompose.cli import show
-from deltacompose.errors import BadInput, NoPlace
-from deltacompose.plugins.members import said
+from deltacompose.cli.plugin_check import checked
+from deltacompose.errors import BadInput, unknown
+from deltacompose.plugins.isolation import value_text
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 plugins = typer.Typer(help="List plugins, check one, or begin a new one.", invoke_without_command=True)
@@ -54,28 +57,35 @@ def tasks(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read the data and compare them with the description.")
     ] = False,
+    scores: Annotated[
+        bool, typer.Option("--scores", help="Chance and trivial scores, also where no task is named.")
+    ] = False,
     name: Annotated[list[str] | None, typer.Argument(help="Tasks; all if none is named.")] = None,
 ) -> None:
-    """Every task: category, kind, metric and source; chance and trivial scores of those that are named, or as JSON.
+    """List tasks: category, kind, metric and source.
 
-    They are the test split's, and unknown of tasks of the hub, whose data only `--verify` reads.
+    Tasks that are named have chance and the trivial scores behind it as well, on the test split. They need all rows of
+    a task, and are unknown of tasks of the hub, whose data only `--verify` reads.
     """
-    from deltacompose import api
+    from deltacompose.plugins import loader as door
 
-    known = api.tasks()
+    known = door.loaded().tasks
     chosen = name or sorted(known)
+    for one in chosen:
+        if one not in known:
+            raise unknown("task", one, known)
     if verify:
         from deltacompose.task.verify import verify as verified
 
-        rows = [verified(api.task_of(one)) for one in chosen]
+        rows = [verified(known[one]) for one in chosen]
         columns: tuple[str, ...] = ("name", "state", "chance", "reason")
     else:
-        # Scores of the embedded tasks need all their rows: some seconds for all of them, which a listing does not take.
-        rows = [_task(one) | (_scores(one) if name or as_json else {}) for one in chosen]
-        scores = ("chance", "baselines") if name else ()
-        columns = ("name", "category", "kind", "metric", *scores, "labels", "verified", "source")
+        scored = scores or bool(name)
+        rows = [_or_fault(known, one, partial(_task, scored=scored), bool(name)) for one in chosen]
+        columns = ("name", "category", "kind", "metric", *(("chance", "baselines") if scored else ()))
+        columns = _with_faults((*columns, "labels", "verified", "source"), rows)
         if not as_json:
-            rows = [{**row, "labels": _few(row["labels"]), "baselines": _best(row.get("baselines"))} for row in rows]
+            rows = [row | {"labels": _few(row.get("labels")), "baselines": _best(row.get("baselines"))} for row in rows]
     if as_json:
         return show.as_json(rows)
     show.table(rows, columns)
@@ -89,21 +99,38 @@ def backbones(
     ] = "",
 ) -> None:
     """Every named backbone and every family of models with a table of places."""
-    from deltacompose import api
     from deltacompose.plugins import loader as door
 
     if derive:
-        typer.echo(str(api.load_backbone(derive, table="derived").table), nl=False)
-        return None
+        from deltacompose import api
+
+        table = api.load_backbone(derive, table="derived").table
+        return show.as_json({table.name: table.data}) if as_json else typer.echo(str(table), nl=False)
     known = door.loaded()
     rows = [
-        {"name": name, "origin": known.origin("backbone", name), **_backbone(known.backbones[name])}
+        {"origin": known.origin("backbone", name)} | _or_fault(known.backbones, name, _backbone)
         for name in known.backbones
     ]
     if as_json:
         return show.as_json(rows)
-    show.table(rows, ("name", "what", "serves", "origin"))
+    show.table(rows, _with_faults(("name", "what", "serves", "origin"), rows))
     return None
+
+
+def _or_fault(
+    members: Mapping[str, Any], name: str, row: Callable[[Any], dict[str, Any]], named: bool = False
+) -> dict[str, Any]:
+    """The row of a member; of one that cannot be read the reason, unless the user named it."""
+    try:
+        return {"name": name, **row(members[name])}
+    except BadInput as reason:
+        if named:
+            raise
+        return {"name": name, "fault": str(reason)}
+
+
+def _with_faults(columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    return (*columns, "fault") if any("fault" in row for row in rows) else columns
 
 
 @plugins.callback()
@@ -133,7 +160,7 @@ def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")]
 
     known = door.loaded()
     rows = door.check(known, name)
-    rows = [_checked(known, row) for row in rows]
+    rows = [checked(known, row) for row in rows]
     if as_json:
         show.as_json(rows)
     else:
@@ -156,24 +183,19 @@ def new_plugin(
     typer.echo(f"{made}: pip install -e {made} makes the method {name!r} known; its tests run by pytest {made}")
 
 
-def _task(name: str) -> dict[str, Any]:
-    from deltacompose import api
+def _task(task: Any, scored: bool) -> dict[str, Any]:
+    """What a task states, and where it is asked for, chance and the trivial scores behind it."""
+    from deltacompose.task import Task
+    from deltacompose.task.verify import baselines
 
-    task = api.task_of(name)
-    facts = {
-        field: getattr(task, field)
-        for field in ("name", "category", "kind", "metric", "verified", "source", "licence", "note")
-    }
-    return facts | {"labels": list(task.labels)}
-
-
-def _scores(name: str) -> dict[str, Any]:
-    """Chance and the trivial scores behind it, none of which uses the input."""
-    from deltacompose import api
-    from deltacompose.task import verify as task_verify
-
-    found = task_verify.baselines(api.task_of(name))
-    return {"chance": max(found.values()) if found else None, "baselines": found}
+    if not isinstance(task, Task):
+        raise BadInput(f"{value_text(task)} is not a valid task (expected a deltacompose.task.Task)")
+    stated = ("name", "category", "kind", "metric", "verified", "source", "licence", "note")
+    facts = {field: getattr(task, field) for field in stated} | {"labels": list(task.labels)}
+    if not scored:
+        return facts
+    found = baselines(task)
+    return facts | {"chance": max(found.values()) if found else None, "baselines": found}
 
 
 def _best(baselines: dict[str, float] | None) -> str | None:
@@ -183,69 +205,19 @@ def _best(baselines: dict[str, float] | None) -> str | None:
     return ", ".join(one for one, value in baselines.items() if value == max(baselines.values()))
 
 
-def _few(labels: list[str]) -> str:
+def _few(labels: list[str] | None) -> str | None:
     """The labels where they fit into a column, else how many there are."""
+    if labels is None:
+        return None
     listed = ", ".join(labels)
     return listed if len(listed) <= 40 else f"{len(labels)} labels"
 
 
 def _backbone(member: object) -> dict[str, Any]:
-    from deltacompose.places.table import Table
+    from deltacompose.places.table import Table, read_table
 
+    if isinstance(member, Mapping):
+        member = read_table("", member)
     if isinstance(member, Table):
         return {"what": "table", "serves": list(member.serves)}
     return {"what": "weights", "serves": []}
-
-
-def _checked(known: Any, row: dict[str, str]) -> dict[str, str]:
-    """The row of a sound method with what the conformance suite says of it; any other row as it is."""
-    if row["kind"] != "method" or row["state"] != "sound":
-        return row
-    typer.echo(f"checking {row['name']}", err=True)
-    state, reason = _standing(known.methods[row["name"]])
-    return {**row, "state": state, "reason": reason}
-
-
-def _standing(kind: Any) -> tuple[str, str]:
-    """What the suite says of a method at its default settings, on the families where it has places: state, reason."""
-    from deltacompose.checks import suite as checks
-
-    try:
-        method = kind()
-    except (Exception, SystemExit) as error:  # what a stranger's method raises may be anything
-        return "broken", f"it cannot be made at its default settings: {said(error)}"
-    refusals = {family: _refusal(method, family) for family in checks.BACKBONES}
-    for family, refusal in refusals.items():
-        if not isinstance(refusal, BadInput | None):
-            return "broken", f"at its default settings it fails on {family}: {said(refusal)}"
-    refused = {family: refusal for family, refusal in refusals.items() if refusal}
-    if len(refused) == len(refusals):
-        return _nowhere(list(refused.values()))
-    try:
-        checks.check_method(method, backbones=[family for family in refusals if family not in refused])
-    except (AssertionError, BadInput) as reason:
-        return "broken", str(reason)
-    return "sound", "; ".join(f"not on {name}: {said(why).partition('; ')[0]}" for name, why in refused.items())
-
-
-def _nowhere(refused: list[BaseException]) -> tuple[str, str]:
-    """State and reason of a method that every family refuses: for its places, or for want of a setting, as a file."""
-    for refusal in refused:
-        if not isinstance(refusal, NoPlace):
-            return "unchecked", f"at its default settings: {said(refusal)}"
-    return "broken", f"at its default settings it has a place on no family: {said(refused[0])}"
-
-
-def _refusal(method: Any, family: str) -> BaseException | None:
-    """Why a method has no weights or edits on a family; None if it has."""
-    from deltacompose.backbone.pico import pico_backbone
-    from deltacompose.method.contract import edits_of
-    from deltacompose.method.weights import init_weights
-
-    backbone = pico_backbone(family)
-    try:
-        init_weights(backbone, method)
-        edits_of(method, backbone)
-    except (Exception, SystemExit) as refusal:  # what a stranger's method raises may be anything
-        return refusal
-    return None

@@ -8,10 +8,12 @@ from typing import Any
 
 import typer
 
+from deltacompose.cli.stdout import write_document
+
 
 def as_json(data: object) -> None:
-    """One JSON document on stdout."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+    """Writes one JSON document to stdout."""
+    write_document(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
@@ -17,7 +17,7 @@ from deltacompose.composition import Part, Term
 from deltacompose.errors import BadInput, NoPlace
 from deltacompose.method.contract import Edit, Method, TokenEdit, WeightEdit, edits_of
 from deltacompose.method.weights import init_weights
-from deltacompose.plugins.members import said
+from deltacompose.plugins.isolation import isolated
 
 COLUMNS = (
     "method",
@@ -65,14 +65,15 @@ def table(methods: Mapping[str, type[Part]]) -> list[dict[str, Any]]:
 
 def _row_or_fault(methods: Mapping[str, type[Part]], name: str) -> dict[str, Any]:
     """A method's row; a stranger's may fail in any way, and the others are to be listed all the same."""
-    kind: type[Part] | None = None
     try:
         kind = methods[name]
-        return _row(kind())
-    except NoPlace as error:
-        fault = f"not on T5: {error}"
-    except (Exception, SystemExit) as error:
-        fault = f"cannot be used: {said(error)}"
+    except BadInput as error:
+        return dict.fromkeys(COLUMNS) | {"method": name, "fault": f"cannot be used: {error}"}
+    outcome = isolated(f"the method {name!r}", lambda: _row(kind()))
+    if not outcome.faults:
+        return cast(dict[str, Any], outcome.value)
+    why = "not on T5" if isinstance(outcome.raised, NoPlace) else "cannot be used"
+    fault = f"{why}: {'; '.join(outcome.faults)}"
     stated = {key: getattr(kind, key, None) for key in ("category", "formula", "neutral", "source")}
     known = {key: value for key, value in stated.items() if isinstance(value, str | bool)}
     return dict.fromkeys(COLUMNS) | known | {"method": name, "fault": fault}

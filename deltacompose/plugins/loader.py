@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import os
+import types
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import EntryPoint
@@ -20,13 +22,16 @@ import pluggy
 
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins import hookspecs
-from deltacompose.plugins.members import KINDS, Lazy, Member, Members, said
+from deltacompose.plugins.isolation import error_text, isolated, value_text
+from deltacompose.plugins.members import KINDS, Lazy, Member, Members
 
 __all__ = ["Lazy", "Loaded", "Plugin", "check", "describe", "load", "loaded"]
 
 State = Literal["active", "disabled", "broken", "conflict", "incompatible"]
 PREFIX = f"{hookspecs.GROUP}_"
 HOOKS = {f"{PREFIX}{kind}s": kind for kind in KINDS}
+MOST_MEMBERS = 100_000
+"""A hook's mapping with more names than this does not end, or is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def _installed() -> tuple[Iterable[EntryPoint], list[Plugin]]:
             try:
                 points.setdefault(one.name, list(one.entry_points.select(group=hookspecs.GROUP)))
             except Exception as error:
-                reason = f"its entry_points.txt cannot be read: {said(error)}"
+                reason = f"its entry_points.txt cannot be read: {error_text(error)}"
                 unreadable.append(Plugin(one.name, one.name, one.version, "broken", reason))
         return [point for own in points.values() for point in own], unreadable
 
@@ -209,41 +214,37 @@ def _opened(
             return replace(plugin, state="disabled", reason="it is not among the plugins that may load"), ()
     if not entry_point.pattern.match(entry_point.value):
         return replace(plugin, state="broken", reason=f"{entry_point.value!r} is not 'package.module'"), ()
-    try:
-        module = entry_point.load()
-    except (Exception, SystemExit) as error:
-        return replace(plugin, state="broken", reason=f"{entry_point.value!r} cannot be loaded: {said(error)}"), ()
-    return _versioned(plugin, module)
-
-
-def _versioned(plugin: Plugin, module: Any) -> tuple[Plugin, tuple[Member, ...]]:
-    """A plugin's members, if it was written for hooks that we have."""
-    api, ours = getattr(module, "deltacompose_api", hookspecs.API_VERSION), hookspecs.API_VERSION
-    if type(api) is not int or api < 1:
-        return replace(plugin, state="broken", reason=f"deltacompose_api is {api!r}, not a whole number from 1"), ()
-    if api > ours:
-        reason = f"it needs version {api} of the plugin hooks and this deltacompose has version {ours}"
-        return replace(plugin, state="incompatible", reason=reason), ()
-    try:
-        return _called(plugin, _hooks(module))
-    except (BadInput, pluggy.PluginValidationError) as error:
-        return replace(plugin, state="broken", reason=" ".join(str(error).split())), ()
-
-
-def _called(plugin: Plugin, hooks: Mapping[str, Callable[[], Any]]) -> tuple[Plugin, tuple[Member, ...]]:
-    """A hook that raises, and a member that is wrong, are refused alone; the plugin's others can be used."""
+    label = f"the plugin {plugin.name!r} of {plugin.origin}"
+    module = isolated(label, entry_point.load)
+    if module.error:
+        reason = f"{entry_point.value!r} cannot be loaded: {'; '.join(module.faults)}"
+        return replace(plugin, state="broken", reason=reason), ()
+    hooks = isolated(label, lambda: _hooks(module.value))
+    if hooks.error:
+        return _faulty(plugin, [*module.changes, *hooks.faults]), ()
+    if isinstance(hooks.value, str):
+        return replace(plugin, state="incompatible", reason=hooks.value), ()
+    faults: list[str] = [*module.changes, *hooks.changes]
     members: list[Member] = []
-    faults: list[str] = []
-    for hook, function in hooks.items():
-        try:
-            given = _mapping(function())
-        except (Exception, SystemExit) as error:
-            faults.append(f"{hook}: {said(error)}")
-            continue
-        listed = [Member(HOOKS[hook], name, value, plugin.origin) for name, value in given.items()]
-        faults += [f"{hook}: {member.fault()}" for member in listed if member.fault()]
-        members += [member for member in listed if not member.fault()]
-    return (replace(plugin, state="broken", reason="; ".join(faults)) if faults else plugin), tuple(members)
+    # A hook that raises, and a member that is wrong, are refused alone; the plugin's others can be used.
+    for hook, function in hooks.value.items():
+        listed = isolated(label, functools.partial(_listed, hook, function, plugin, _builtin(entry_point)))
+        own, wrong = ((), ()) if listed.error else listed.value
+        members += own
+        faults += [f"{hook}: {fault}" for fault in (*listed.faults, *wrong)]
+    return _faulty(plugin, faults), tuple(members)
+
+
+def _faulty(plugin: Plugin, faults: Collection[str]) -> Plugin:
+    """The plugin, broken if there are faults."""
+    return replace(plugin, state="broken", reason="; ".join(faults)) if faults else plugin
+
+
+def _listed(hook: str, function: Callable[[], Any], plugin: Plugin, builtin: bool) -> tuple[list[Member], list[str]]:
+    """The members that a hook gives and that can be used, and what is wrong with the others."""
+    listed = [Member(HOOKS[hook], *item, plugin.origin, builtin) for item in _mapping(function()).items()]
+    faults = [member.fault() for member in listed]
+    return [member for member, fault in zip(listed, faults) if not fault], list(filter(None, faults))
 
 
 def _admitted(
@@ -281,11 +282,16 @@ class _Door(pluggy.PluginManager):
         }
 
 
-def _hooks(module: Any) -> dict[str, Callable[[], Any]]:
-    """The hooks of one plugin, their names and signatures checked.
+def _hooks(module: Any) -> dict[str, Callable[[], Any]] | str:
+    """The hooks of one plugin, their names and signatures checked; or why it was written for later hooks than ours.
 
     There is a manager for each plugin, because one that refuses a plugin keeps what it had registered of it by then.
     """
+    api, ours = getattr(module, "deltacompose_api", hookspecs.API_VERSION), hookspecs.API_VERSION
+    if type(api) is not int or api < 1:
+        raise BadInput(f"deltacompose_api is {value_text(api)}, not a whole number from 1")
+    if api > ours:
+        return f"it needs version {api} of the plugin hooks and this deltacompose has version {ours}"
     own = {name: getattr(module, name) for name in dir(module) if name.startswith(PREFIX)}
     hooks = {name: value for name, value in own.items() if callable(value) and not isinstance(value, type)}
     for name in hooks:
@@ -297,11 +303,17 @@ def _hooks(module: Any) -> dict[str, Callable[[], Any]]:
         raise BadInput(f"it has no hook; hooks: {', '.join(HOOKS)}")
     door = _Door(hookspecs.GROUP)
     door.add_hookspecs(hookspecs)
-    door.register(module)
-    return {name: getattr(door.hook, name).get_hookimpls()[0].function for name in hooks}
+    try:
+        door.register(types.SimpleNamespace(**hooks), getattr(module, "__name__", None))
+    except pluggy.PluginValidationError as error:
+        raise BadInput(str(error)) from None
+    return hooks
 
 
 def _mapping(given: Any) -> dict[Any, Any]:
     if not isinstance(given, Mapping):
         raise BadInput(f"it returned a {type(given).__name__}, not a mapping of names to members")
-    return dict(given)
+    names = list(itertools.islice(given, MOST_MEMBERS + 1))
+    if len(names) > MOST_MEMBERS:
+        raise BadInput(f"it returned more than {MOST_MEMBERS} members")
+    return {name: given[name] for name in names}

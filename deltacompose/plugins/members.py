@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltacompose.errors import BadInput
+from deltacompose.plugins.isolation import attempted, error_text, isolated, value_text
 
 KINDS = ("method", "expression", "task", "backbone", "measure", "engine")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+LONGEST_NAME = 100
+said = error_text
+
+
+class _Unfit(BadInput):
+    """A member that can be read and is not of its kind."""
 
 
 @dataclass(frozen=True, init=False)
@@ -39,12 +46,14 @@ class Member:
     Attributes:
         value: the thing itself, a `Lazy`, or text: `"package.module:Attribute"`; of an expression, the composition.
         origin: the distribution and version it came from.
+        builtin: whether it is one of our own, whose code needs no isolation.
     """
 
     kind: str
     name: str
     value: Any
     origin: str
+    builtin: bool = False
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -57,14 +66,14 @@ class Member:
     def fault(self) -> str:
         """What is wrong with it as listed, nothing being imported; empty where nothing is."""
         name, value = self.name, self.value
-        if not isinstance(name, str) or not name.strip():
-            return f"{name!r} is no name"
+        if not (isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
+            return f"{value_text(name)} is not a valid name (expected 1 to {LONGEST_NAME} printable characters)"
         if self.namespace == "method" and (not name.isidentifier() or keyword.iskeyword(name)):
             return (
                 f"{name!r} cannot be written in a composition; a name is letters, digits and '_' and no word of Python"
             )
         if self.kind == "expression":
-            return "" if isinstance(value, str) else f"{name!r} is {value!r}, not a composition as text"
+            return "" if isinstance(value, str) else f"{name!r} is {value_text(value)}, not a composition as text"
         if isinstance(value, Lazy):
             return self._untargeted(value.function)
         return self._untargeted(value) if isinstance(value, str) else self._misfit(value)
@@ -77,24 +86,29 @@ class Member:
         """
         if self.kind == "expression":
             return self.value
-        try:
-            found = _resolved(self.value)
-        except (Exception, SystemExit) as error:  # a plugin's module may do anything while it is imported
-            raise BadInput(f"{self} of {self.origin} cannot be read: {said(error)}") from error
-        if fault := self._misfit(found):
-            raise BadInput(f"{self} of {self.origin} cannot be used: {fault}")
-        return found
+        label = f"{self} of {self.origin}"
+        outcome = (attempted if self.builtin else isolated)(label, self._made)
+        if outcome.faults:
+            verb = "used" if isinstance(outcome.raised, _Unfit) else "read"
+            raise BadInput(f"{label} cannot be {verb}: {'; '.join(outcome.faults)}") from outcome.raised
+        return outcome.value
+
+    def _made(self) -> Any:
+        member = _resolved(self.value)
+        if fault := self._misfit(member):
+            raise _Unfit(fault)
+        return member
 
     def _untargeted(self, target: Any) -> str:
         if not isinstance(target, str) or TARGET.fullmatch(target):
             return ""
-        return f"{self.name!r} is {target!r}, not 'package.module:Attribute'"
+        return f"{self.name!r} is {value_text(target)}, not 'package.module:Attribute'"
 
     def _misfit(self, found: Any) -> str:
         """A method must be one, and whatever has a name of its own is listed under it."""
         own = getattr(found, "name", None)
         if fault := _no_method(found) if self.kind == "method" else f"not a {self.kind}" if found is None else "":
-            return f"{self.name!r} is {found!r}, {fault}"
+            return f"{self.name!r} is {value_text(found)}, {fault}"
         if isinstance(own, str) and own != self.name:
             return f"it is listed as {self.name!r} and its own name is {own!r}"
         return ""
@@ -124,12 +138,6 @@ class Members(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"Members({', '.join(self.listed)})"
-
-
-def said(error: BaseException) -> str:
-    """An exception as part of a sentence; our own kind needs no class name."""
-    text = " ".join(str(error).split())
-    return text if isinstance(error, BadInput) else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _no_method(found: Any) -> str:

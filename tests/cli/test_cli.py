@@ -17,14 +17,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import broken
+import numpy as np
 import pytest
 import typer
 from safetensors.numpy import load_file, save_file
 
 import deltacompose as dc
-from deltacompose import checks, cli, plugins
+from deltacompose import cli
+from deltacompose.analysis.similarity.measure import Measure
 from deltacompose.backbone.pico import pico, pico_tokenizer
+from deltacompose.checks import suite as checks
 from deltacompose.cli import listings as catalogue
+from deltacompose.cli import plugin_check
+from deltacompose.plugins import loader as plugins
 from deltacompose.task import Task
 
 STUDY = """\
@@ -535,9 +540,70 @@ def test_a_plugins_members_are_read_and_its_methods_put_through_the_suite(capsys
     assert (row["kind"], row["state"], row["reason"]) == ("method", "sound", "")
 
 
+def sound(kind, name):
+    """The row of a member that can be read."""
+    return {"kind": kind, "name": name, "origin": "extra 1.0", "state": "sound", "reason": ""}
+
+
+def measure(**changes):
+    """A measure of prompts, with some of what it states changed."""
+    stated = {
+        "name": "any",
+        "needs": "prompts",
+        "function": lambda arrays: np.corrcoef(arrays.reshape(len(arrays), -1)),
+        "range": (-1.0, 1.0),
+        "invariances": "scale",
+        "source": "Pearson",
+    }
+    return Measure(**stated | changes)
+
+
+def known_as(kind, member):
+    """What is loaded where `member` is the only one of its kind, called `any`."""
+    return SimpleNamespace(**{f"{kind}s": {"any": member}})
+
+
+MISMADE = [
+    ("measure", np.corrcoef, "corrcoef at .* is not a deltacompose.analysis.similarity.measure.Measure"),
+    ("measure", measure(needs="promts"), "it needs 'promts'; what can be needed: weights, prompts"),
+    ("measure", measure(function=lambda arrays: np.eye(3)), r"of 4 tasks it makes a matrix of shape \(3, 3\)"),
+    ("measure", measure(function=lambda arrays: 1 / 0), "ZeroDivisionError: division by zero"),
+    ("engine", 5, "5 is not a function of the options of a run"),
+    ("engine", lambda: None, "it cannot be called with the options of a run: TypeError: too many positional"),
+    ("backbone", {"place": {}}, "no key of a table 'place'; did you mean 'places'"),
+    ("backbone", lambda: "a folder", "its loader returns 'a folder', which is not a Checkpoint"),
+    ("backbone", lambda: sys.exit(3), "SystemExit: 3"),
+    ("task", {"name": "any"}, "{'name': 'any'} is not a deltacompose.task.Task"),
+    ("task", len, "<built-in function len> is not a deltacompose.task.Task"),
+]
+
+
+@pytest.mark.parametrize(("kind", "member", "reason"), MISMADE)
+def test_a_member_of_another_kind_of_thing_is_broken_in_one_sentence(kind, member, reason):
+    row = plugin_check.checked(known_as(kind, member), sound(kind, "any"))
+    assert row["state"] == "broken", row
+    assert re.search(reason, row["reason"])
+    assert "Traceback" not in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "member", "state"),
+    [
+        ("measure", measure(), "sound"),
+        ("engine", lambda options: None, "sound"),
+        ("backbone", plugins.loaded().backbones["bert"].data, "sound"),
+        ("backbone", plugins.loaded().backbones["bert"].data | {"serves": ["no-such-type"]}, "unchecked"),
+        ("task", plugins.loaded().tasks["intent"], "sound"),
+    ],
+)
+def test_a_member_that_keeps_its_contract_is_sound(kind, member, state):
+    row = plugin_check.checked(known_as(kind, member), sound(kind, "any"))
+    assert row["state"] == state, row["reason"]
+
+
 def test_a_method_that_needs_a_setting_as_a_file_is_unchecked_and_not_broken():
     known = plugins.loaded()
-    found = catalogue._checked(known, {"kind": "method", "name": "intrinsic_prompt", "state": "sound", "reason": ""})
+    found = plugin_check.checked(known, sound("method", "intrinsic_prompt"))
     assert found["state"] == "unchecked"
     assert found["reason"].startswith("at its default settings: intrinsic_prompt: no decoder can be read from file=''")
 
@@ -580,7 +646,7 @@ class Crossing(broken.Good):
     ],
 )
 def test_a_method_that_cannot_be_put_through_the_suite_is_broken_in_one_sentence(kind, reason):
-    state, said = catalogue._standing(kind)
+    state, said = plugin_check.method_standing("any", kind)
     assert (state, "\n" in said) == ("broken", False)
     assert re.match(reason, said)
 
@@ -588,13 +654,13 @@ def test_a_method_that_cannot_be_put_through_the_suite_is_broken_in_one_sentence
 def test_a_method_is_checked_on_the_families_where_it_has_places_and_the_others_are_named(monkeypatch):
     seen = []
     monkeypatch.setattr(checks, "check_method", lambda method, backbones: seen.extend(backbones))
-    state, reason = catalogue._standing(Crossing)
+    state, reason = plugin_check.method_standing("any", Crossing)
     assert (state, seen) == ("sound", ["t5"])
     assert reason.startswith("not on bert: no place 'cross_attention' in bert; not on gpt2: no place 'cross_attention'")
 
 
 def test_checking_a_plugin_with_a_broken_method_exits_with_1(monkeypatch, capsys):
-    row = {"kind": "method", "name": "scale", "state": "sound", "reason": ""}
+    row = sound("method", "scale")
     monkeypatch.setattr(plugins, "loaded", lambda: SimpleNamespace(methods={"scale": Mistyped}))
     monkeypatch.setattr(plugins, "check", lambda known, name: [row])
     with pytest.raises(typer.Exit) as ended:

@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from deltacompose import plugins
 from deltacompose.attach import attached
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.cli import app
@@ -30,6 +29,7 @@ from deltacompose.errors import BadInput
 from deltacompose.method import Method
 from deltacompose.method.weights import init_weights
 from deltacompose.plugins import Lazy, check, describe, hookspecs, load, loaded
+from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.scaffold import new_plugin
 
 ROOT = Path(__file__).parents[2]
@@ -278,7 +278,7 @@ WRONG = {
     "listed as 'soft' and its own name is 'other'": {"deltacompose_methods": {"soft": Misnamed}},
     "'two words' cannot be written in a composition": {"deltacompose_methods": {"two words": Soft}},
     "'lambda' cannot be written in a composition": {"deltacompose_expressions": {"lambda": "lora"}},
-    "3 is no name": {"deltacompose_tasks": {3: here("made")}},
+    "3 is not a valid name": {"deltacompose_tasks": {3: here("made")}},
     "'mam' is 4, not a composition as text": {"deltacompose_expressions": {"mam": 4}},
     "deltacompose_api is '1', not a whole number": {"deltacompose_api": "1", "deltacompose_methods": {"soft": Soft}},
     "deltacompose_api is True": {"deltacompose_api": True, "deltacompose_methods": {"soft": Soft}},
@@ -486,7 +486,7 @@ def test_a_plugin_that_cannot_be_used_is_checked_with_its_own_state_and_reason(r
 @pytest.mark.parametrize(("reason", "state"), UNUSABLE.items(), ids=lambda x: x[:24])
 def test_checking_a_plugin_that_cannot_be_used_says_why_and_exits_with_1(reason, state, monkeypatch):
     monkeypatch.setattr(plugins, "loaded", lambda: unusable(state, reason))
-    monkeypatch.setattr("deltacompose.cli.listings._checked", lambda known, row: row)
+    monkeypatch.setattr("deltacompose.cli.listings.checked", lambda known, row: row)
     done = CliRunner().invoke(app, ["plugins", "check", "checked"])
     assert done.exit_code == 1
     assert re.search(rf"plugin +checked +{state} +.*{re.escape(reason)}", done.stdout)
