@@ -2,6 +2,9 @@
 
 All are higher for better, within 0..1, or -1..1 for correlations. The libraries that compute them are imported when a
 metric is first used, for they take seconds and listing tasks must not wait for them.
+
+Text metrics compare text of any script. Text is brought to a Unicode normal form first, so that an accented letter is
+the same whether it is one code point or two. `words` splits text into words; `normalised` does it as SQuAD does.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import math
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,15 +189,69 @@ def _best(compare: Callable[[str, str], float]) -> Callable[[References, Sequenc
     return parts
 
 
+UNSPACED = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar")
+"""Scripts that put no space between words: each letter, with its marks, is a token of its own."""
+_UNSPACED = "".join(rf"\p{{{script}}}" for script in UNSPACED)
+
+
+@cache
+def _letter() -> Any:
+    """The pattern of one letter, with its marks, of a script without spaces."""
+    import regex
+
+    return regex.compile(rf"[{_UNSPACED}]\p{{M}}*", regex.VERSION1)
+
+
+@cache
+def _word() -> Any:
+    """The pattern of a letter of a script without spaces, or of a run of letters, digits and marks of the others."""
+    import regex
+
+    begins = rf"[[\p{{L}}\p{{N}}]--[{_UNSPACED}]]"
+    goes_on = rf"[[\p{{L}}\p{{N}}\p{{M}}]--[{_UNSPACED}]]"
+    return regex.compile(rf"[{_UNSPACED}]\p{{M}}*|{begins}{goes_on}*", regex.VERSION1)
+
+
+def words(text: str) -> list[str]:
+    """A text's words in any script: runs of letters, digits and their marks, in lower case.
+
+    Text is brought to the normal form NFKC, and format characters (soft hyphens, joiners) are dropped. In scripts that
+    put no space between words (`UNSPACED`) every letter is a word, as is usual for ROUGE in Chinese. On ASCII these are
+    the tokens of the package `rouge_score` without its stemmer.
+
+    >>> words("The cat's mat"), words("Über die Bäume"), words("закон подписан"), words("你好，世界")
+    (['the', 'cat', 's', 'mat'], ['über', 'die', 'bäume'], ['закон', 'подписан'], ['你', '好', '世', '界'])
+    """
+    plain = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return list(_word().findall(plain.lower()))
+
+
 def _exact(answer: str, given: str) -> float:
-    """Equal but for white space."""
-    return float(answer.split() == given.split())
+    """Equal but for white space and for how accented letters are composed (NFC)."""
+    one, other = (unicodedata.normalize("NFC", text).split() for text in (answer, given))
+    return float(one == other)
 
 
 def normalised(text: str) -> list[str]:
-    """A text's words as SQuAD compares them: lower case, without punctuation and the articles a, an, the."""
-    bare = "".join(character for character in text.lower() if character not in string.punctuation)
-    return re.sub(r"\b(a|an|the)\b", " ", bare).split()
+    """A text's words as SQuAD compares them: lower case, without punctuation and the articles a, an, the.
+
+    Beyond SQuAD's own rules, which are of English, punctuation of every script is removed, and the letters of scripts
+    without spaces (`UNSPACED`) are words of their own, as in MLQA (Lewis et al. 2020, arXiv 1910.07475). The text is
+    brought to the normal form NFKC. On ASCII the words are those of SQuAD's own script.
+
+    >>> normalised("The Law, signed."), normalised("法律。")
+    (['law', 'signed'], ['法', '律'])
+    """
+    plain = unicodedata.normalize("NFKC", text).lower()
+    bare = "".join(c for c in plain if c not in string.punctuation and not _silent(c))
+    without_articles = re.sub(r"\b(a|an|the)\b", " ", bare)
+    return _letter().sub(r" \g<0> ", without_articles).split()
+
+
+def _silent(character: str) -> bool:
+    """Whether a character is punctuation of any script, or a format character, which nobody sees."""
+    category = unicodedata.category(character)
+    return category.startswith("P") or category == "Cf"
 
 
 def _token_f1(answer: str, given: str) -> float:
@@ -209,7 +267,14 @@ def _token_f1(answer: str, given: str) -> float:
 def _rouge() -> Any:
     from rouge_score.rouge_scorer import RougeScorer
 
-    return RougeScorer(["rougeL"], use_stemmer=False)  # without the stemmer no data of nltk is asked for
+    return RougeScorer(["rougeL"], tokenizer=_Words())  # its own tokenizer drops all but the letters a to z
+
+
+class _Words:
+    """`words` as the tokenizer that `rouge_score` asks for."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
 
 
 def _rouge_l(answer: str, given: str) -> float:
@@ -225,8 +290,15 @@ def _chrf() -> Any:
 
 def _chrfs(references: References, predictions: Sequence[str]) -> list[float]:
     """For every example chrF2 against the accepted answer that it is best against."""
+
+    def composed(text: str) -> str:
+        return unicodedata.normalize("NFC", text)
+
     pairs = zip(references, predictions, strict=True)
-    return [float(_chrf().sentence_score(given, list(accepted)).score) / 100 for accepted, given in pairs]
+    return [
+        float(_chrf().sentence_score(composed(given), list(map(composed, accepted))).score) / 100
+        for accepted, given in pairs
+    ]
 
 
 _SQUAD = "Rajpurkar et al. 2016, arXiv 1606.05250"
@@ -242,7 +314,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0)),
         Metric("exact_match", "texts", _best(_exact)),
         Metric("token_f1", "texts", _best(_token_f1), source=_SQUAD),
-        Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example, then the mean"),
+        Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example over `words`, then the mean"),
         Metric("chrf", "texts", _chrfs, source="Popović 2015, chrF2 of one example, then the mean"),
     )
 }
