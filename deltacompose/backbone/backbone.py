@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -18,7 +19,7 @@ from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.places.notation import Part, Place
 from deltacompose.places.table import Table, join, locate, read_number
 
-__all__ = ["Backbone", "Part", "Place", "Stream", "bind"]
+__all__ = ["Backbone", "Part", "Place", "Stream", "bind", "evaluating"]
 
 
 @dataclass(frozen=True)
@@ -271,3 +272,19 @@ def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", rev
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Backbone(model, tokenizer, table, name, base, revision, places)
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Puts a model in evaluation mode, without its own dropout; on leaving, each module is in the mode that it was in.
+
+    A model in hand may be in training mode, in all of its modules or in some: its scores would be random.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from deltacompose.analysis.similarity.stored_arrays import FILE, LABELS, PREDICTED
 from deltacompose.attach.attachment import attach
-from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.backbone import Backbone, Place, evaluating
 from deltacompose.cells.context import Inputs, Outcome
 from deltacompose.composition import parse
 from deltacompose.delta.delta import Delta
@@ -35,7 +35,8 @@ _ROWS = 32
 
 def probe(inputs: Inputs) -> Outcome:
     """Collects the array that a cell's spec names; its result says the shape and how many examples stand behind it."""
-    return _PROBES[inputs.cell.spec["array"]](inputs)
+    with evaluating(inputs.backbone.model):
+        return _PROBES[inputs.cell.spec["array"]](inputs)
 
 
 def activations(backbone: Backbone, delta: Delta) -> Tensor:

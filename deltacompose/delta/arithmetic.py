@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import attach
-from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
@@ -148,7 +148,7 @@ def loss_on(reader: Reader, delta: Delta, indices: Sequence[int], split: str = "
         attachment = attach(reader.backbone, delta.expression)
         try:
             attachment.put({**weights, **delta.constants})
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(reader.backbone.model):
                 return float(reader.loss(batch, 1).sum())
         finally:
             attachment.detach()

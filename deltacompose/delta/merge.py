@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deltacompose.attach.module_hooks import Slice
-from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.backbone import Backbone, Place, evaluating
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
@@ -161,9 +161,8 @@ def probe(backbone: Backbone, rows: int = 2, length: int = 16) -> dict[str, Tens
 
 def answer(model: Any, given: Mapping[str, Any]) -> Tensor:
     """A model's logits in fp32, or the last states of one without a head."""
-    was = model.training
-    output = model.eval()(**{**_plain(model), **given})
-    model.train(was)
+    with evaluating(model):
+        output = model(**{**_plain(model), **given})
     states: Tensor = output.logits if "logits" in output else output.last_hidden_state
     return states.float()
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import torch
 
-from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.errors import BadInput
 from deltacompose.scoring.encoder import EncoderReader
 from deltacompose.scoring.likelihood import DecoderReader, EncoderDecoderReader
@@ -44,5 +44,5 @@ def answers(backbone: Backbone, texts: Sequence[str], tokens: int) -> list[str]:
     """What a backbone says to texts, greedily, with whatever is attached to it in force."""
     blank = Task("text", "none", "generation", "exact_match", lambda split: ())
     read = reader(backbone, blank)
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(backbone.model):
         return read.generate([Row(read.input_tokens(text), ()) for text in texts], tokens)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.distributed import ALONE, Company
 from deltacompose.errors import BadInput, Diverged
 from deltacompose.task.task import Example, Task
@@ -127,7 +127,7 @@ class Reader(ABC):
             Diverged: the backbone's numbers, in any of the processes, are none.
         """
         rows, own, failure = self.rows(split), [], ""
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(self.backbone.model):
             for chunk in _chunks(rows, budget * company.size):
                 share = company.share(chunk)
                 try:  # who has no share passes over an example all the same: the others may need its shards

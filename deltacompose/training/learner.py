@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import attach
-from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
 from deltacompose.distributed import ALONE, Company
@@ -65,7 +65,7 @@ class Job:
         backbone, rows = self.reader.backbone, self.reader.rows("train")
         leaves = {n: x.detach().to(backbone.model.device, torch.float32).requires_grad_() for n, x in weights.items()}
         drawn = torch.randperm(len(rows), generator=generator(self.seed, "examples"))[:examples]
-        with self.earlier.attached(backbone) if self.earlier else nullcontext():
+        with evaluating(backbone.model), self.earlier.attached(backbone) if self.earlier else nullcontext():
             attachment = attach(backbone, method)
             try:
                 for chunk in drawn.split(batch):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import Attachment, attach
-from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
 from deltacompose.distributed import ALONE, Company
@@ -72,7 +72,7 @@ def train(
     _share_constants(learners)
     attachment = attach(backbone, jobs[0].expression)
     try:
-        with frozen(backbone.model):
+        with frozen(backbone.model), evaluating(backbone.model):
             while running := [one for one in learners if not one.failure and one.step < one.recipe.steps]:
                 _evaluate_due(attachment, learners, checkpoints)
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
@@ -86,7 +86,7 @@ def train(
 
 def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
     """Scores a delta, or the untouched backbone, on a split of a task, whose examples a company of processes shares."""
-    with delta.attached(reader.backbone) if delta else nullcontext():
+    with evaluating(reader.backbone.model), delta.attached(reader.backbone) if delta else nullcontext():
         predictions = reader.predict(split, company=company)
     return Evaluation(score(reader.task, reader.task.examples(split), predictions), tuple(predictions))
 
@@ -181,19 +181,38 @@ def frozen(model: Any) -> Iterator[None]:
 
 @contextmanager
 def recomputing(model: Any) -> Iterator[None]:
-    """The model in training mode, its activations computed anew in the backward pass (not re-entrant); then no more.
+    """The model's activations computed anew in the backward pass (not re-entrant), its own dropout still zero.
 
+    transformers recomputes the modules that bear its flag, and those only in training mode: that mode is given to them
+    alone, with every dropout rate that they read at zero, so that the pass is the same as without recomputing.
     It is for steps of training alone: a model that recomputes keeps no cache, which evaluation needs.
     """
-    modes = [(module, module.training) for module in model.modules()]
     # transformers 5 began with the names `gradient_checkpointing_...`, of which its later versions warn.
     what = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+    able = [module for module in model.modules() if hasattr(module, _FLAG)]
+    before = [(module, _FLAG, getattr(module, _FLAG)) for module in able]
+    before += [(module, "training", module.training) for module in able]
+    configs = {id(config): config for module in able if (config := getattr(module, "config", None)) is not None}
+    owners = [*able, *configs.values()]
+    rates = [(owner, name, rate) for owner in owners for name, rate in vars(owner).items() if _is_rate(name, rate)]
     getattr(model, f"{what}_checkpointing_enable")({"use_reentrant": False})
-    model.train()
     try:
+        for owner, name, _ in rates:
+            setattr(owner, name, 0.0)
+        for module in able:
+            module.training = bool(getattr(module, _FLAG))
         yield
     finally:
         getattr(model, f"{what}_checkpointing_disable")()
         model.disable_input_require_grads()
-        for module, mode in modes:
-            module.training = mode
+        for owner, name, value in [*rates, *before]:
+            setattr(owner, name, value)
+
+
+_FLAG = "gradient_checkpointing"
+"""What transformers calls its flag on the modules whose activations it can recompute."""
+
+
+def _is_rate(name: str, value: object) -> bool:
+    """Whether an attribute of a module or a configuration is a rate of dropout, or of whole layers dropped."""
+    return "drop" in name and isinstance(value, int | float) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from deltacompose.metrics import METRICS, metric, normalised, words
+from deltacompose.task.metrics import METRICS, metric, normalised, words
 
 TEXTS = {
     "Latin with accents": ("Ærlige Bäume über Łódź", "Ærlige Böume über Łódź"),
