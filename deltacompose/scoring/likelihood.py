@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import GenerationConfig
 
 from deltacompose.errors import BadInput
 from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
@@ -34,13 +37,29 @@ class LikelihoodReader(Reader):
 
     def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
         self._check_positions(max(map(self._read_before, rows)), tokens)
-        ids = self._generated(
-            rows, max_new_tokens=tokens, do_sample=False, num_beams=1, eos_token_id=self._end, pad_token_id=self._pad
-        )
+        with _generating(self.backbone.model, self.generation(tokens)):
+            ids = self._generated(rows)
         texts = self.backbone.tokenizer.batch_decode(
             [self._before_end(row) for row in ids.tolist()], skip_special_tokens=True
         )
         return [text.strip() for text in texts]
+
+    def generation(self, tokens: int) -> GenerationConfig:
+        """Every setting of generation: greedy decoding of at most so many tokens, up to any of the model's end tokens.
+
+        Of the checkpoint's own settings decoding needs the end tokens, the padding and what a decoder starts from.
+        Nothing else is taken from it: a forced first token, a minimum length or a penalty of repetition would change
+        what a trained delta answers.
+        """
+        return GenerationConfig(
+            max_new_tokens=tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=list(self._ends),
+            pad_token_id=self._pad,
+            decoder_start_token_id=self._start,
+        )
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
         """The sum of each candidate's tokens' log-probabilities, the end included; the input is read once."""
@@ -68,8 +87,8 @@ class LikelihoodReader(Reader):
         """The last states of the inputs `(rows, tokens, width)`, and which of the tokens are not padding."""
 
     @abstractmethod
-    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
-        """New tokens `(rows, tokens)` alone."""
+    def _generated(self, rows: Sequence[Row]) -> Tensor:
+        """New tokens `(rows, tokens)` alone, by the model's generation settings."""
 
     def _row(self, example: Example) -> Row:
         row = super()._row(example)
@@ -89,16 +108,32 @@ class LikelihoodReader(Reader):
         return continuation(self.backbone.tokenizer, text)
 
     def _before_end(self, ids: list[int]) -> list[int]:
-        return ids[: ids.index(self._end)] if self._end in ids else ids
+        ends = set(self._ends)
+        return ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))]
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        """Every token that ends an answer; the first one is that which answers are trained to end in."""
+        end = self._named("eos_token_id")
+        ends = tuple(end) if isinstance(end, list | tuple) else (end,)
+        if not ends or None in ends:
+            raise BadInput(f"{self.backbone.name} names no end-of-sequence token; set generation_config.eos_token_id")
+        return tuple(map(int, ends))
 
     @property
     def _end(self) -> int:
+        return self._ends[0]
+
+    @property
+    def _start(self) -> int | None:
+        """What a decoder beside an encoder has read before its answer; None for a decoder alone."""
+        return None
+
+    def _named(self, name: str) -> Any:
+        """A special token's id by the generation settings, else by the configuration."""
         model = self.backbone.model
-        end = model.generation_config.eos_token_id if model.can_generate() else model.config.eos_token_id
-        end = end[0] if isinstance(end, list) else end
-        if end is None:
-            raise BadInput(f"{self.backbone.name} names no end-of-sequence token; set generation_config.eos_token_id")
-        return int(end)
+        value = getattr(model.generation_config, name, None) if model.can_generate() else None
+        return getattr(model.config, name, None) if value is None else value
 
 
 class DecoderReader(LikelihoodReader):
@@ -106,7 +141,7 @@ class DecoderReader(LikelihoodReader):
 
     def input_tokens(self, text: str) -> tuple[int, ...]:
         ids = super().input_tokens(text)
-        return ids[:-1] if len(ids) > 1 and ids[-1] == self._end else ids
+        return ids[:-1] if len(ids) > 1 and ids[-1] in self._ends else ids
 
     def collate(self, rows: Sequence[Row], lengths: tuple[int, int]) -> Batch:
         left, left_mask = self._inputs(rows, lengths[0])
@@ -160,9 +195,9 @@ class DecoderReader(LikelihoodReader):
         found = stream(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False)
         return found.last_hidden_state, mask
 
-    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
+    def _generated(self, rows: Sequence[Row]) -> Tensor:
         ids, mask = self._inputs(rows)
-        return self.backbone.model.generate(input_ids=ids, attention_mask=mask, **how)[:, ids.shape[1] :]  # type: ignore[no-any-return]
+        return self.backbone.model.generate(input_ids=ids, attention_mask=mask)[:, ids.shape[1] :]  # type: ignore[no-any-return]
 
 
 class EncoderDecoderReader(LikelihoodReader):
@@ -206,18 +241,40 @@ class EncoderDecoderReader(LikelihoodReader):
         encoded = self.backbone.model.get_encoder()(input_ids=batch["ids"], attention_mask=batch["mask"])
         return encoded.last_hidden_state, batch["mask"]
 
-    def _generated(self, rows: Sequence[Row], **how: object) -> Tensor:
+    def _generated(self, rows: Sequence[Row]) -> Tensor:
         batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
-        return self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"], **how)[:, 1:]  # type: ignore[no-any-return]
+        return self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"])[:, 1:]  # type: ignore[no-any-return]
 
     def _shifted(self, answers: Tensor) -> Tensor:
         """What the decoder has read when it gives each answer token."""
-        model = self.backbone.model
-        start = model.generation_config.decoder_start_token_id
-        start = model.config.decoder_start_token_id if start is None else start
+        start = self._start
         return F.pad(answers[:, :-1], (1, 0), value=start).masked_fill(
             F.pad(answers[:, :-1], (1, 0), value=0) == IGNORED, self._pad
         )
+
+    @property
+    def _start(self) -> int:
+        start = self._named("decoder_start_token_id")
+        if start is None:
+            raise BadInput(
+                f"{self.backbone.name} names no token that its decoder starts from; set "
+                "generation_config.decoder_start_token_id"
+            )
+        return int(start)
+
+
+@contextmanager
+def _generating(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """The model with these generation settings and none of its own, which are back on leaving.
+
+    To hand them to `generate` is not enough: it fills every setting that is None from the model's own.
+    """
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _positions(mask: Tensor) -> Tensor:

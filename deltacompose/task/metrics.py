@@ -314,9 +314,7 @@ METRICS: Mapping[str, Metric] = {
         Metric("spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0)),
         Metric("exact_match", "texts", _best(_exact)),
         Metric("token_f1", "texts", _best(_token_f1), source=_SQUAD),
-        Metric(
-            "rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example over `words`, then the mean"
-        ),
+        Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example, then the mean"),
         Metric("chrf", "texts", _chrfs, source="Popović 2015, chrF2 of one example, then the mean"),
     )
 }
