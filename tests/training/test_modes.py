@@ -8,9 +8,9 @@ import transformers
 
 import deltacompose as dc
 from deltacompose.backbone.backbone import Backbone, evaluating
-from deltacompose.task.examples import Example
-from deltacompose.delta.merge import answer, probe
 from deltacompose.backbone.pico import _COMMON, CONFIGURATIONS, pico_tokenizer
+from deltacompose.delta.merge import answer, probe
+from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
 from deltacompose.training.loop import recomputing
 
