@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,8 @@ from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, unknown
 from deltacompose.method import weights as tensors
 from deltacompose.plugins import loader as plugins
-from deltacompose.scoring import reader
+from deltacompose.scoring import Reader, reader
+from deltacompose.scoring.as_trained import Reading, as_trained, mismatches
 from deltacompose.study.config import recipe_of
 from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
@@ -143,9 +145,31 @@ def check_rates(recipe: Recipe) -> None:
             raise BadInput(f"learning_rates: {unknown('method', name, methods())}")
 
 
-def evaluate(backbone: Backbone, given: Delta | None, task: Task | str, split: str = "val") -> Evaluation:
-    """The score and the predictions of a delta, or of the untouched backbone, on a split of a task."""
-    return training.evaluate(reader(backbone, task_of(task)), given, split)
+def evaluate(
+    backbone: Backbone, given: Delta | None, task: Task | str, split: str = "val", limit: int | None = None
+) -> Evaluation:
+    """The score and the predictions of a delta, or of the untouched backbone, on a split of a task.
+
+    A delta is evaluated as it was trained: with its own limit of tokens, and with its own template where the task is
+    given by name. A reading that differs is reported as a warning.
+
+    Args:
+        limit: the longest input in tokens; None takes the delta's own, and 128 for the untouched backbone.
+    """
+    read = reader_for(backbone, given, task, limit)
+    if given is not None:
+        for sentence in mismatches(read, Reading.of(given.record)):
+            warnings.warn(sentence, stacklevel=2)
+    return training.evaluate(read, given, split)
+
+
+def reader_for(backbone: Backbone, given: Delta | None, task: Task | str, limit: int | None = None) -> Reader:
+    """A task as a delta was trained to read it: its limit, and its template where the task is given by name."""
+    reading = Reading.of({} if given is None else given.record)
+    chosen = task_of(task)
+    if isinstance(task, str):
+        chosen = as_trained(chosen, reading, tasks().get(reading.task))
+    return reader(backbone, chosen, reading.limit if limit is None else limit)
 
 
 def with_origins(trained: Delta) -> Delta:

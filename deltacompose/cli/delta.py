@@ -13,10 +13,17 @@ from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
     from deltacompose.backbone.backbone import Backbone
+    from deltacompose.delta.delta import Delta
 
 BackboneName = Annotated[str, typer.Option(help="A backbone's name, a folder, or a name on the hub.")]
 Split = Annotated[str, typer.Option(help="train, val or test.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+OwnBackbone = Annotated[
+    str | None, typer.Option(help="A backbone's name, a folder, or a name on the hub.  [default: the delta's own]")
+]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Longest input in tokens.  [default: as the delta was trained]")
+]
 DeltaFolder = Annotated[Path, typer.Argument(help="The delta's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,6 +43,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of the weights, the batches and the dropout.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Optimiser steps of each stage.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
+    limit: Annotated[int, typer.Option(min=1, help="Longest input in tokens.")] = 128,
     learning_rate: Annotated[
         list[str] | None, typer.Option(help="Of one method, as lora=1e-4; may be repeated.  [default: its own]")
     ] = None,
@@ -44,7 +52,7 @@ def train(
     """Train one composition on one task and save the delta."""
     from deltacompose import api
 
-    recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4)}
+    recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4), "limit": limit}
     rates = dict(map(_rate, learning_rate or ()))
     _check_writable(out)
     loaded = api.load_backbone(backbone, dtype=dtype)
@@ -63,24 +71,32 @@ def evaluate(
     delta: DeltaFolder,
     task: Annotated[str, typer.Argument(help="The name of a task.")],
     split: Split = "val",
-    backbone: BackboneName = "embedded",
+    backbone: OwnBackbone = None,
     dtype: Dtype = "float32",
+    limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
     """Score one delta on a task, beside the untouched backbone and chance."""
     from deltacompose import api
+    from deltacompose.scoring.as_trained import Reading, mismatches
+    from deltacompose.training.loop import evaluate as evaluated
 
-    loaded, given = api.load_backbone(backbone, dtype=dtype), api.load_delta(delta)
-    measured = api.evaluate(loaded, given, task, split).score
+    given = api.load_delta(delta)
+    loaded = _own_backbone(given, backbone, dtype)
+    read = api.reader_for(loaded, given, task, limit)
+    for sentence in mismatches(read, Reading.of(given.record)):
+        typer.echo(f"note: {sentence}", err=True)
+    measured = evaluated(read, given, split).score
     facts = {
         "task": task,
         "split": split,
+        "limit": read.limit,
         "metric": measured.metric,
         "score": measured.value,
         "trivial": measured.trivial,
     }
-    facts["untouched"] = api.evaluate(loaded, None, task, split).score.value
-    facts["chance"] = api.task_of(task).chance(split)
+    facts["untouched"] = evaluated(read, None, split).score.value
+    facts["chance"] = read.task.chance(split)
     if as_json:
         return show.as_json(facts)
     show.table([facts], tuple(facts))
@@ -90,22 +106,41 @@ def evaluate(
 def generate(
     delta: DeltaFolder,
     text: Annotated[list[str], typer.Argument(help="Inputs.")],
-    backbone: BackboneName = "embedded-generative",
+    backbone: OwnBackbone = None,
     dtype: Dtype = "float32",
     tokens: Annotated[int, typer.Option(min=1, help="The most new tokens.")] = 40,
+    limit: Limit = None,
+    template: Annotated[
+        str | None, typer.Option(help="Template around each input, with {input}.  [default: the delta's own]")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What the backbone says to some inputs with a delta in force."""
+    """Generate text with a delta attached."""
     from deltacompose import api
+    from deltacompose.scoring import answers
+    from deltacompose.scoring.as_trained import BARE, Reading
 
-    loaded, given = api.load_backbone(backbone, dtype=dtype), api.load_delta(delta)
+    given = api.load_delta(delta)
+    loaded, reading = _own_backbone(given, backbone, dtype), Reading.of(given.record)
+    around = template or reading.template or BARE
     with given.attached(loaded):
-        answers = _answers(loaded, text, tokens)
+        outputs = answers(loaded, text, tokens, limit or reading.limit, around)
     if as_json:
-        return show.as_json([{"input": one, "output": answer} for one, answer in zip(text, answers, strict=True)])
-    for answer in answers:
-        typer.echo(answer)
+        return show.as_json([{"input": one, "output": output} for one, output in zip(text, outputs, strict=True)])
+    for output in outputs:
+        typer.echo(output)
     return None
+
+
+def _own_backbone(given: Delta, name: str | None, dtype: str) -> Backbone:
+    """The backbone that a delta is of, or the one of that name, with the head that the delta was trained with."""
+    from deltacompose import api
+    from deltacompose.scoring.as_trained import Reading
+
+    name = name or given.backbone.get("name")
+    if name is None:
+        raise BadInput("the delta does not record its backbone; give --backbone")
+    return api.load_backbone(name, dtype=dtype, head=Reading.of(given.record).head)
 
 
 def _rate(text: str) -> tuple[str, float]:
@@ -122,9 +157,3 @@ def _check_writable(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass
-
-
-def _answers(backbone: Backbone, texts: list[str], tokens: int) -> list[str]:
-    from deltacompose.scoring import answers
-
-    return answers(backbone, texts, tokens)

@@ -13,6 +13,7 @@ import torch
 
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.errors import BadInput
+from deltacompose.scoring.as_trained import templated
 from deltacompose.scoring.encoder import EncoderReader
 from deltacompose.scoring.likelihood import DecoderReader, EncoderDecoderReader
 from deltacompose.scoring.masked_lm import MaskedReader
@@ -40,9 +41,18 @@ def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
     return _READERS[kind](backbone, task, limit)
 
 
-def answers(backbone: Backbone, texts: Sequence[str], tokens: int) -> list[str]:
-    """What a backbone says to texts, greedily, with whatever is attached to it in force."""
+def answers(
+    backbone: Backbone, texts: Sequence[str], tokens: int, limit: int = 128, template: str = "{input}"
+) -> list[str]:
+    """Texts that a backbone generates for inputs, greedily, with whatever is attached to it.
+
+    Args:
+        tokens: the most new tokens.
+        limit: the longest input in tokens; longer ones are truncated in the middle.
+        template: what each input is put into.
+    """
     blank = Task("text", "none", "generation", "exact_match", lambda split: ())
-    read = reader(backbone, blank)
+    read = reader(backbone, blank, limit)
+    texts = [templated(text, template) for text in texts]
     with torch.no_grad(), evaluating(backbone.model):
         return read.generate([Row(read.input_tokens(text), ()) for text in texts], tokens)

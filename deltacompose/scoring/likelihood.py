@@ -51,7 +51,7 @@ class LikelihoodReader(Reader):
         Nothing else is taken from it: a forced first token, a minimum length or a penalty of repetition would change
         what a trained delta answers.
         """
-        return GenerationConfig(
+        return GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=tokens,
             do_sample=False,
             num_beams=1,

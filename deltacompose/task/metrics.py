@@ -245,7 +245,7 @@ def normalised(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text).lower()
     bare = "".join(c for c in plain if c not in string.punctuation and not _silent(c))
     without_articles = re.sub(r"\b(a|an|the)\b", " ", bare)
-    return _letter().sub(r" \g<0> ", without_articles).split()
+    return str(_letter().sub(r" \g<0> ", without_articles)).split()
 
 
 def _silent(character: str) -> bool:

@@ -29,6 +29,7 @@ from deltacompose.method.weights import (
     prepared,
 )
 from deltacompose.scoring import Batch, Reader
+from deltacompose.scoring.as_trained import described
 from deltacompose.study.recipe import Recipe
 from deltacompose.training.memory import peak
 
@@ -243,6 +244,7 @@ class Learner:
             "dev": best.score,
             "dev_predictions": best.predictions,
             "metric": job.reader.task.metric,
+            "reading": described(job.reader),
             "history": self.history,
             "without_gradient": sorted(self._unmoved),
             "parameters": self.size,
