@@ -21,9 +21,7 @@ Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 OwnBackbone = Annotated[
     str | None, typer.Option(help="A backbone's name, a folder, or a name on the hub.  [default: the delta's own]")
 ]
-Limit = Annotated[
-    int | None, typer.Option(min=1, help="Longest input in tokens.  [default: as the delta was trained]")
-]
+Limit = Annotated[int | None, typer.Option(min=1, help="Longest input in tokens.  [default: as the delta was trained]")]
 DeltaFolder = Annotated[Path, typer.Argument(help="The delta's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -83,8 +83,8 @@ def mismatches(reader: Reader, reading: Reading) -> Iterator[str]:
         )
     if reading.template is not None and reader.task.name == reading.task and reader.task.template != reading.template:
         yield (
-            f"task {reader.task.name!r} is read in the template {reader.task.template[:80]!r}, and the delta was trained "
-            f"with {reading.template[:80]!r}"
+            f"task {reader.task.name!r} is read in the template {reader.task.template[:80]!r}, and the delta was "
+            f"trained with {reading.template[:80]!r}"
         )
 
 
