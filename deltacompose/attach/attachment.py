@@ -11,15 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from deltacompose.attach.bound import Bound, Held
-from deltacompose.attach.module_hooks import Added, Change, Dense, Site, Slice
-from deltacompose.attach.prefixes import Prefixes
-from deltacompose.attach.soft_prompts import Stream
+from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
+from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site, Slice
+from deltacompose.attach.prefixes import Prefixes, without_prefixes
+from deltacompose.attach.soft_prompts import Stream, takes_positions
 from deltacompose.backbone.backbone import Backbone, Place
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.composition import Term, composition
@@ -42,6 +45,11 @@ class Rack:
         if module not in self.sites:
             self.sites[module] = Site(module)
         return self.sites[module]
+
+    def stream(self, backbone: Backbone, name: str) -> Stream:
+        if name not in self.streams:
+            self.streams[name] = _stream(backbone, name)
+        return self.streams[name]
 
     def remove(self, held: Held) -> None:
         """Takes out everything that reads `held`, and the hooks that then have nothing to do."""
@@ -66,18 +74,28 @@ class Attachment:
             None where a bank can be.
     """
 
-    def __init__(self, backbone: Backbone, expression: Term) -> None:
+    def __init__(self, backbone: Backbone, expression: Term, probe: bool = True) -> None:
         self.backbone = backbone
-        self.held = Held()
+        self.held = Held(mixed=_mixed(backbone.model))
         self.once: str | None = None
+        self._bounds: list[Bound] = []
+        self._unshown = probe and not can_be_shown(backbone)
+        self._awaited: RemovableHandle | None = None
         self._rack = _RACKS.setdefault(backbone.model, Rack())
         numbers = count()
         try:
             for prefix, part in parts(expression):
-                for edit in edits_of(part, backbone):
+                edits = edits_of(part, backbone)
+                if probe:
+                    self._show(part.name, edits)
+                for edit in edits:
                     place = getattr(edit, "place", None)
                     self.once = place.name if place is not None and place.kind in _ONCE else self.once
-                    _ATTACH[type(edit)](self._rack, backbone, edit, Bound(edit, self.held, prefix, next(numbers)))
+                    bound = Bound(edit, self.held, prefix, next(numbers))
+                    self._bounds.append(bound)
+                    _ATTACH[type(edit)](self._rack, backbone, edit, bound)
+            if self._unshown:
+                self._awaited = backbone.model.register_forward_hook(self._after_first_pass)
         except BaseException:
             self.detach()
             raise
@@ -96,31 +114,82 @@ class Attachment:
         if self.once and isinstance(t, Sequence) and len(t) > 1:
             raise BadInput(
                 f"{self.once} is looked up once for all rows of a batch; {len(t)} deltas cannot differ there"
+                if self.backbone.place(self.once).kind in _ONCE
+                else f"{self.once} of {type(self.backbone.model).__name__} does not see the rows of a batch one after "
+                f"another; {len(t)} deltas cannot differ there; attach one at a time"
             )
         moved: dict[int, Tensor] = {}
         many = [self._moved(one, moved) for one in t] if isinstance(t, Sequence) else self._moved(t, moved)
         self.held.put(many, dropout)
+        for stream in self._rack.streams.values():
+            stream.view.forget()
 
     def detach(self) -> None:
         """Takes all edits out of force; the model is what it was before."""
         self._rack.remove(self.held)
+        if self._awaited is not None:
+            self._awaited.remove()
+
+    def _show(self, method: str, edits: Sequence[Edit]) -> None:
+        """Refuses a method one of whose edits does nothing on this model."""
+        if not can_be_shown(self.backbone):
+            return
+        known = reaches(self.backbone, edits, partial(_only, self.backbone))
+        if error := refusal(method, self.backbone, edits, known):
+            raise error
+        self._unshown = self._unshown or any(not known[key(edit)].shown for edit in edits)
+        self.once = next((key(edit)[1] for edit in edits if not known[key(edit)].by_rows), self.once)
+
+    def _after_first_pass(self, model: nn.Module, args: Any, output: Any) -> None:
+        """Where no pass could be made in advance, the first one shows whether every edit is run."""
+        if self._awaited is not None:
+            self._awaited.remove()
+        if idle := [bound for bound in self._bounds if not bound.run]:
+            raise BadInput(
+                f"the edit at {key(idle[0].edit)[1]} cannot act because a pass of {type(model).__name__} does not run "
+                "it; use another method or other places"
+            )
 
     def _moved(self, t: Tensors, moved: dict[int, Tensor]) -> dict[str, Tensor]:
-        """The tensors on the backbone's device and in its precision; one that several deltas share stays shared."""
-        device, dtype = self.backbone.model.device, self.backbone.model.dtype
+        """The tensors on the backbone's device and in its precision; one that several deltas share stays shared.
+
+        Where modules differ in precision (T5 in float16 keeps some in float32) each edit casts them to its module's.
+        """
+        device, dtype = self.backbone.model.device, None if self.held.mixed else self.backbone.model.dtype
         for x in t.values():
             if id(x) not in moved:
                 moved[id(x)] = x.to(device, dtype if x.is_floating_point() else None)
         return {name: moved[id(x)] for name, x in t.items()}
 
 
-def attach(backbone: Backbone, expression: Term) -> Attachment:
+def attach(backbone: Backbone, expression: Term, *, probe: bool = True) -> Attachment:
     """Puts an expression's edits in force, to be given tensors by `put` and taken out by `detach`.
 
+    Args:
+        probe: whether each edit is first shown to act, by one small pass for each model and place.
+
     Raises:
-        BadInput: the backbone lacks a place or stream that a method needs.
+        BadInput: the backbone lacks a place or stream that a method needs, or an edit there would do nothing.
     """
-    return Attachment(backbone, composition(expression))
+    return Attachment(backbone, composition(expression), probe)
+
+
+@contextmanager
+def _only(backbone: Backbone, edits: Sequence[Edit]) -> Iterator[None]:
+    """Edits that read no tensors, and no others, in force on a backbone."""
+    held, rack = Held(mixed=_mixed(backbone.model)), Rack()
+    with without_prefixes(backbone.model):
+        try:
+            for number, edit in enumerate(edits):
+                _ATTACH[type(edit)](rack, backbone, edit, Bound(edit, held, "", number))
+            yield
+        finally:
+            rack.remove(held)
+
+
+def _mixed(model: nn.Module) -> bool:
+    """Whether a model's modules differ in precision."""
+    return len({x.dtype for x in model.parameters() if x.is_floating_point()}) > 1
 
 
 @contextmanager
@@ -150,7 +219,8 @@ def attached(
 
 
 def _attach_output(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> None:
-    change, place = Change(bound, edit, _slice(backbone, edit.place)), edit.place
+    place = edit.place
+    change = Change(bound, edit, _slice(backbone, place), _tokens_at(rack, backbone, edit, bound))
     module = backbone.module(place)
     if place.port == "input":
         rack.site(module).inputs.append(change)
@@ -187,10 +257,22 @@ def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], T
     return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator]
 
 
+def _tokens_at(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> See | None:
+    """Gives the tokens that a place sees, where its edit asks for them."""
+    if not edit.needs:
+        return None
+    if backbone.kind == "denoiser":
+        raise BadInput(f"{edit.place.name}: a denoiser reads no tokens; an edit there cannot see their {edit.needs[0]}")
+    read = edit.place.kind in ("cross_attention.key", "cross_attention.value")
+    name = backbone.streams[0] if read else edit.place.stack or backbone.streams[-1]
+    view = rack.stream(backbone, name).view
+    view.readers.append(bound)
+    return partial(view.find, edit.needs, read)
+
+
 def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:
-    if edit.stream not in rack.streams:
-        rack.streams[edit.stream] = _stream(backbone, edit.stream)
-    rack.streams[edit.stream].prompts.append(bound)
+    stream = rack.stream(backbone, edit.stream)
+    stream.prompts.append(bound)
 
 
 def _attach_key_values(rack: Rack, backbone: Backbone, edit: KeyValueEdit, bound: Bound) -> None:
@@ -198,6 +280,8 @@ def _attach_key_values(rack: Rack, backbone: Backbone, edit: KeyValueEdit, bound
     if rack.prefixes is None:
         rack.prefixes = Prefixes(backbone.model)
     rack.prefixes.add(backbone.module(edit.place), bound)
+    if backbone.kind != "encoder-decoder":  # a token's distance from a prefix must not depend on its padding
+        rack.stream(backbone, edit.place.stack).positioned.append(bound)
 
 
 _ATTACH: dict[type[Edit], Callable[..., None]] = {
@@ -210,9 +294,27 @@ _ATTACH: dict[type[Edit], Callable[..., None]] = {
 
 def _stream(backbone: Backbone, name: str) -> Stream:
     stream, last = backbone.stream(name), backbone.streams[-1]
+    module = backbone.model.get_submodule(stream.module)
     reader = None if name == last else backbone.model.get_submodule(backbone.stream(last).module)
     pooler = None if stream.pooler is None else backbone.model.get_submodule(stream.pooler)
-    return Stream(backbone.model.get_submodule(stream.module), reader, pooler, stream.limit)
+    counter = next((backbone.module(x) for x in backbone.places() if x.kind == "positions" and x.stack == name), None)
+    first = _first_position(backbone, module)
+    return Stream(module, backbone.embedder(name), reader, pooler, stream.limit, first, counter)
+
+
+def _first_position(backbone: Backbone, module: nn.Module) -> int | None:
+    """The position of a row's first token, where the family counts tokens that are not padding.
+
+    Decoders are given such positions by `generate`; RoBERTa and its kind count them behind the padding's own position.
+    To rotary encoders only distances matter. BERT's kind counts padding: None.
+    """
+    if not takes_positions(module):
+        return None
+    tables = [backbone.module(place) for place in backbone.places() if place.kind == "positions"]
+    if backbone.kind == "decoder" or not tables:
+        return 0
+    padding = getattr(tables[0], "padding_idx", None)
+    return None if padding is None else int(padding) + 1
 
 
 def _slice(backbone: Backbone, place: Place) -> Slice:

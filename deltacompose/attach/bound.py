@@ -19,10 +19,12 @@ class Held:
     Attributes:
         size: None for a single delta; K for a bank, whose tensors have a leading axis of K and whose batches hold K
             groups of rows, one after another.
+        mixed: whether the backbone's modules differ in precision, so that each edit casts what it reads to its own's.
         dropout: per delta the seed from which the step's dropout masks are drawn; None outside training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mixed: bool = False) -> None:
+        self.mixed = mixed
         self.size: int | None = None
         self.tensors: dict[str, Tensor] = {}
         self.dropout: Sequence[int] | None = None
@@ -59,13 +61,19 @@ class Held:
 
 @dataclass(eq=False)
 class Bound:
-    """One edit together with the tensors it reads. `captured` holds a span's input between its two hooks."""
+    """One edit together with the tensors it reads.
+
+    Attributes:
+        captured: a span's input between its two hooks.
+        run: whether a pass has called it.
+    """
 
     edit: Edit
     held: Held
     prefix: str
     index: int
     captured: Tensor | None = field(default=None, repr=False)
+    run: bool = False
 
     def tensors(self) -> dict[str, Tensor]:
         place = getattr(self.edit, "place", None)
@@ -81,6 +89,7 @@ class Bound:
         Returns:
             What the function gives; of a bank, joined again along the leading axis if there were rows, else stacked.
         """
+        self.run = True
         t, size = self._beside(*rows, *shared), self.held.size
         if size is None:
             return function(t, *rows, *shared)
@@ -94,9 +103,18 @@ class Bound:
         return result.flatten(0, 1) if rows else result
 
     def _beside(self, *seen: Tensor) -> dict[str, Tensor]:
-        """The tensors on the device of what they act on: the layers of a large model may lie on several."""
+        """The tensors on the device of what they act on, and in its precision where the modules' differ.
+
+        The layers of a large model may lie on several devices.
+        """
         t = self.tensors()
-        return {name: x.to(seen[0].device) for name, x in t.items()} if seen else t
+        if not seen:
+            return t
+        device = seen[0].device
+        if not self.held.mixed:
+            return {name: x.to(device) for name, x in t.items()}
+        dtype = [x.dtype for x in seen if x.is_floating_point()][-1]
+        return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in t.items()}
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on an edit's input. A recomputed forward (gradient checkpointing) draws the same mask again."""

@@ -20,6 +20,7 @@ from deltacompose.backbone.backbone import Part
 from deltacompose.method.contract import OutputEdit, Tensors, WeightEdit
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+See = Callable[[torch.Size], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,24 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """An output edit at a module. A span that begins elsewhere has captured its input in `bound`."""
+    """An output edit at a module. A span that begins elsewhere has captured its input in `bound`.
+
+    Attributes:
+        see: gives the mask and positions of the tokens that a module's output is of, where the edit asks for them.
+    """
 
     bound: Bound
     edit: OutputEdit
     slice: Slice
+    see: See | None = None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         seen = x if self.bound.captured is None else self.bound.captured
         self.bound.captured = None
-        return self.slice.put(y, self.bound.call(self.edit.change, self.bound.drop(seen), self.slice.take(y)))
+        if self.bound.held.mixed and seen.is_floating_point():
+            seen = seen.to(y.dtype)
+        tokens = () if self.see is None else self.see(y.shape[:-1])
+        return self.slice.put(y, self.bound.call(self.edit.change, self.bound.drop(seen), self.slice.take(y), *tokens))
 
 
 @dataclass(frozen=True, eq=False)

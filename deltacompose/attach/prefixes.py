@@ -8,7 +8,8 @@ padded; a model whose mask function is not registered would silently lose its ma
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -70,6 +71,16 @@ class Prefixes:
                 switched.config._attn_implementation_internal = switched.implementation
                 del _SWITCHED[key]
         return True
+
+
+@contextmanager
+def without_prefixes(model: nn.Module) -> Iterator[None]:
+    """None of the prefixes that are attached to a model is read, until the end."""
+    known = {module: _PREFIXES.pop(module) for module in model.modules() if module in _PREFIXES}
+    try:
+        yield
+    finally:
+        _PREFIXES.update(known)
 
 
 def _switch(model: PreTrainedModel) -> list[int]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.quantization import values
+from deltacompose.backbone.quiet import quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.places.notation import Part, Place
 from deltacompose.places.table import Table, join, locate, read_number
@@ -167,8 +169,25 @@ class Backbone:
         return "weight" in self.parameter_names(place) and not isinstance(self.module(place), nn.Embedding)
 
     def embeddings(self, stream: str) -> Tensor:
-        """The table `(vocabulary, width)` that embeds the tokens of a stream."""
+        """The table `(vocabulary, width)` that embeds the tokens of a stream, before any scaling."""
         return self.parameter(self.stream(stream).embedding, "weight")
+
+    def embed(self, stream: str, ids: Tensor) -> Tensor:
+        """Ids `(batch, tokens)` as the pretrained model embeds them, `(batch, tokens, width)`: the unit of prompts.
+
+        Where the model scales embeddings, within its embedding module or outside of it, these are scaled.
+
+        Raises:
+            BadInput: the model makes more of ids than embeddings could say.
+        """
+        with quiet(self.module(self.stream(stream).embedding)):
+            return self.embedder(stream)(ids)
+
+    def embedder(self, stream: str) -> Callable[[Tensor], Tensor]:
+        """The function from ids to embeddings that the model applies now, with whatever is attached to it."""
+        first = [place for place in self.places() if place.stack == stream and place.layer == 0]
+        layer = next((place for place in first if place.kind == "layer"), first[0])
+        return partial(embed, self.model.get_submodule(self.stream(stream).module), self.module(layer))
 
     def parameter(self, place: Place, name: str) -> Tensor:
         """The pretrained tensor, alike in every family.

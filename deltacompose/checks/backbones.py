@@ -87,7 +87,7 @@ class OnModel:
 
     def edited(self, edits: list[Edit]) -> Tensor:
         """The model's output with edits in force."""
-        attachment = attach(self.backbone, _Probe(edits))
+        attachment = attach(self.backbone, _Probe(edits), probe=False)
         try:
             attachment.put({})
             with torch.no_grad():

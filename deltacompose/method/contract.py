@@ -34,12 +34,16 @@ class OutputEdit:
         change: reads the tensors of its place and the shared ones, and nothing else.
         dropout: probability with which `input` is dropped in training, drawn from each delta's own generator.
         vmap: whether `torch.func.vmap` can take `change`; if not, a bank loops over its deltas.
+        needs: what `change` is given behind `output`, in this order, of the leading axes of `output`: `mask`, False at
+            padding, and `positions`, 0 at each row's first token that is not padding, and so on over a cache. The rows
+            of a prompt of p have the positions -p to -1; at padding a position means nothing.
     """
 
     place: Place
-    change: Callable[[Tensors, Tensor, Tensor], Tensor]
+    change: Callable[..., Tensor]
     dropout: float = 0.0
     vmap: bool = True
+    needs: tuple[Literal["mask", "positions"], ...] = ()
 
 
 @dataclass(frozen=True)

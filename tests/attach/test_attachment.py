@@ -234,21 +234,30 @@ def test_a_prompt_is_input_embeddings_put_before_those_of_the_tokens(family):
     t = weights_of(backbone, prompt)
     given = batch(backbone, 0)
     [rows] = t.values()
-    embed = backbone.model.get_input_embeddings()
-    states = torch.cat([rows.expand(3, -1, -1), embed(given["input_ids"])], 1)
+    embed, padding = backbone.model.get_input_embeddings(), (given["attention_mask"].cumsum(1) == 0).sum(1)
+
+    def joined(prompt: Tensor, tokens: Tensor) -> Tensor:
+        """The prompt directly before each row's first token, whatever padding stands on its left."""
+        each = zip(padding.tolist(), prompt, tokens, strict=True)
+        return torch.stack([torch.cat([row[:start], own, row[start:]]) for start, own, row in each])
+
     inputs: dict[str, Any] = {
-        "inputs_embeds": states,
-        "attention_mask": F.pad(given["attention_mask"], (3, 0), value=1),
+        "inputs_embeds": joined(rows.expand(3, -1, -1), embed(given["input_ids"])),
+        "attention_mask": joined(torch.ones(3, 3, dtype=torch.long), given["attention_mask"]),
     }
     if family == "t5":
         inputs["decoder_input_ids"] = given["decoder_input_ids"]
     if "position_ids" in given:
-        inputs["position_ids"] = torch.cat([torch.arange(3).expand(3, -1), given["position_ids"] + 3], 1)
+        inputs["position_ids"] = joined(torch.arange(3).expand(3, -1), given["position_ids"] + 3)
     with torch.no_grad():
         expected = backbone.model(**inputs)
     expected = expected.last_hidden_state[:, 3:] if family == "bert" else expected.logits
-    expected = expected if family in ("t5", "bert") else expected[:, 3:]
-    torch.testing.assert_close(output_with(backbone, prompt, t), expected, rtol=1e-5, atol=1e-5)
+    found = output_with(backbone, prompt, t)
+    if family not in ("t5", "bert"):
+        expected = torch.stack(
+            [torch.cat([x[:k], x[k + 3 :]]) for k, x in zip(padding.tolist(), expected, strict=True)]
+        )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])

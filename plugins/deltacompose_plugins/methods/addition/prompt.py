@@ -58,7 +58,8 @@ class Prompt(Method):
             ids = self._text(backbone)
         else:
             ids = torch.randint(len(table), (self.length,), generator=generator)
-        return {f"{stream}.prompt": table[ids].detach().float().cpu().clone()}
+        rows = backbone.embed(stream, ids[None].to(table.device))[0]
+        return {f"{stream}.prompt": rows.detach().float().cpu().clone()}
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         stream = stream_of(self, backbone)

@@ -1,0 +1,62 @@
+"""A look at a model by a pass of a few tokens that leaves no trace: no hook runs, nothing is drawn, nothing stays."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+_HELD = ("_modules", "_parameters", "_buffers")
+
+
+@contextmanager
+def quiet(module: nn.Module) -> Iterator[None]:
+    """A module and all inside it in evaluation mode and without the hooks on them; then all is what it was.
+
+    Attributes too, for some models change themselves in a pass: BigBird replaces its attention modules on short inputs.
+    Deltas that are attached, and a caller's own hooks, see nothing of the passes in between.
+    """
+    inner = list(module.modules())
+    states = [(one, dict(vars(one)), [dict(vars(one)[name]) for name in _HELD]) for one in inner]
+    for one in inner:
+        vars(one).update({name: OrderedDict() for name in _HOOKS}, training=False)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for one, attributes, held in states:
+            vars(one).clear()
+            vars(one).update(attributes)
+            for name, content in zip(_HELD, held, strict=True):
+                if vars(one)[name] != content:
+                    vars(one)[name].clear()
+                    vars(one)[name].update(content)
+
+
+def few_ids(config: Any, vocabulary: int, rows: int, tokens: int, device: torch.device) -> Tensor:
+    """Ids of ordinary tokens, `(rows, tokens)`: none that the configuration gives a meaning, such as padding."""
+    special: set[int] = set()
+    for name in (
+        "pad_token_id",
+        "bos_token_id",
+        "eos_token_id",
+        "sep_token_id",
+        "cls_token_id",
+        "decoder_start_token_id",
+    ):
+        value = getattr(config, name, None)
+        special.update(value if isinstance(value, list) else [value] if isinstance(value, int) else [])
+    ordinary = [i for i in range(min(vocabulary, 4 * rows * tokens)) if i not in special] or [0]
+    ids = [ordinary[7 * k % len(ordinary)] for k in range(rows * tokens)]
+    return torch.tensor(ids, device=device).view(rows, tokens)
