@@ -15,7 +15,9 @@ from deltacompose.delta import peft_folder as folders
 from deltacompose.delta.delta import Delta
 from deltacompose.delta.merge import Merged, merge
 from deltacompose.delta.peft_export import adapter
-from deltacompose.delta.peft_import import Methods, expressed
+from deltacompose.delta.peft_import import expressed
+from deltacompose.delta.peft_modules import Methods
+from deltacompose.delta.peft_prompt_check import check_prompt
 from deltacompose.delta.prefix_positions import check
 
 __all__ = ["export_merged", "export_peft", "import_peft"]
@@ -68,4 +70,6 @@ def import_peft(folder: str | Path, backbone: Backbone, methods: Methods, *, any
     delta = Delta(native.expression, native.weights, {}, known, {}, record)
     if native.prefixes:
         check(backbone, native.prefixes, delta)
+    if native.prompt is not None:
+        check_prompt(backbone, native.prompt, delta)
     return delta

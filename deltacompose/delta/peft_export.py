@@ -17,7 +17,9 @@ from deltacompose.backbone.backbone import Backbone, Place
 from deltacompose.delta.delta import Delta
 from deltacompose.delta.merge import InForce, edits_in_force, slice_of
 from deltacompose.delta.peft_folder import Adapter
-from deltacompose.delta.prefix_positions import Prefixes, attentions, check, turned
+from deltacompose.delta.peft_prompt_check import check_prompt
+from deltacompose.delta.peft_tied import sharing
+from deltacompose.delta.prefix_positions import Prefixes, attentions, check, check_window, turned
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 
@@ -59,19 +61,19 @@ def _maker(one: InForce[Edit]) -> Callable[..., Adapter]:
 
 
 def _lora(delta: Delta, backbone: Backbone, edits: Sequence[InForce[WeightEdit]]) -> Adapter:
-    factors: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    factors: dict[tuple[str, ...], list[tuple[Tensor, Tensor]]] = {}
     for one in edits:
         place = one.edit.place
-        if len(backbone.owners(place, "weight")) > 1:
-            raise BadInput(f"{one.part} changes {place.name}, whose matrix other modules share; peft would change one")
         if one.edit.factors is not None:
-            factors.setdefault(place.module, []).append(_fused(backbone, place, *one.edit.factors(one.tensors)))
+            pair = _fused(backbone, place, *one.edit.factors(one.tensors))
+            factors.setdefault(sharing(backbone, place), []).append(pair)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
-    for module, found in factors.items():
-        up, down = torch.cat([up for up, _ in found], 1), torch.cat([down for _, down in found])
-        ranks[module] = len(down)
-        tensors |= _named(backbone.model.get_submodule(module), module, up, down)
+    for modules, pairs in factors.items():
+        up, down = torch.cat([up for up, _ in pairs], 1), torch.cat([down for _, down in pairs])
+        for module in modules:  # each that shares the matrix, as peft changes what it wraps and no more
+            ranks[module] = len(down)
+            tensors |= _named(backbone.model.get_submodule(module), module, up, down)
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in ranks.items() if rank != usual}
     config = {
@@ -92,8 +94,14 @@ def _fused(backbone: Backbone, place: Place, up: Tensor, down: Tensor) -> tuple[
     """B with zeros for the rows of a fused matrix that are not the place's, and A."""
     if place.part is None:
         return up, down
-    whole = up.new_zeros(up.shape[1], backbone.width(place) * place.part.of)
+    whole = up.new_zeros(up.shape[1], _outputs(backbone, place))
     return slice_of(backbone, place).put(whole, up.mT).mT, down
+
+
+def _outputs(backbone: Backbone, place: Place) -> int:
+    """The width of all that a place's module puts out, of which a fused one's place is a slice."""
+    weight = backbone.module(place).get_parameter("weight")
+    return weight.shape[1 if isinstance(backbone.module(place), Conv1D) else 0]
 
 
 def _named(module: nn.Module, path: str, up: Tensor, down: Tensor) -> dict[str, Tensor]:
@@ -110,7 +118,7 @@ def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]])
     for one in edits:
         place, scale = one.edit.place, _scale(one, backbone)
         key = (place.module, place.port)
-        whole = scale.new_ones(len(scale) * (place.part.of if place.part else 1))
+        whole = scale.new_ones(_outputs(backbone, place) if place.part else len(scale))
         whole = slice_of(backbone, place).put(whole, scale)
         scales[key] = scales.get(key, 1) * whole
     modules = [module for module, _ in scales]
@@ -156,6 +164,7 @@ def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]
         if one.edit.stream != backbone.streams[0]:
             raise BadInput(f"{one.part} is before the {one.edit.stream}; peft puts prompts before the input alone")
     rows = torch.cat([one.edit.change(one.tensors) for one in edits])
+    check_prompt(backbone, rows, delta)
     config = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM", **_dimensions(backbone, len(rows))}
     return Adapter(config, {"prompt_embeddings": rows})
 
@@ -163,6 +172,7 @@ def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]
 def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[InForce[KeyValueEdit]]) -> Adapter:
     if backbone.kind != "decoder":
         raise BadInput(f"peft puts prefixes before decoders alone; {backbone.name} is an {backbone.kind}")
+    check_window(backbone)
     ours = joined(edits)
     wanted = [place.name for place in attentions(backbone)]
     lengths = {keys.shape[1] for keys, _ in ours.values()}

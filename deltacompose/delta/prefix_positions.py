@@ -9,6 +9,7 @@ one kind equals one of the other. Whether it came out equal is not assumed but m
 
 from __future__ import annotations
 
+import inspect
 import sys
 from typing import Any
 
@@ -24,6 +25,10 @@ from deltacompose.errors import BadInput
 Prefixes = dict[str, tuple[Tensor, Tensor]]
 """Keys and values, each `(heads, length, head width)`, by the place of their attention."""
 TOLERANCE = 1e-3
+"""How far two outputs with a delta may differ, relative to what the delta changes."""
+
+ROUNDING = 1e-5
+"""And relative to the outputs themselves."""
 
 
 def turned(backbone: Backbone, prefixes: Prefixes, sign: int) -> Prefixes:
@@ -35,20 +40,56 @@ def turned(backbone: Backbone, prefixes: Prefixes, sign: int) -> Prefixes:
 
 
 def check(backbone: Backbone, ours: Prefixes, delta: Delta) -> None:
-    """Refuses a delta of prefixes that peft's convention makes another function of.
+    """Check that peft's convention makes the same function of a delta of prefixes.
 
     Args:
-        ours: the prefixes that the delta puts in force.
+        ours: the prefixes of the attached delta.
+
+    Raises:
+        BadInput: it makes another function, or peft's cache cannot be tried on this model.
     """
-    with torch.no_grad(), delta.attached(backbone):
-        live = answer(backbone.model, probe(backbone))
-    if "sliding_attention" in (getattr(backbone.model.config, "layer_types", None) or ()):
-        raise BadInput(f"a prefix in peft's cache slides out of {backbone.name}'s attention window, and ours does not")
-    difference = float((live - as_cache(backbone, turned(backbone, ours, 1))).abs().max() / live.abs().max())
-    if not difference < TOLERANCE:
+    check_window(backbone)
+    with torch.no_grad():
+        plain = answer(backbone.model, probe(backbone))
+        with delta.attached(backbone):
+            live = answer(backbone.model, probe(backbone))
+    try:
+        theirs = as_cache(backbone, turned(backbone, ours, 1))
+    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:  # of the model's own code
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(
+            f"cannot compare a prefix with peft's because {backbone.name} takes no prefix as a cache "
+            f"({type(error).__name__}: {str(error)[:120]})"
+        ) from None
+    if not same(live, theirs, plain):
+        difference = float((live - theirs).abs().max() / live.abs().max())
         raise BadInput(
             f"peft shifts the positions of the tokens by the length of a prefix, and on {backbone.name} that is "
             f"another function (logits differ by {difference:.2g} of their size): its positions are not rotations"
+        )
+
+
+def same(live: Tensor, theirs: Tensor, plain: Tensor) -> bool:
+    """Whether two outputs with a delta are one function: they differ by far less than the delta changes."""
+    effect, size = float((live - plain).abs().max()), float(live.abs().max())
+    return float((live - theirs).abs().max()) <= TOLERANCE * effect + ROUNDING * size
+
+
+def check_window(backbone: Backbone) -> None:
+    """Check that no attention drops the oldest keys, which in peft's cache are the prefix.
+
+    Raises:
+        BadInput: an attention has a window shorter than the longest input.
+    """
+    config = backbone.model.config
+    window = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None) or ()
+    slides = any("sliding" in name or "chunked" in name for name in layers) or (not layers and window is not None)
+    if slides and (window is None or window < getattr(config, "max_position_embeddings", window + 1)):
+        raise BadInput(
+            f"a prefix in peft's cache slides out of {backbone.name}'s attention window"
+            f"{'' if window is None else f' of {window} tokens'}, and ours does not"
         )
 
 
@@ -72,16 +113,46 @@ def attentions(backbone: Backbone) -> tuple[Place, ...]:
 
 
 def _rotated(backbone: Backbone, place: Place, keys: Tensor, sign: int) -> Tensor:
-    """R(P) k, or R(P)⁻¹ k, for keys `(heads, P, head width)`."""
-    module, rotary = backbone.module(place), _rotary(backbone.model)
+    """R(P) k, or R(P)⁻¹ k, for keys `(heads, P, head width)`, as the attention's own module rotates its keys."""
+    module = backbone.module(place)
+    rotary = getattr(module, "rotary_emb", None) or _rotary(backbone.model)
     if rotary is None or not getattr(module, "use_rope", True):
         return keys
-    given = keys.to(backbone.model.device, torch.float32)[None]
-    cos, sin = rotary(given, torch.full((1, keys.shape[1]), keys.shape[1], device=given.device))
+    rotate = getattr(sys.modules[type(module).__module__], "apply_rotary_pos_emb", None)
+    if rotate is None or [*inspect.signature(rotate).parameters][:4] != ["q", "k", "cos", "sin"]:
+        raise BadInput(
+            f"cannot turn a prefix at {place.name} to peft's positions because {type(module).__name__} rotates its "
+            "keys in a way of its own"
+        )
+    whole = keys.to(backbone.model.device, torch.promote_types(backbone.model.dtype, torch.float32))[None]
+    positions = torch.full((1, keys.shape[1]), keys.shape[1], device=whole.device)
+    kind = {"layer_type": _layer_type(backbone, place)} if _takes_layer_type(rotary) else {}
+    cos, sin = rotary(whole, positions, **kind)
     scale = getattr(rotary, "attention_scaling", 1.0)
-    apply = sys.modules[type(module).__module__].apply_rotary_pos_emb
-    rotated: Tensor = apply(given, given, cos / scale, sign * sin / scale)[1][0]
-    return rotated
+    cos, sin = cos / scale, sign * sin / scale
+    # Phi, StableLM and Persimmon rotate the first features of a head alone, and slice them off before the function
+    width = cos.shape[-1] if cos.shape[-1] < whole.shape[-1] and _slices(rotate, whole, cos, sin) else whole.shape[-1]
+    rotated = rotate(whole[..., :width], whole[..., :width], cos, sin)[1]
+    turned_keys: Tensor = torch.cat([rotated, whole[..., width:]], -1)[0]
+    return turned_keys
+
+
+def _slices(rotate: Any, keys: Tensor, cos: Tensor, sin: Tensor) -> bool:
+    """Whether a rotation takes the rotated features alone; GLM's and gpt-oss's take whole keys with narrower angles."""
+    try:
+        return bool(rotate(keys, keys, cos, sin)[1].shape != keys.shape)
+    except RuntimeError:  # shapes that do not fit
+        return True
+
+
+def _takes_layer_type(rotary: Any) -> bool:
+    return "layer_type" in inspect.signature(rotary.forward).parameters
+
+
+def _layer_type(backbone: Backbone, place: Place) -> str | None:
+    """Gemma 3 has a rotation for each type of layer."""
+    kinds = getattr(backbone.model.config, "layer_types", None)
+    return None if kinds is None or place.layer is None else str(kinds[place.layer])
 
 
 def _rotary(model: Any) -> Any:

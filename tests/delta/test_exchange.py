@@ -272,7 +272,6 @@ OUT = [
     ("t5", Prompt(stream="decoder"), "is before the decoder; peft puts prompts before the input alone"),
     ("t5", Prefix(), "peft puts prefixes before decoders alone; T5ForConditionalGeneration is an encoder-decoder"),
     ("llama", LoRA(places=("embedding", "head")), "."),
-    ("t5", LoRA(places=("head",)), "whose matrix other modules share; peft would change one"),
 ]
 
 
@@ -338,8 +337,7 @@ IN = [
     ({"peft_type": "OFT"}, "no importable peft type 'OFT'; .*IA3, LORA, "),
     ({"peft_type": "LORAS"}, "no importable peft type 'LORAS'; did you mean 'LORA'"),
     ({"peft_type": None}, "is no configuration of peft's: it has no peft_type"),
-    ({"bias": "all"}, "bias='all' trains biases of the model"),
-    ({"modules_to_save": ["lm_head"]}, r"option modules_to_save=\['lm_head'\] goes beyond"),
+    ({"layer_replication": [[0, 2]]}, r"cannot import peft's option layer_replication=\[\[0, 2\]\] because it repeats"),
 ]
 
 
