@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.backbone.quiet import few_ids, quiet
+from deltacompose.backbone.quiet import few_ids, has_values, quiet
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit
 
@@ -67,9 +67,9 @@ def key(edit: Edit) -> Key:
 
 def can_be_shown(backbone: Backbone) -> bool:
     """Whether a pass can be made: the model reads tokens, and its weights are here, whole and ordinary."""
-    return backbone.kind != "denoiser" and not any(
-        x.is_meta or isinstance(x, DTensor) or x.is_inference() for x in backbone.model.parameters()
-    )
+    if backbone.kind == "denoiser" or not has_values(backbone.model):
+        return False
+    return not any(isinstance(x, DTensor) or x.is_inference() for x in backbone.model.parameters())
 
 
 def reaches(backbone: Backbone, edits: Iterable[Edit], install: Install) -> dict[Key, Reach]:

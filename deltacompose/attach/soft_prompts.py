@@ -160,8 +160,9 @@ class Stream:
         mask = kwargs.get("attention_mask")
         if self.prompts or self.view.readers:
             _check_mask(mask)
-        starts = left_padding(mask)
-        if starts is not None:
+        counts = self._first_position is not None and kwargs.get("position_ids") is None
+        starts = left_padding(mask) if self.prompts or (counts and self.positioned) else None
+        if starts is not None and counts:
             self._count_positions(kwargs, counted(kwargs["attention_mask"], _given(kwargs).shape[1]).positions)
         if not self.prompts:
             self._note_tokens(kwargs, mask, None)
@@ -227,9 +228,7 @@ class Stream:
 
     def _count_positions(self, kwargs: dict[str, Any], positions: Tensor) -> None:
         """Positions from the mask, as `generate` gives them, where a caller leaves them out and pads on the left."""
-        wanted = self.prompts or self.positioned
-        if wanted and self._first_position is not None and kwargs.get("position_ids") is None:
-            kwargs["position_ids"] = positions + self._first_position
+        kwargs["position_ids"] = positions + (self._first_position or 0)
 
     def _note_tokens(self, kwargs: dict[str, Any], mask: Tensor | None, layout: Layout | None) -> None:
         """Tells the edits that ask for it of this pass's tokens, with and without the prompt."""

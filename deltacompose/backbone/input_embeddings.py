@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from deltacompose.backbone.quiet import few_ids, quiet
+from deltacompose.backbone.quiet import few_ids, has_values, quiet
 from deltacompose.errors import BadInput
 
 _SCALES: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
@@ -51,8 +51,8 @@ def per_layer_inputs(module: nn.Module, ids: Tensor) -> Tensor | None:
 
 def _scale(module: nn.Module, layer: nn.Module) -> float:
     if module not in _SCALES:
-        if any(x.is_meta for x in module.parameters()):
-            return 1.0  # without values only the shapes matter
+        if not has_values(module):
+            return 1.0  # only the shapes matter
         _SCALES[module] = _measured(module, layer)
     return _SCALES[module]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 _HOOKS = (
     "_forward_hooks",
@@ -32,7 +33,7 @@ def quiet(module: nn.Module) -> Iterator[None]:
     for one in inner:
         vars(one).update({name: OrderedDict() for name in _HOOKS}, training=False)
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]) if has_values(module) else nullcontext():
             yield
     finally:
         for one, attributes, held in states:
@@ -42,6 +43,11 @@ def quiet(module: nn.Module) -> Iterator[None]:
                 if vars(one)[name] != content:
                     vars(one)[name].clear()
                     vars(one)[name].update(content)
+
+
+def has_values(module: nn.Module) -> bool:
+    """Whether a module's parameters are numbers, and not shapes alone, as where a study is planned."""
+    return not any(x.is_meta or isinstance(x, FakeTensor) for x in module.parameters())
 
 
 def few_ids(config: Any, vocabulary: int, rows: int, tokens: int, device: torch.device) -> Tensor:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from picofamilies import TABLES, backbone, backbone_of, model, read
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from deltacompose import api
 from deltacompose.attach import attach, attached, liveness
 from deltacompose.backbone.loading import load_backbone
 from deltacompose.backbone.pico import pico_backbone
@@ -18,6 +20,7 @@ from deltacompose.backbone.quiet import few_ids, quiet
 from deltacompose.checks.detaching import snapshot
 from deltacompose.composition import composition
 from deltacompose.errors import BadInput
+from deltacompose.method.catalogue import count
 from deltacompose.method.contract import Category, Edit, Method, OutputEdit
 from deltacompose.method.weights import init_weights
 
@@ -51,6 +54,20 @@ def test_a_prefix_on_an_attention_that_would_not_see_it_is_refused_by_name(name,
     with pytest.raises(BadInput, match=r"^prefix cannot act at \w+\.0\.attention and .* transformers' attention"):
         attach(made, read(text))
     assert before.difference(snapshot(made.model)) == ""
+
+
+def test_training_a_composition_with_a_dead_prefix_is_refused_before_the_first_step():
+    with pytest.raises(BadInput, match=r"prefix cannot act at encoder.0.attention and 1 more places of Deberta"):
+        api.train(backbone("deberta-v2"), "bitfit + prefix(length=2)", api.tasks()["sentiment_movie"], steps=1)
+
+
+def test_a_model_that_has_shapes_alone_is_planned_with_and_not_run():
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode, torch.random.fork_rng(devices=[]):
+        of = backbone_of(model("gemma"))
+    assert not liveness.can_be_shown(of)
+    with mode:
+        assert count(read("prompt(length=3)"), of) == 3 * 16
 
 
 def test_an_edit_at_a_module_that_no_pass_runs_is_refused_by_name():
