@@ -24,6 +24,7 @@ from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, unknown
 from deltacompose.method import weights as tensors
 from deltacompose.plugins import loader as plugins
+from deltacompose.plugins.implementation import implementation, sources
 from deltacompose.scoring import Reader, reader
 from deltacompose.scoring.as_trained import Reading, as_trained, mismatches
 from deltacompose.study.config import recipe_of
@@ -47,6 +48,25 @@ def tasks() -> Mapping[str, Task]:
 def measures() -> Mapping[str, Measure]:
     """Every installed measure of similarity by name."""
     return plugins.loaded().measures
+
+
+def implementation_of(method: str) -> str:
+    """The digest of a method's code, by which cells name it: see `deltacompose.plugins.implementation`.
+
+    Raises:
+        BadInput: no such method, or its source cannot be read or changed after it was imported.
+    """
+    return implementation(plugins.loaded(), method)
+
+
+def origin_of(method: str) -> str:
+    """The distribution and version that a method came from."""
+    return plugins.loaded().origin("method", method)
+
+
+def sources_of(method: str) -> list[Path]:
+    """The source files by which cells name a method; none of a built-in method of a release."""
+    return sources(plugins.loaded(), method)
 
 
 def parse(text: str) -> Composition:

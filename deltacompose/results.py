@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import isnan
 from pathlib import Path
@@ -18,6 +20,7 @@ from deltacompose.analysis.subspace.dimension_search import most_tries
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.analysis.transfer.records import with_examples
 from deltacompose.cells import carry_out as work
+from deltacompose.cells.evidence import ANSWERS, rows_fault
 from deltacompose.cells.grouping import by_expression, processes_of
 from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput, unknown
@@ -25,8 +28,8 @@ from deltacompose.figures import lift
 from deltacompose.planning import dimension_search as search
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import Cost, cost
-from deltacompose.store.store import Store, open_store
-from deltacompose.study.config import Study
+from deltacompose.store.store import Problem, Store, open_store
+from deltacompose.study.config import Cell, Study
 from deltacompose.task import verify as task_verify
 from deltacompose.task.build import task_from_mapping
 
@@ -34,9 +37,10 @@ from deltacompose.task.build import task_from_mapping
 def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
     """The cells of a study: a directed graph from what is read to what reads it.
 
-    With a store, also those that finished cells have added: only then is it all that the store has of the study.
+    With a store, also those that finished cells have added: only then is it all that the store has of the study. The
+    keys are of the store's version.
     """
-    graph, added = _planned(study)
+    graph, added = _planned(study, None if store is None else work.facts(study, store.format))
     if store is None:
         return graph
     return planning.grown(graph, added, lambda key: store.record(key) if store.has(key) else None)
@@ -123,11 +127,15 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         options = _workers(study, options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
     try:
+        if (Path(store) / "store.json").exists():  # before the plan, whose data may take minutes to read
+            open_store(store).check_writable()
         known = work.facts(study)
         cells, added = _planned(study, known)
+        opened = open_store(store)
+        opened.keep_labels({name: task.category for name, task in known.tasks.items()})
         group = partial(by_expression, known=known.tasks)
         what = Work(group=group, extend=added, peek=work.under_way, processes=processes_of)
-        return run_plan(cells, open_store(store), executor, what, work.options_of(study) | how, progress)
+        return run_plan(cells, opened, executor, what, work.options_of(study) | how, progress)
     finally:
         executor.close()
 
@@ -163,6 +171,50 @@ def prefetch(study: Study) -> list[dict[str, Any]]:
     return [row, *({"what": "task"} | one for one in fetched)]
 
 
+def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
+    """Every problem of a store and of the study's cells in it, and notes on cells of other inputs than those at hand.
+
+    The keys of the study are derived anew from the present inputs. A stored cell that they name must have its files as
+    they were stored, and answers to the examples of the task. Cells of the same study from earlier inputs are counted
+    in the notes, by what has changed: they are right for what they were computed from.
+    """
+    problems, options = store.verify(), work.options_of(study)
+    damaged = {problem.key for problem in problems}
+    planned = plan(study, store)
+    for key in planned:
+        if store.has(key) and key not in damaged:
+            fault = rows_fault(store.record(key), store.folder(key), options)
+            problems += [Problem(key, ANSWERS, fault)] if fault else []
+    found = [record for record in store.records() if record["key"] not in planned] if not damaged else []
+    return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], found))
+
+
+_INPUTS = {
+    "backbone": "the backbone's weights, configuration, tokenizer or table",
+    "data": "the examples of a task",
+    "source_data": "the examples of a task",
+    "implementations": "the code of a method",
+    "versions": "the version of a method",
+}
+"""Fields of a spec that are digests of inputs, and what they are of."""
+
+
+def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """How many stored cells differ from planned ones in nothing but the inputs, by what differs."""
+
+    def question(kind: str, spec: Mapping[str, Any]) -> str:
+        return json.dumps([kind, {n: x for n, x in spec.items() if n not in _INPUTS}], sort_keys=True)
+
+    present = {question(cell.kind, cell.spec): cell.spec for cell in cells}
+    counts: Counter[str] = Counter()
+    for record in stored:
+        now = present.get(question(record["kind"], record["spec"]))
+        changed = {_INPUTS[n] for n in _INPUTS if now is not None and now.get(n) != record["spec"].get(n)}
+        counts.update(changed)
+    for what, count in sorted(counts.items()):
+        yield f"{count} stored cells are of earlier inputs: {what} changed since"
+
+
 def records(store: Store | str | Path, study: Study | None = None) -> list[Mapping[str, Any]]:
     """The records of a store, the failed ones too; evaluations with the score of each example.
 
@@ -183,10 +235,24 @@ def of_transfer(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]
 
 
-def categories_of(found: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """The category of every task that evaluations name as a target."""
-    done = (one for one in found if one["kind"] == "evaluate" and one["state"] == "done")
-    return {one["spec"]["target"]: one["result"]["category"] for one in done}
+def categories_of(
+    found: Iterable[Mapping[str, Any]], store: Store | None = None, study: Study | None = None
+) -> dict[str, str]:
+    """The present category of every task that evaluations name as a target; no cell keeps or is keyed by one.
+
+    It is that of the study or of the installed task; without a study that of the store's latest run. Records of a store
+    of version 1 still hold the one of their time, which is taken where nothing else is known. Empty if a task has none.
+    """
+    done = [one for one in found if one["kind"] == "evaluate" and one["state"] == "done"]
+    recorded = {one["spec"]["target"]: one["result"].get("category", "") for one in done}
+    installed = {name: api.tasks()[name].category for name in recorded if name in api.tasks()}
+    kept = store.labels() if store is not None else {}
+    if study is not None:
+        own = {name: rows.get("category", "") for name, rows in study.own_tasks.items()}
+        known = recorded | kept | installed | own
+    else:
+        known = recorded | installed | kept
+    return {name: known[name] for name in recorded} if all(known[name] for name in recorded) else {}
 
 
 def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
@@ -195,18 +261,26 @@ def transfer_matrix(store: Store | str | Path, composition: str, split: str = "t
     Raises:
         BadInput: the store has no evaluation of that composition; the message names those it has.
     """
+    store = store if isinstance(store, Store) else open_store(store, create=False)
     found = of_transfer(records(store))
     text = str(api.parse(composition))
     known = {one["spec"]["composition"] for one in found if one["kind"] == "evaluate" and one["spec"]["composition"]}
     if text not in known:
         raise unknown("composition", text, known)
-    return gather(found, categories_of(found), [text], split).matrices[text]
+    return gather(found, categories_of(found, store), [text], split).matrices[text]
 
 
-def lifts(found: Sequence[Mapping[str, Any]], split: str) -> list[dict[str, Any]]:
-    """What training gave each task over the untouched backbone, with 95 % intervals: a row per composition and task."""
+def lifts(
+    found: Sequence[Mapping[str, Any]], split: str, categories: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """What training gave each task over the untouched backbone, with 95 % intervals: a row per composition and task.
+
+    Args:
+        categories: of the tasks; those of `categories_of` if None.
+    """
     rows = []
-    for text, matrix in gather(found, categories_of(found), (), split).matrices.items():
+    labels = categories_of(found) if categories is None else categories
+    for text, matrix in gather(found, labels, (), split).matrices.items():
         for one in lift.lifts(matrix):
             at = matrix.targets.index(one.task)
             levels = {"chance": float(matrix.chance[at]), "untouched": float(matrix.untouched[at])}

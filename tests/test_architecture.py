@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved
+0   errors moved file_digests
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring
@@ -23,15 +23,27 @@ FLOORS = """
 6   training
 7   api checks
 8   cells
-9   results
+9   results migration
 10  cli
 """
 """A package or module of `deltacompose` imports only from those that stand before it here."""
 
 ROOMS = [room for room in FLOORS.split() if not room.isdigit()]
-ROOF = {"figures", "report", "checks", "api", "cells", "results", "cli"}
+ROOF = {"figures", "report", "checks", "api", "cells", "results", "migration", "cli"}
 """What built-in members never import."""
-NO_TORCH = {"errors", "moved", "composition", "study", "places", "task", "analysis", "plugins", "store", "figures"}
+NO_TORCH = {
+    "errors",
+    "moved",
+    "file_digests",
+    "composition",
+    "study",
+    "places",
+    "task",
+    "analysis",
+    "plugins",
+    "store",
+    "figures",
+}
 NO_TORCH |= {"planning", "report"}
 LIGHT = ("errors", "moved", "plugins.hookspecs", "plugins.members", "plugins.loader", "plugins.scaffold")
 TORCH = {"torch", "transformers", "peft", "torchvision", "accelerate"}

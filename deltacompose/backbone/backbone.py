@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from deltacompose.backbone.content import content
 from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.quantization import values
 from deltacompose.backbone.quiet import quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
+from deltacompose.file_digests import Files
 from deltacompose.places.notation import Part, Place
 from deltacompose.places.table import Table, join, locate, read_number
 
@@ -60,6 +62,7 @@ class Backbone:
         tokenizer: None where a model was given without one.
         base: path of the base model in the whole model; "" where they are one.
         revision: the commit on the hub, or "".
+        files: those that it was loaded from; None of a model in hand.
     """
 
     model: Any
@@ -68,6 +71,7 @@ class Backbone:
     name: str
     base: str
     revision: str = ""
+    files: Files | None = None
     _places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -249,11 +253,21 @@ class Backbone:
         return read_number(stack.heads, config), read_number(stack.head_width, config)
 
     @cached_property
+    def content(self) -> str:
+        """SHA-256 of everything that a result can depend on, by which cells are keyed; read once.
+
+        That is the weights in full precision, the model's class, its configurations, its tokenizer and its places: see
+        `deltacompose.backbone.content`.
+        """
+        return content(self)
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the names, shapes and values of all parameters and persistent buffers; read once.
 
         Values are rounded to bfloat16 first, so one checkpoint has one fingerprint in fp32 and bf16 (and in fp16, if
-        it was stored so). Tied weights count once, under the first of their names.
+        it was stored so), and a delta can be used with its backbone in any precision. Results depend on more than
+        that, which is `content`. Tied weights count once, under the first of their names.
         """
         digest, seen = hashlib.sha256(), set()
         for name, tensor in sorted(self.model.state_dict(keep_vars=True).items()):
@@ -280,7 +294,9 @@ class Backbone:
         return NoPlace(f"{message}; layers: {layers}" if name.count(".") > 1 else message)
 
 
-def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", revision: str = "") -> Backbone:
+def bind(
+    model: Any, table: Table, tokenizer: Any = None, *, name: str = "", revision: str = "", files: Files | None = None
+) -> Backbone:
     """The backbone that a table makes of a model of transformers or diffusers, which has no base model inside.
 
     Raises:
@@ -290,7 +306,7 @@ def bind(model: Any, table: Table, tokenizer: Any = None, *, name: str = "", rev
     modules = frozenset(path for path, _ in model.named_modules(remove_duplicate=False))
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Backbone(model, tokenizer, table, name, base, revision, places)
+    return Backbone(model, tokenizer, table, name, base, revision, files, places)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from deltacompose.backbone.pretrained import (
 )
 from deltacompose.backbone.sharding import shard
 from deltacompose.errors import BadInput, unknown
+from deltacompose.file_digests import files_of
 from deltacompose.places.table import Table, read_table
 from deltacompose.study.config import SHARDED
 
@@ -64,6 +65,7 @@ def load_backbone(
         own = derive(model) if table == DERIVED else choose_table(model_type(model), table, tables)
         return _checked(bind(model, own, _tokenizer(tokenizer)))
     folder = find(_checkpoint(str(model), tables))
+    files = files_of(folder)
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
     config: Any = None if denoiser else read_config(folder)
     chosen = None if table == DERIVED else choose_table(denoiser or config.model_type, table, tables)
@@ -72,8 +74,11 @@ def load_backbone(
     else:
         made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
-    named = {"name": str(model), "revision": _commit(folder)}
-    backbone = _checked(bind(made, chosen or derive(made), _tokenizer(tokenizer), **named))
+    revision = _commit(folder)
+    whole = bind(made, chosen or derive(made), _tokenizer(tokenizer), name=str(model), revision=revision, files=files)
+    backbone = _checked(whole)
+    if not files.unchanged:
+        raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
     if device == SHARDED:
         shard(backbone)
     return backbone

@@ -23,6 +23,7 @@ from transformers.models.auto import modeling_auto
 
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
 from deltacompose.errors import BadInput, unknown
+from deltacompose.file_digests import WEIGHTS
 from deltacompose.study.config import SHARDED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -38,7 +39,6 @@ WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
 UNWANTED = ["*.fp16*", "*.non_ema*"]
 """Copies of weights that lie beside them, as diffusers' checkpoints have, of which none is read."""
 
-WEIGHTS = tuple(f"{stem}model.safetensors{end}" for stem in ("", "diffusion_pytorch_") for end in ("", ".index.json"))
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
 

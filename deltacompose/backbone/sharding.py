@@ -35,7 +35,8 @@ def shard(backbone: Backbone) -> None:
         return
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-    model, _ = backbone.model, backbone.fingerprint  # which is read once, while the weights are whole
+    model = backbone.model
+    _ = backbone.fingerprint, backbone.content  # read once, while the weights are whole
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh, ignored_params={x for x in model.parameters() if not isinstance(x, DTensor)})

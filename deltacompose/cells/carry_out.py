@@ -28,6 +28,18 @@ from deltacompose.backbone.backbone import Backbone
 from deltacompose.cells import derived
 from deltacompose.cells.context import Inputs
 from deltacompose.cells.context import Outcome as Made
+from deltacompose.cells.loaded import (
+    Cut,
+    TaskSource,
+    backbone_of,
+    check_backbone,
+    check_code,
+    present_task,
+    reader_as_planned,
+    reader_of_content,
+    task_as_read,
+    whole_task,
+)
 from deltacompose.cells.probe import probe
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
 from deltacompose.cells.throughput import speed
@@ -37,28 +49,41 @@ from deltacompose.errors import BadInput
 from deltacompose.method.parameter_overlap import overlaps
 from deltacompose.method.weights import carried, generator
 from deltacompose.planning import dimension_search as search
+from deltacompose.planning.analysis_cells import SUBSPACE_METHOD
 from deltacompose.planning.plan import RANDOM, Facts, TaskFacts
-from deltacompose.scoring import Reader, reader
+from deltacompose.scoring import Reader
 from deltacompose.store.store import Store, open_store
-from deltacompose.study.config import Cell, Study
+from deltacompose.study.config import KEYS, Cell, Study
 from deltacompose.study.recipe import Recipe
-from deltacompose.task.build import task_from_mapping
 from deltacompose.task.task import Task, score
 from deltacompose.training.learner import Job
 from deltacompose.training.loop import State, train
 
 
-def facts(study: Study) -> Facts:
-    """What the plan must know of a study's backbone, tasks and compositions."""
-    options = options_of(study)
-    backbone = _backbone(options["backbone"])
+def facts(study: Study, version: int = KEYS) -> Facts:
+    """What the plan must know of a study's backbone, tasks and compositions, as they are now.
+
+    Args:
+        version: of the keys that the plan is for; an earlier one knows the cells of a store that was made with it.
+    """
+    backbone = backbone_of(options_of(study)["backbone"])
     tasks = dict.fromkeys((*study.tasks, *study.start_from))
-    known = {name: _task_facts(study, name, options["tasks"], _sample(study, name)) for name in tasks}
+    known = {name: _task_facts(study, name, _sample(study, name)) for name in tasks}
     texts = [api.parse(text) for text in (*study.compositions, *search.greatest(study.dimension))]
     beginnings = [whole.until(k + 1) for whole in texts for k in range(len(whole.stages))]
     deltas = {str(part): delta_shape(backbone, part) for part in beginnings}
     needs = {str(named(name, api.measures()).needs) for name in study.measures}
-    return Facts(backbone.fingerprint, shape_of(backbone), known, deltas, tuple(sorted(needs)))
+    names = {method.name for whole in texts for _, method in whole.parts()}
+    names |= {SUBSPACE_METHOD} & set(api.methods()) if study.subspace is not None else set()
+    return Facts(
+        backbone.content if version > 1 else backbone.fingerprint,
+        shape_of(backbone),
+        known,
+        deltas,
+        tuple(sorted(needs)),
+        {name: api.implementation_of(name) for name in sorted(names)},
+        version,
+    )
 
 
 def speed_of(study: Study) -> dict[str, float]:
@@ -72,9 +97,12 @@ def _speed(options: str, batch: int, sample: Reader) -> dict[str, float]:
 
 
 def _sample(study: Study, task: str) -> Reader:
+    """The examples by which it is learned how long those of a task are, whatever the study reads."""
     options = options_of(study)
-    how = _sampled(study, 8 * study.training.batch)
-    return _read(_backbone(options["backbone"]), task, options["tasks"], how, study.training.limit)
+    source = TaskSource(task, options["tasks"], study.template)
+    cut = Cut((8 * study.training.batch, None, None))
+    print_of = present_task(source).fingerprint
+    return reader_of_content(backbone_of(options["backbone"]), source, print_of, cut, study.training.limit)
 
 
 def options_of(study: Study) -> dict[str, Any]:
@@ -83,7 +111,8 @@ def options_of(study: Study) -> dict[str, Any]:
     choice |= {} if study.backbone.device is None else {"device": study.backbone.device}
     own = json.dumps([study.folder, study.own_tasks], sort_keys=True)
     several = {"processes": study.processes} if study.processes > 1 else {}
-    return {"backbone": json.dumps(choice, sort_keys=True), "tasks": own, **several}
+    # Not sorted: the places of a table that is written out are in forward order, in which weights are drawn.
+    return {"backbone": json.dumps(choice), "tasks": own, **several}
 
 
 def _company(options: Mapping[str, Any]) -> AbstractContextManager[Company]:
@@ -93,7 +122,7 @@ def _company(options: Mapping[str, Any]) -> AbstractContextManager[Company]:
 
 def notes(study: Study) -> list[str]:
     """What a reader should know of a study's expressions before they are trained."""
-    backbone = _backbone(options_of(study)["backbone"])
+    backbone = backbone_of(options_of(study)["backbone"])
     return [f"{text}: {said}" for text in study.compositions for said in overlaps(backbone, api.parse(text))]
 
 
@@ -120,14 +149,15 @@ def under_way(store: Store, key: str) -> dict[str, Any] | None:
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
     with _company(options) as crew:
-        backbone = _backbone(options["backbone"])
-        _check_backbone(backbone, cells)
+        backbone = backbone_of(options["backbone"])
+        _check(backbone, cells)
         cells = list(_missing(crew, store, cells, backbone))
         if not cells:
             return
         started = time.monotonic()
         jobs = [replace(_job(store, cell, backbone, options), company=crew) for cell in cells]
         outcomes = train(backbone, jobs, _Checkpoints(store, cells, crew.rank == 0), options.get("tokens"))
+        _check(backbone, cells)  # files that were edited meanwhile may be mapped into memory
     if crew.rank:
         return
     for cell, job, outcome in zip(cells, jobs, outcomes, strict=True):
@@ -159,9 +189,8 @@ def _search(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> 
     for cell in cells:
         spec, parents = cell.spec, [store.record(parent) for parent in cell.parents]
         seeds = sorted({r["spec"]["seed"] for r in parents}) if spec["shots"] is not None else [0]
-        how = {"template": spec["template"], "rows": spec["rows"], "shots": spec["shots"]}
-        texts = [json.dumps({**how, "seed": seed}, sort_keys=True) for seed in seeds]
-        chance = sum(_task(spec["task"], options["tasks"], one).chance("val") for one in texts) / len(texts)
+        drawn = [task_as_read({**spec, "seed": seed}, spec["task"], options) for seed in seeds]
+        chance = sum(task.chance("val") for task in drawn) / len(seeds)
         store.add(cell, searched(spec, parents, None if math.isnan(chance) else chance))
 
 
@@ -187,11 +216,12 @@ def _further(make: Callable[[Inputs], Made]) -> Callable[[Store, Sequence[Cell],
 
     def carry(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
         with _company(options) as crew:
-            backbone = _backbone(options["backbone"])
-            _check_backbone(backbone, cells)
+            backbone = backbone_of(options["backbone"])
+            _check(backbone, cells)
             for cell in _missing(crew, store, cells, backbone):
                 started = time.monotonic()
                 result, write = make(replace(_inputs(store, cell, backbone, options), company=crew))
+                _check(backbone, [cell])
                 if not crew.rank:
                     store.add(cell, result, write, time.monotonic() - started)
 
@@ -207,13 +237,14 @@ def _missing(crew: Company, store: Store, cells: Sequence[Cell], backbone: Backb
 
 def _inputs(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Inputs:
     def read(task: str) -> Reader:
-        return _reader(backbone, {**cell.spec, "task of": task}, "task of", options)
+        return reader_as_planned(backbone, cell.spec, task, options)
 
     def whole(task: str) -> Task:
-        how = {"template": cell.spec["template"], "rows": _ALL, "shots": None, "seed": 0}
-        return _task(task, options["tasks"], json.dumps(how, sort_keys=True))
+        return whole_task(cell.spec, task, options)
 
     parents = [store.record(parent) for parent in cell.parents]
+    for record in parents:
+        check_code(record["spec"])
     return Inputs(cell, backbone, parents, store.folder, api.methods(), read, whole)
 
 
@@ -245,7 +276,6 @@ def randomised(delta: Delta, seed: int) -> Delta:
     return replace(delta, weights=weights)
 
 
-_ALL = {"train": None, "val": None, "test": None}
 _KINDS: dict[str, Callable[[Store, Sequence[Cell], Mapping[str, Any]], None]] = {
     "train": _train,
     "evaluate": _further(_evaluated),
@@ -295,17 +325,20 @@ def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any
         begun = api.load_delta(store.folder(cell.parents[0]))
         start = carried(backbone, expression, begun.expression, begun.weights) if "carried" in spec else begun.weights
     return Job(
-        expression, _reader(backbone, spec, "task", options), spec["seed"], Recipe(**spec["recipe"]), earlier, start
+        expression,
+        reader_as_planned(backbone, spec, spec["task"], options),
+        spec["seed"],
+        Recipe(**spec["recipe"]),
+        earlier,
+        start,
     )
 
 
-def _check_backbone(backbone: Backbone, cells: Sequence[Cell]) -> None:
+def _check(backbone: Backbone, cells: Sequence[Cell]) -> None:
+    """Refuses cells that were planned for another backbone, or for other code of their methods, than are here now."""
     for cell in cells:
-        if cell.spec["backbone"] != backbone.fingerprint:
-            raise BadInput(
-                f"the plan is for a backbone of fingerprint {cell.spec['backbone'][:12]}, and {backbone.name} now "
-                f"has {backbone.fingerprint[:12]}; make the plan again"
-            )
+        check_backbone(backbone, cell)
+        check_code(cell.spec)
 
 
 def _saved(delta: Delta, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], None]:
@@ -316,51 +349,18 @@ def _saved(delta: Delta, rows: Sequence[Mapping[str, Any]]) -> Callable[[Path], 
     return write
 
 
-@lru_cache(maxsize=2)
-def _backbone(choice: str) -> Backbone:
-    chosen = json.loads(choice)
-    return api.load_backbone(chosen.pop("model"), **chosen)
-
-
-@lru_cache(maxsize=256)
-def _task(name: str, own: str, how: str) -> Task:
-    """A task as a study reads it: cut to its rows, with few shots, without its template."""
-    folder, described = json.loads(own)
-    task = task_from_mapping(name, described[name], Path(folder)) if name in described else api.task_of(name)
-    wanted = json.loads(how)
-    task = task if wanted["template"] else task.without_template()
-    task = task.limited(**wanted["rows"])
-    return task if wanted["shots"] is None else task.few_shot(wanted["shots"], wanted["seed"])
-
-
-def reader_of(spec: Mapping[str, Any], options: Mapping[str, Any]) -> Reader:
+def reader_of(cell: Cell, options: Mapping[str, Any]) -> Reader:
     """The task of a training cell as its backbone reads it."""
-    return _reader(_backbone(options["backbone"]), spec, "task", options)
+    backbone = backbone_of(options["backbone"])
+    _check(backbone, [cell])
+    return reader_as_planned(backbone, cell.spec, cell.spec["task"], options)
 
 
-def _reader(backbone: Backbone, spec: Mapping[str, Any], role: str, options: Mapping[str, Any]) -> Reader:
-    how = {"template": spec["template"], "rows": spec["rows"], "shots": spec["shots"]}
-    how["seed"] = spec["seed"] if spec["shots"] is not None else 0
-    limit = spec["recipe"]["limit"] if role == "task" else spec["limit"]
-    return _read(backbone, spec[role], options["tasks"], json.dumps(how, sort_keys=True), limit)
-
-
-@lru_cache(maxsize=256)
-def _read(backbone: Backbone, name: str, own: str, how: str, limit: int) -> Reader:
-    return reader(backbone, _task(name, own, how), limit)
-
-
-def _task_facts(study: Study, name: str, own: str, sample: Reader) -> TaskFacts:
-    task = _task(name, own, _sampled(study, None))
+def _task_facts(study: Study, name: str, sample: Reader) -> TaskFacts:
+    task = present_task(TaskSource(name, options_of(study)["tasks"], study.template))
     rows = {split: len(task.examples(split)) for split in ("train", "val", "test")}
     rows = {split: min(count, getattr(study.rows, split) or count) for split, count in rows.items()}
     if study.shots is not None:
         few = study.shots * max(1, len(task.labels))
         rows |= {split: min(rows[split], few) for split in ("train", "val")}
     return TaskFacts(task.fingerprint, task.category, rows, lengths_of(sample, study.training.batch))
-
-
-def _sampled(study: Study, rows: int | None) -> str:
-    """How a task is read to learn how long its examples are: so many training rows, whatever the study reads."""
-    cut = {"train": rows, "val": None, "test": None}
-    return json.dumps({"template": study.template, "rows": cut, "shots": None, "seed": 0}, sort_keys=True)

@@ -53,7 +53,6 @@ def scored(read: Reader, delta: Delta | None, split: str, company: Company) -> O
         "chance": task.chance(split),
         "trivial": score.trivial,
         "examples": len(score.per_example),
-        "category": task.category,
     }
     rows = answers(task, split, evaluation.predictions, score)
     return result, partial(write_answers, rows=rows)

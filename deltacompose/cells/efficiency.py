@@ -20,6 +20,7 @@ import torch
 from deltacompose import api
 from deltacompose.attach.attachment import attach
 from deltacompose.cells import carry_out as work
+from deltacompose.study.config import Cell
 from deltacompose.study.recipe import Recipe
 from deltacompose.training.learner import Job, Learner
 from deltacompose.training.loop import learn
@@ -36,7 +37,7 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
         `parameters`, `ratio` (to the backbone's), `seconds_per_step` (median), `peak_memory` (bytes of the process, or
         of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`.
     """
-    read = work.reader_of(spec, options)
+    read = work.reader_of(Cell("efficiency", spec), options)
     before = count_anew(read.backbone.model.device)
     learner = Learner(read.backbone, Job(api.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"])))
     attachment = attach(read.backbone, learner.job.expression)

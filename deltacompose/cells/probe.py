@@ -168,7 +168,7 @@ def _predictions(inputs: Inputs) -> Outcome:
         _write_json(folder / LABELS, [one.target for one in reader.task.examples(spec["split"])])
         _write_json(folder / PREDICTED, found)
 
-    return {"examples": len(found), "category": reader.task.category}, write
+    return {"examples": len(found)}, write
 
 
 _PROBES: Mapping[str, Callable[[Inputs], Outcome]] = {
@@ -187,8 +187,7 @@ def _kept(inputs: Inputs, array: Tensor, examples: int) -> Outcome:
     def write(folder: Path) -> None:
         save_file({name: array.detach().float().cpu().contiguous()}, folder / FILE)
 
-    category = inputs.reader(inputs.cell.spec["source"]).task.category
-    return {"shape": list(array.shape), "examples": examples, "category": category}, write
+    return {"shape": list(array.shape), "examples": examples}, write
 
 
 def _answered(inputs: Inputs, reader: Reader, array: Tensor) -> Outcome:
@@ -198,7 +197,7 @@ def _answered(inputs: Inputs, reader: Reader, array: Tensor) -> Outcome:
         save_file({inputs.cell.spec["array"]: array.detach().float().cpu().contiguous()}, folder / FILE)
         _write_json(folder / LABELS, labels)
 
-    return {"shape": list(array.shape), "examples": len(labels), "category": reader.task.category}, write
+    return {"shape": list(array.shape), "examples": len(labels)}, write
 
 
 def _write_json(path: Path, data: list[str]) -> None:

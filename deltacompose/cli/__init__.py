@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from deltacompose.cli import delta, graph, interaction, interop, predict, study, subspace
+from deltacompose.cli import delta, graph, interaction, interop, predict, store, study, subspace
 from deltacompose.cli import exchange as handover
 from deltacompose.cli import listings as catalogue
 from deltacompose.cli import similarity as analysis
@@ -46,6 +46,7 @@ catalogue.register(app)
 handover.register(app)
 interop.register(app)
 app.command()(interaction.interaction)
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:

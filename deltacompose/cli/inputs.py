@@ -153,7 +153,7 @@ def _from_store(given: Files, source: Path) -> Material:
     store = open_store(place, create=False)
     records = results.records(store, study)
     of_transfer = results.of_transfer(records)
-    own = tables.read_categories(given.categories) if given.categories else results.categories_of(records)
+    own = tables.read_categories(given.categories) if given.categories else results.categories_of(records, store, study)
     found = gather(of_transfer, own, (), split) if of_transfer else None
     matrices = {t: m for t, m in found.matrices.items() if measures_transfer(m)} if found else {}
     order = next((matrix.names for matrix in matrices.values()), tuple(own))

@@ -152,6 +152,8 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
     typer.echo(", ".join(f"{facts[name]} {name}" for name in counts))
     if facts["eta"] is not None:
         typer.echo(f"about {facts['eta'] / 60:.1f} minutes left")
+    for difference in facts["environments"]:
+        typer.echo(f"note: cells were computed with different versions: {difference}")
     for one in facts["evaluated"].values():
         typer.echo(f"{one['label']}, step {one['step']}: development score {one['score']:.3f}")
     for key, reason in {**facts["failures"], **facts["blocked_by"]}.items():
@@ -185,7 +187,7 @@ def report(
     folder = out or opened.root / "figures"
     read = None if study.is_dir() else Study.read(study)
     records = results.of_transfer(results.records(opened, read))
-    categories = results.categories_of(records)
+    categories = results.categories_of(records, opened, read)
     written = pages.write_figures(records, folder, categories)
     page = pages.write(records, folder, read.name if read else opened.root.name, categories)
     if as_json:
@@ -203,7 +205,9 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
     from deltacompose.study.config import Study
 
     read = Study.read(study)
-    rows = results.lifts(results.of_transfer(results.records(needed(study, store), read)), read.split)
+    opened = needed(study, store)
+    records = results.of_transfer(results.records(opened, read))
+    rows = results.lifts(records, read.split, results.categories_of(records, opened, read))
     if as_json:
         return show.as_json(rows)
     columns = ("composition", "task", "metric", "chance", "untouched", "score", "lift", "low", "high", "seeds", "zero")
@@ -212,14 +216,20 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
 
 
 def verify(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -> None:
-    """Compare every stored file with its checksum; STUDY may be a store."""
+    """Compare stored cells with their checksums and inputs; STUDY may be a store, whose inputs are not known."""
+    from deltacompose import results
+    from deltacompose.study.config import Study
+
     opened = needed(study, store)
-    problems = opened.verify()
+    problems, notes = (opened.verify(), []) if study.is_dir() else results.verify(Study.read(study), opened)
     if as_json:
-        show.as_json({"store": str(store_of(study, store)), "problems": [vars(problem) for problem in problems]})
+        problems_found = [vars(problem) for problem in problems]
+        show.as_json({"store": str(store_of(study, store)), "problems": problems_found, "notes": notes})
     else:
         for problem in problems:
             typer.echo(str(problem), err=True)
+        for note in notes:
+            typer.echo(f"note: {note}")
         typer.echo(f"{len(problems)} problems")
     if problems:
         raise typer.Exit(1)
@@ -252,7 +262,12 @@ def gc(
 def _opened(path: Path) -> Store | None:
     from deltacompose.store.store import open_store
 
-    return open_store(path, create=False) if path.is_dir() else None
+    if not path.is_dir():
+        return None
+    opened = open_store(path, create=False)
+    if opened.why_read_only:
+        typer.echo(f"note: {opened.why_read_only}", err=True)
+    return opened
 
 
 def needed(study: Path, store: Path | None) -> Store:

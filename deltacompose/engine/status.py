@@ -7,6 +7,7 @@ from typing import Any
 
 import networkx as nx
 
+from deltacompose.analysis.environments import differences
 from deltacompose.store.store import Store, alive, machine
 
 
@@ -17,6 +18,7 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
         `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers. `eta`: seconds left, by the word of the
         latest run, or None where none goes on. `runs`: `{"machine", "pid", "alive"}` of the runs that have not ended;
         whether one on another machine lives cannot be known, and is None. `failures`, `blocked_by`: reasons by key.
+        `environments`: in what the libraries and processors differ with which cells were computed, a text for each.
         `evaluated`: the latest development score of cells under way, `{"label", "step", "score"}` by key.
     """
     runs, running, last = _log(store)
@@ -38,6 +40,7 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
         if event["event"] == "evaluated" and event["key"] in running
     }
     facts = {"eta": eta, "runs": list(runs.values()), "evaluated": scores}
+    facts["environments"] = differences(store.environments())
     return counts | facts | {"failures": reasons, "blocked_by": blocked}
 
 

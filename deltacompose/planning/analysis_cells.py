@@ -21,6 +21,9 @@ EXAMPLES = 32
 BATCH = 8
 """Rows of each task per step of an autoencoder."""
 
+SUBSPACE_METHOD = "intrinsic_prompt"
+"""The method whose coordinates are trained within a subspace of prompts."""
+
 Trained = Mapping[tuple[Composition, str, int], tuple[Cell, ...]]
 """For each composition, task and seed what gives the trained delta: its cell, or a selection and its choices."""
 
@@ -36,7 +39,18 @@ class Planner(Protocol):
         """The arrays that the study's measures need."""
         ...
 
+    @property
+    def version(self) -> int:
+        """The version of the cells' keys."""
+        ...
+
+    def cell(self, kind: str, spec: Mapping[str, Any], parents: tuple[str, ...] = (), cost: float = 0.0) -> Cell: ...
+
     def data(self, role: str, task: str) -> dict[str, Any]: ...
+
+    def methods(self, expression: Composition) -> dict[str, Any]: ...
+
+    def code_of(self, *names: str) -> dict[str, Any]: ...
 
     def choice(self, task: str) -> bool: ...
 
@@ -54,14 +68,17 @@ def further(planner: Planner, trained: Trained) -> Iterator[Cell]:
         text = str(expression)
         for seed in study.seeds:
             own = {task: trained[expression, task, seed] for task in study.tasks}
-            yield from _probes(planner, text, seed, own)
+            yield from _probes(planner, expression, seed, own)
             if study.swap:
                 yield from _swaps(planner, (text, expression), seed, own)
             if study.subspace is not None and study.subspace.composition == text:
                 yield from _subspaces(planner, expression, seed, own)
 
 
-def _probes(planner: Planner, text: str, seed: int, own: Mapping[str, tuple[Cell, ...]]) -> Iterator[Cell]:
+def _probes(
+    planner: Planner, expression: Composition, seed: int, own: Mapping[str, tuple[Cell, ...]]
+) -> Iterator[Cell]:
+    text = str(expression)
     for source, cells in own.items():
         about = {"composition": text, "source": source, "seed": seed, "limit": planner.study.training.limit}
         for need in PROBED:
@@ -69,8 +86,10 @@ def _probes(planner: Planner, text: str, seed: int, own: Mapping[str, tuple[Cell
                 examples = {} if need == "activations" else {"examples": EXAMPLES}
                 spec = {**about, "array": need, **examples, **planner.data("source", source)}
                 parents = () if need == "gradients" else _keys(cells)
+                if not parents and planner.version > 1:  # no parent names the methods
+                    spec |= {"settings": expression.describe(), **planner.methods(expression)}
                 cost = EXAMPLES * planner.evaluation_cost(text, source, "val") if examples else 0.0
-                yield Cell("probe", spec, parents, cost)
+                yield planner.cell("probe", spec, parents, cost)
         for need in ANSWERED:
             for target in own if need in planner.needs else ():
                 if need == "predictions" or (planner.choice(source) and planner.choice(target)):
@@ -78,7 +97,7 @@ def _probes(planner: Planner, text: str, seed: int, own: Mapping[str, tuple[Cell
                     spec |= planner.data("target", target)
                     if need == "probabilities":
                         spec["source_data"] = planner.data("source", source)["data"]
-                    yield Cell("probe", spec, _keys(cells), planner.evaluation_cost(text, target, "val"))
+                    yield planner.cell("probe", spec, _keys(cells), planner.evaluation_cost(text, target, "val"))
 
 
 def _swaps(
@@ -102,7 +121,7 @@ def _swaps(
                         **planner.data("target", target),
                     }
                     cost = planner.evaluation_cost(text, target, planner.study.split)
-                    yield Cell("swap", spec, _keys(own[target]) + _keys(own[source]), cost)
+                    yield planner.cell("swap", spec, _keys(own[target]) + _keys(own[source]), cost)
 
 
 def _subspaces(
@@ -120,12 +139,13 @@ def _subspaces(
         about = {"composition": chosen.composition, "source": task, "seed": seed, "split": study.split}
         about |= {"limit": study.training.limit, **planner.data("target", task)}
         cost = planner.evaluation_cost(chosen.composition, task, study.split)
-        yield Cell("reconstruct", about | {"examples": "same"}, (space.key, *_keys(own[task])), cost)
+        yield planner.cell("reconstruct", about | {"examples": "same"}, (space.key, *_keys(own[task])), cost)
         for examples in _rows(study, task, seen) if prompt and chosen.tune else ():
             recipe = asdict(study.training)
             cost = planner.training_cost(chosen.composition, task, recipe)
             several = {"processes": study.processes} if study.processes > 1 else {}
-            yield Cell("tune", about | {"examples": examples, "recipe": recipe} | several, (space.key,), cost)
+            spec = about | {"examples": examples, "recipe": recipe} | several | planner.code_of(SUBSPACE_METHOD)
+            yield planner.cell("tune", spec, (space.key,), cost)
 
 
 def _rows(study: Study, task: str, seen: list[str]) -> tuple[str, ...]:
@@ -158,7 +178,7 @@ def _space(planner: Planner, seed: int, seen: list[str], own: Mapping[str, tuple
         **{name: value for name, value in first.items() if name not in ("task", "data")},
     }
     cost = sum(chosen.steps * BATCH * planner.evaluation_cost(chosen.composition, task, "val") for task in seen)
-    return Cell("subspace", spec, tuple(key for task in seen for key in _keys(own[task])), cost)
+    return planner.cell("subspace", spec, tuple(key for task in seen for key in _keys(own[task])), cost)
 
 
 def _keys(cells: tuple[Cell, ...]) -> tuple[str, ...]:

@@ -67,7 +67,7 @@ def first(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
                 **({"warm_start": True} if chosen.warm_start else {}),
                 **planner.data("task", task),
             }
-            yield Cell(KIND, spec, tuple(cell.key for cell in full))
+            yield planner.cell(KIND, spec, tuple(cell.key for cell in full))
 
 
 def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any]) -> list[Cell]:
@@ -83,7 +83,9 @@ def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any])
             cells += [_begun(one, lower) for one in planner.train(expression, task, seed, factor)]
     like = text(cell.spec["settings"], d=cell.spec["most"])
     cells = [replace(one, cost=planner.training_cost(str(parse(like)), task, one.spec["recipe"])) for one in cells]
-    return [*cells, Cell(KIND, cell.spec, cell.parents + tuple(one.key for one in cells))] if cells else []
+    if not cells:
+        return []
+    return [*cells, planner.cell(KIND, cell.spec, cell.parents + tuple(one.key for one in cells))]
 
 
 def _begun(cell: Cell, lower: Mapping[str, Any] | None) -> Cell:

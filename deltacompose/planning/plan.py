@@ -19,7 +19,7 @@ from deltacompose.planning import dimension_search as search
 from deltacompose.planning import flops
 from deltacompose.planning.analysis_cells import further
 from deltacompose.planning.flops import DeltaShape, Lengths, Memory, Shape
-from deltacompose.study.config import SHARDED, Cell, Study
+from deltacompose.study.config import KEYS, SHARDED, Cell, Study
 
 EFFICIENCY_STEPS = 23
 """Steps of a measurement of cost, of which the first few are not timed."""
@@ -45,7 +45,11 @@ class TaskFacts:
 class Facts:
     """What a plan must know of the backbone and the tasks of a study, and, for costs, of its compositions by text.
 
-    `needs` names the arrays that its similarity measures need.
+    Attributes:
+        fingerprint: the digest by which keys name the backbone: of its content; of its rounded weights in version 1.
+        needs: the arrays that the study's similarity measures need.
+        implementations: digests of the methods' code by name; version 1 has none.
+        version: of the cells' keys.
     """
 
     fingerprint: str
@@ -53,6 +57,8 @@ class Facts:
     tasks: Mapping[str, TaskFacts]
     deltas: Mapping[str, DeltaShape] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
+    implementations: Mapping[str, str] = field(default_factory=dict)
+    version: int = KEYS
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class _Planner:
             spec = {
                 "composition": str(part),
                 "settings": part.describe(),
-                "versions": {method.name: getattr(method, "version", 1) for _, method in part.parts()},
+                **self.methods(part),
                 "stage": stage,
                 "seed": seed,
                 "recipe": recipe,
@@ -87,7 +93,7 @@ class _Planner:
                 **self.data("task", task),
             }
             parents = (cells[-1].key,) if cells else (start.key,) if start else ()
-            cells.append(Cell("train", spec, parents, self.training_cost(str(part), task, recipe)))
+            cells.append(self.cell("train", spec, parents, self.training_cost(str(part), task, recipe)))
         return cells
 
     def evaluate(
@@ -110,12 +116,12 @@ class _Planner:
             **self.data("target", target),
         }
         parents = tuple(cell.key for cell in chosen) if chosen else (trained.key,) if trained else ()
-        return Cell("evaluate", spec, parents, self.evaluation_cost(spec["composition"], target, self.study.split))
+        return self.cell("evaluate", spec, parents, self.evaluation_cost(spec["composition"], target, self.study.split))
 
     def select(self, cells: list[Cell]) -> Cell:
         """The cell that chooses a factor for the learning rates by the mean development score over the seeds."""
         spec = {name: cells[0].spec[name] for name in ("composition", "task", "data", "backbone", "dtype")}
-        return Cell("select", spec, tuple(cell.key for cell in cells))
+        return self.cell("select", spec, tuple(cell.key for cell in cells))
 
     def efficiency(self, expression: Composition, task: str) -> Cell:
         """The cell that measures what training one delta costs: a few steps in a process of its own."""
@@ -123,12 +129,31 @@ class _Planner:
         recipe = {**trained.spec["recipe"], "steps": EFFICIENCY_STEPS}
         cost = trained.cost * EFFICIENCY_STEPS / max(1, trained.spec["recipe"]["steps"])
         alone = {name: value for name, value in trained.spec.items() if name != "processes"}
-        return Cell("efficiency", {**alone, "recipe": recipe}, (), cost)
+        return self.cell("efficiency", {**alone, "recipe": recipe}, (), cost)
 
     @property
     def needs(self) -> tuple[str, ...]:
         """The arrays that the study's measures need."""
         return self.facts.needs
+
+    @property
+    def version(self) -> int:
+        """The version of the cells' keys."""
+        return self.facts.version
+
+    def cell(self, kind: str, spec: Mapping[str, Any], parents: tuple[str, ...] = (), cost: float = 0.0) -> Cell:
+        """A cell whose key has the plan's version."""
+        return Cell(kind, spec, parents, cost, self.facts.version)
+
+    def methods(self, expression: Composition) -> dict[str, Any]:
+        """The versions and the code of the methods of an expression, for a spec."""
+        versions = {method.name: getattr(method, "version", 1) for _, method in expression.parts()}
+        return {"versions": versions, **self.code_of(*versions)}
+
+    def code_of(self, *names: str) -> dict[str, Any]:
+        """The digests of the code of methods, for a spec; keys of version 1 have none."""
+        known = self.facts.implementations
+        return {"implementations": {n: known[n] for n in names if n in known}} if self.version > 1 else {}
 
     def choice(self, task: str) -> bool:
         """Whether a task ranks candidates."""

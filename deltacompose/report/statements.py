@@ -100,7 +100,8 @@ def _about_reliability(matrix: TransferMatrix) -> Iterator[str]:
 
 def unknown(found: Findings) -> list[str]:
     """What these records cannot tell."""
-    return [*_about_scope(found), *_about_cells(found), *_limitations(found.matrices.values())]
+    differing = [f"Cells were computed with different versions: {one}." for one in found.environments]
+    return [*_about_scope(found), *_about_cells(found), *differing, *_limitations(found.matrices.values())]
 
 
 def _about_scope(found: Findings) -> Iterator[str]:

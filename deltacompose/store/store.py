@@ -4,6 +4,8 @@ A cell's folder is written under `tmp/`, its files and its record (the last) are
 place. Whoever finds the place taken drops its own copy. Nothing here trusts a clock.
 
     store.json                          the format of the store
+    labels.json                         what only presentation needs: the categories of the tasks of the latest run
+    environments/<digest>.json          versions of libraries and processors with which cells were computed
     cells/<first two digits>/<key>/     record.json and the cell's further files
     failed/<key>.json                   what went wrong, with traceback: failed is not missing
     checkpoints/<key>/<number>/         mid-training states, the highest number being the newest; together.json names
@@ -18,10 +20,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
-import hashlib
 import json
 import os
-import re
 import socket
 import traceback
 import uuid
@@ -32,32 +32,18 @@ from typing import Any, Literal
 
 from deltacompose.errors import BadInput
 from deltacompose.store import atomic as disk
-from deltacompose.store import checkpoints
+from deltacompose.store import checkpoints, notes
 from deltacompose.store.atomic import Unwritable, alive, machine
 from deltacompose.store.export import write_table
-from deltacompose.study.config import Cell
+from deltacompose.store.record import KEY, Damaged, Problem, ReadOnly, checked_key, digest, inputs, sealed
+from deltacompose.study.config import KEYS, Cell
 
-__all__ = ["FORMAT", "Damaged", "Problem", "Store", "Unwritable", "alive", "machine", "open_store"]
+__all__ = ["FORMAT", "Damaged", "Problem", "ReadOnly", "Store", "Unwritable", "alive", "machine", "open_store"]
 
-FORMAT = 1
+FORMAT = KEYS
+"""The version of a store: that of the keys of its cells. A store of an earlier one can be read, and migrated."""
+
 State = Literal["done", "failed", "absent"]
-_KEY = re.compile(r"[0-9a-f]{64}")
-
-
-class Damaged(BadInput):
-    """A stored cell cannot be read, or is not what was stored."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What `Store.verify` found wrong with one file of one cell."""
-
-    key: str
-    file: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"cell {self.key}: {self.file} {self.reason}"
 
 
 def open_store(path: str | Path, create: bool = True) -> Store:
@@ -74,9 +60,10 @@ def open_store(path: str | Path, create: bool = True) -> Store:
     except (OSError, ValueError) as error:
         raise BadInput(f"{root} cannot be opened as a store: store.json is unreadable ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise BadInput(f"store {root} has format {found}; this version reads format {FORMAT}; give another folder")
-    return Store(root)
+    if type(found) is not int or not 1 <= found <= FORMAT:
+        newer = "; a later deltacompose made it" if type(found) is int and found > FORMAT else "; give another folder"
+        raise BadInput(f"store {root} has format {found!r:.100}; this version reads formats 1 to {FORMAT}{newer}")
+    return Store(root, found)
 
 
 def _new_store(root: Path, create: bool) -> Store:
@@ -97,13 +84,39 @@ def _new_store(root: Path, create: bool) -> Store:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of finished cells. Many processes, also on several machines, may write to it at once."""
+    """A folder of finished cells. Many processes, also on several machines, may write to it at once.
+
+    Attributes:
+        format: the version of its cells' keys; one of an earlier version can only be read.
+    """
 
     root: Path
+    format: int = FORMAT
+
+    @property
+    def why_read_only(self) -> str:
+        """Why nothing can be added, as a sentence; empty where cells can be added."""
+        if self.format == FORMAT:
+            return ""
+        return (
+            f"store {self.root} can only be read: its cell keys have version {self.format}, which does not cover "
+            "tokenizers, configurations, exact weights and the code of methods, so a changed input would go unnoticed; "
+            "`deltacompose store migrate` copies what still holds into a new store"
+        )
+
+    def _writing(self) -> contextlib.AbstractContextManager[None]:
+        """Every change of the store happens within.
+
+        Raises:
+            ReadOnly: the store has keys of an earlier version.
+        """
+        if self.why_read_only:
+            raise ReadOnly(self.why_read_only)
+        return disk.writing(self.root)
 
     def folder(self, key: str) -> Path:
         """Where a cell's record and files lie, or would lie."""
-        return self.root / "cells" / _checked(key)[:2] / key
+        return self.root / "cells" / checked_key(key)[:2] / key
 
     def has(self, key: str) -> bool:
         """Whether the cell is finished."""
@@ -120,7 +133,7 @@ class Store:
         else:
             cells = self.root / "cells"
             found = [name for group in disk.names(cells) for name in disk.names(cells / group)]
-        return sorted(filter(_KEY.fullmatch, found))
+        return sorted(filter(KEY.fullmatch, found))
 
     def record(self, key: str) -> dict[str, Any]:
         """The record of a finished cell.
@@ -138,7 +151,7 @@ class Store:
             raise BadInput(f"the store {self.root} has no cell {key}") from None
         except ValueError:
             raise Damaged(f"{path} is truncated or no JSON; a run computes the cell again") from None
-        if not isinstance(record, dict) or record.get("key") != key or record.pop("digest", None) != _digest(record):
+        if not isinstance(record, dict) or record.get("key") != key or record.pop("digest", None) != digest(record):
             raise Damaged(f"{path} is not what was stored; a run computes the cell again")
         return record
 
@@ -161,9 +174,17 @@ class Store:
                 yield record
 
     def add(
-        self, cell: Cell, result: Mapping[str, Any], write: Callable[[Path], None] | None = None, seconds: float = 0.0
+        self,
+        cell: Cell,
+        result: Mapping[str, Any],
+        write: Callable[[Path], None] | None = None,
+        seconds: float = 0.0,
+        origin: Mapping[str, Any] | None = None,
     ) -> bool:
         """Store a finished cell; `write` puts its further files into the folder that it is given.
+
+        Args:
+            origin: where, when and with which libraries it was computed; here and now if None.
 
         Returns:
             False where another process had stored the cell before; then nothing changes.
@@ -172,15 +193,15 @@ class Store:
             Unwritable: full disk, read-only file system, missing permission.
             BadInput: the result is not JSON, or holds a number that is not finite.
         """
-        with disk.writing(self.root), disk.temporary(self.root) as folder:
+        with self._writing(), disk.temporary(self.root) as folder:
             if write is not None:
                 write(folder)
             outputs = {"result": dict(result), "files": disk.checksums(folder), "seconds": seconds}
-            record = _inputs(cell) | outputs | {"state": "done"} | _origin()
-            disk.written(folder / "record.json", _text(record, cell))
+            record = inputs(cell) | outputs | {"state": "done"} | dict(origin or self._origin())
+            disk.written(folder / "record.json", sealed(record, cell))
             disk.sync_all(folder)
             won = self._placed(folder, cell.key)
-        with disk.writing(self.root):
+        with self._writing():
             self._failure(cell.key).unlink(missing_ok=True)
         self.drop_checkpoint(cell.key)
         return won
@@ -217,8 +238,8 @@ class Store:
             attempts += self.failure(cell.key)["attempts"]
         reason = {"error": getattr(error, "kind", type(error).__name__), "message": str(error)}
         details = {"traceback": "".join(traceback.format_exception(error)), "attempts": attempts}
-        with disk.writing(self.root), disk.temporary(self.root) as folder:
-            failure = _inputs(cell) | reason | details | {"state": "failed"} | _origin()
+        with self._writing(), disk.temporary(self.root) as folder:
+            failure = inputs(cell) | reason | details | {"state": "failed"} | self._origin()
             disk.written(folder / "failure.json", json.dumps(failure, indent=1))
             self._failure(cell.key).parent.mkdir(exist_ok=True)
             os.replace(folder / "failure.json", self._failure(cell.key))
@@ -226,7 +247,7 @@ class Store:
 
     def forget_failures(self, keys: Iterable[str]) -> None:
         """Make failed cells absent, so that the next run tries them again."""
-        with disk.writing(self.root):
+        with self._writing():
             for key in keys:
                 self._failure(key).unlink(missing_ok=True)
 
@@ -239,7 +260,7 @@ class Store:
 
         Where no checkpoint is common to all it is each one's newest; a cell that has none is left out.
         """
-        return checkpoints.common(self.root, map(_checked, keys))
+        return checkpoints.common(self.root, map(checked_key, keys))
 
     def save_checkpoint(self, key: str, write: Callable[[Path], None]) -> None:
         """Replace a cell's checkpoint by what `write` puts into the folder that it is given."""
@@ -247,36 +268,59 @@ class Store:
 
     def save_checkpoints(self, writes: Mapping[str, Callable[[Path], None]]) -> None:
         """Replace the checkpoints of cells that train together; whatever is killed when, all have one in common."""
-        checkpoints.save(self.root, {_checked(key): write for key, write in writes.items()})
+        with self._writing():
+            checkpoints.save(self.root, {checked_key(key): write for key, write in writes.items()})
 
     def together(self, key: str) -> tuple[str, ...]:
         """The cells with which an unfinished one was last saved, itself among them; none where it has no checkpoint."""
-        return checkpoints.together(self.root, _checked(key))
+        return checkpoints.together(self.root, checked_key(key))
 
     def glimpse(self, key: str, name: str) -> Any:
         """What a JSON file of a cell's newest checkpoint holds, unchecked; None where it cannot be read just now."""
-        return checkpoints.glimpse(self.root, _checked(key), name)
+        return checkpoints.glimpse(self.root, checked_key(key), name)
 
     def drop_checkpoint(self, key: str) -> None:
         """Remove a cell's checkpoint; `add` does so of itself."""
-        disk.discard(self.root, self.root / "checkpoints" / _checked(key))
+        disk.discard(self.root, self.root / "checkpoints" / checked_key(key))
 
     def check_writable(self) -> None:
         """Raise `Unwritable` before any work is done in vain."""
-        with disk.writing(self.root), disk.temporary(self.root) as folder:
+        with self._writing(), disk.temporary(self.root) as folder:
             disk.written(folder / "probe", "0")
 
     def set_aside(self, key: str) -> Path:
         """Move a damaged cell out of the way, so that the next run computes it again; gives where it lies now."""
-        place = self.root / "aside" / f"{_checked(key)}.{uuid.uuid4().hex}"
-        with disk.writing(self.root), contextlib.suppress(FileNotFoundError):
+        place = self.root / "aside" / f"{checked_key(key)}.{uuid.uuid4().hex}"
+        with self._writing(), contextlib.suppress(FileNotFoundError):
             place.parent.mkdir(exist_ok=True)
             os.rename(self.folder(key), place)
         return place
 
+    def labels(self) -> dict[str, str]:
+        """The category of each task of the latest run, for presentation; empty where none is kept."""
+        return notes.labels(self.root)
+
+    def keep_labels(self, categories: Mapping[str, str]) -> None:
+        """Keep the categories of tasks, beside those of other tasks."""
+        with self._writing():
+            notes.keep_labels(self.root, categories)
+
+    def environments(self) -> list[dict[str, str]]:
+        """The versions of libraries, and the processors, with which cells were computed: one mapping for each set."""
+        return notes.environments(self.root)
+
+    def _origin(self) -> dict[str, Any]:
+        """Where, when and with which libraries a cell is computed."""
+        now = datetime.datetime.now(datetime.UTC).isoformat()
+        return {"host": socket.gethostname(), "finished": now, "environment": notes.keep_environment(self.root)}
+
     def verify(self) -> list[Problem]:
         """Compare every file of every finished cell with the checksum that was recorded when it was stored."""
         return [problem for key in self.keys() for problem in self._problems(key)]
+
+    def problems(self, key: str) -> list[Problem]:
+        """What is wrong with one finished cell."""
+        return list(self._problems(key))
 
     def _problems(self, key: str) -> Iterator[Problem]:
         try:
@@ -284,7 +328,7 @@ class Store:
         except Damaged as error:
             yield Problem(key, "record.json", f"is damaged: {error}")
             return
-        if Cell(record["kind"], record["spec"], tuple(record["parents"])).key != key:
+        if Cell(record["kind"], record["spec"], tuple(record["parents"]), version=self.format).key != key:
             yield Problem(key, "record.json", "says other inputs than those its key was made of")
         for name, expected in record["files"].items():
             try:
@@ -304,12 +348,13 @@ class Store:
         kept = self._with_parents(keep)
         places = [self.folder(key) for key in self.keys() if key not in kept]
         places += [self._failure(key) for key in self.keys("failed") if key not in kept]
-        begun = filter(_KEY.fullmatch, disk.names(self.root / "checkpoints"))
+        begun = filter(KEY.fullmatch, disk.names(self.root / "checkpoints"))
         places += [self.root / "checkpoints" / key for key in begun if key not in kept or self.has(key)]
         places += [self.root / "aside" / name for name in disk.names(self.root / "aside")]
         places += [self.root / "tmp" / name for name in disk.of_other_machines(self.root) if leftovers]
         for place in () if dry else places:
-            disk.discard(self.root, place)
+            with self._writing():
+                disk.discard(self.root, place)
         return places
 
     def _with_parents(self, keep: Iterable[str]) -> set[str]:
@@ -332,7 +377,7 @@ class Store:
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to `events.jsonl`."""
-        with disk.writing(self.root), open(self.root / "events.jsonl", "ab+", buffering=0) as file:
+        with self._writing(), open(self.root / "events.jsonl", "ab+", buffering=0) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
             torn = file.read(1) not in (b"", b"\n")  # a writer was killed in mid-line
             file.write(b"\n" * torn + json.dumps(event).encode() + b"\n")
@@ -345,34 +390,4 @@ class Store:
                     yield json.loads(line)
 
     def _failure(self, key: str) -> Path:
-        return self.root / "failed" / f"{_checked(key)}.json"
-
-
-def _checked(key: str) -> str:
-    """A key, before it becomes a path."""
-    if not isinstance(key, str) or not _KEY.fullmatch(key):
-        raise BadInput(f"{key!r} is no key of a cell; a key is 64 hexadecimal digits")
-    return key
-
-
-def _inputs(cell: Cell) -> dict[str, Any]:
-    head = {"format": FORMAT, "key": cell.key, "kind": cell.kind}
-    return head | {"spec": dict(cell.spec), "parents": list(cell.parents)}
-
-
-def _origin() -> dict[str, str]:
-    return {"host": socket.gethostname(), "finished": datetime.datetime.now(datetime.UTC).isoformat()}
-
-
-def _text(record: Mapping[str, Any], cell: Cell) -> str:
-    """The record as JSON, sealed by its own digest."""
-    try:
-        text = json.dumps(record, allow_nan=False)
-        return json.dumps(json.loads(text) | {"digest": _digest(json.loads(text))})
-    except (TypeError, ValueError) as error:
-        raise BadInput(f"the result of the {cell.kind} cell {cell.key} cannot be stored: {error}") from error
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    """SHA-256 of a record as read from JSON (whose keys are texts, whatever they were before)."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+        return self.root / "failed" / f"{checked_key(key)}.json"

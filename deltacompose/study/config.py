@@ -26,6 +26,10 @@ SHARDED = "sharded"
 LAUNCHED = "DELTACOMPOSE_LAUNCHED"
 """Is set in the environment of processes that were started together; some clusters set torchrun's `RANK` themselves."""
 
+KEYS = 2
+"""The version of cell keys: raised when what they cover changes. Version 1 did not cover tokenizers, configurations,
+exact weights, written-out tables and the code of methods."""
+
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
@@ -38,17 +42,20 @@ class Cell:
         spec: the inputs, as JSON would hold them: texts, numbers, lists, mappings; fingerprints for what is large.
         parents: the keys of the cells whose results this one reads.
         cost: estimated work in floating-point operations; for scheduling, not part of the key.
+        version: of the key; an earlier one names the cells of a store that was made with it.
     """
 
     kind: str
     spec: Mapping[str, Any]
     parents: tuple[str, ...] = ()
     cost: float = field(default=0.0, compare=False)
+    version: int = KEYS
 
     @cached_property
     def key(self) -> str:
-        """SHA-256 of the canonical JSON of kind, spec and parents, as 64 hexadecimal digits."""
-        content = {"kind": self.kind, "spec": self.spec, "parents": self.parents}
+        """SHA-256 of the canonical JSON of version, kind, spec and parents, as 64 hexadecimal digits."""
+        content: dict[str, Any] = {"kind": self.kind, "spec": self.spec, "parents": self.parents}
+        content |= {"version": self.version} if self.version > 1 else {}
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
 

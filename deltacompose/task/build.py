@@ -14,7 +14,7 @@ from typing import Any
 from deltacompose.errors import BadInput, unknown
 from deltacompose.task.description import LETTERS, Columns, TaskRow, row_from_mapping
 from deltacompose.task.examples import SPLITS, Example
-from deltacompose.task.sources import column, own_splits, read_rows, text
+from deltacompose.task.sources import column, own_splits, read_rows, state_of, text
 from deltacompose.task.task import Kind, Task
 
 _CARVED = {"val": (10, 1000), "test": (5, 2000)}
@@ -78,6 +78,10 @@ class Rows:
     def left_out(self, split: str) -> int:
         """How many rows of a split were left out because a later split has their input."""
         return len(self._raw(split)) - len(self(split))
+
+    def state(self) -> str:
+        """A digest of the files that the rows are read from; of a data set of the hub of its address alone."""
+        return state_of(self.row.path, self.row.data, Path(self.folder))
 
     def _raw(self, split: str) -> tuple[Example, ...]:
         """The examples of a split as the data set or the carving gives them."""

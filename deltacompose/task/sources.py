@@ -7,6 +7,7 @@ cache and offline switch (`HF_HUB_OFFLINE=1`) are honoured.
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import random
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose.errors import BadInput, unknown
+from deltacompose.file_digests import file_digest
 from deltacompose.task.description import PARQUET, Data
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -74,6 +76,29 @@ def read_rows(path: str | Mapping[str, str], data: Data, split: str, folder: Pat
         dropped = f"; dropped: {dict(data.drop)}" if data.drop else ""
         raise BadInput(f"no row of {split!r} is left of {len(rows)} in {path!r}{dropped}")
     return kept
+
+
+def state_of(path: str | Mapping[str, str], data: Data, folder: Path) -> str:
+    """SHA-256 of the present content of a data set's files; of one of the hub of its address alone.
+
+    Raises:
+        BadInput: a file cannot be read.
+    """
+    names = [path] if isinstance(path, str) else sorted(path.values())
+    if is_on_hub(path, folder):
+        files = []
+    else:
+        files = [file for name in names for file in _files(folder / name)]
+    try:
+        digests = [[str(file), file_digest(file)] for file in files]
+    except OSError as error:
+        raise BadInput(f"cannot read {error.filename}: {error.strerror}") from None
+    address = [names, data.config, data.revision, digests]
+    return hashlib.sha256(json.dumps(address).encode()).hexdigest()
+
+
+def _files(place: Path) -> list[Path]:
+    return sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
 
 
 def column(row: Mapping[str, Any], name: str) -> Any:

@@ -19,6 +19,7 @@ from deltacompose.analysis.interaction.runs import runs
 from deltacompose.analysis.interaction.selection import choose
 from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.cells import carry_out as work
+from deltacompose.cells import loaded
 from deltacompose.engine import shown
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
@@ -163,9 +164,8 @@ def test_few_shots_are_drawn_anew_for_each_seed(study, tmp_path):
     dc.run(study, tmp_path)
     keys = {record["key"] for record in records(tmp_path, "train")}
     assert len(keys) == 2
-    rows, own_tasks = {"train": None, "val": None, "test": None}, work.options_of(study)["tasks"]
-    how = [json.dumps({"template": True, "rows": rows, "shots": 2, "seed": seed}) for seed in (0, 1)]
-    drawn = [work._task("mood", own_tasks, one) for one in how]
+    whole = loaded.present_task(loaded.TaskSource("mood", work.options_of(study)["tasks"]))
+    drawn = [loaded.Cut(shots=2, seed=seed).of(whole) for seed in (0, 1)]
     assert [len(task.examples("train")) for task in drawn] == [4, 4]
     assert drawn[0].examples("train") != drawn[1].examples("train")
 
@@ -237,7 +237,7 @@ def test_another_backbone_than_the_plans_is_refused(study, tmp_path):
     cell = next(cell for _, cell in plan.nodes(data="cell") if cell.kind == "train")
     spec = {"kind": cell.kind, "spec": {**cell.spec, "backbone": "0" * 64}, "parents": []}
     open_store(tmp_path)
-    with pytest.raises(BadInput, match="the plan is for a backbone of fingerprint 000000000000"):
+    with pytest.raises(BadInput, match=r"changed after the study was planned \(content 000000000000 then"):
         work.carry_out({"store": str(tmp_path), "cells": [spec], "options": work.options_of(study)})
 
 

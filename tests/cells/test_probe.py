@@ -378,7 +378,7 @@ def test_what_a_source_gives_a_target_stands_in_the_row_of_the_source_and_the_co
         stored_deltas(results.records(store), store.folder)[STACK],
     )
     [spec] = [one["spec"] for one in cells if (one["spec"]["source"], one["spec"]["target"]) == ("hue", "tone")]
-    read = work._reader(backbone, spec, "target", work.options_of(study))
+    read = work.reader_as_planned(backbone, spec, spec["target"], work.options_of(study))
     own = api.load_delta(store.folder(deltas.trained["hue", 0]))
     stored = deltas.read("features", 0)
     kept = stored["tone"].by_source[list(stored).index("hue")]

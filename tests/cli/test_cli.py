@@ -142,7 +142,7 @@ def test_what_the_commands_of_a_store_print_is_to_be_had_as_json(folder, typed):
         assert found == status, error
         return json.loads(out)
 
-    assert said("verify", "store") == {"store": "store", "problems": []}
+    assert said("verify", "store") == {"store": "store", "problems": [], "notes": []}
     told = said("report", "tiny.yaml", "--store", "store", "--out", "pages")
     assert told["report"] == "pages/report.html"
     assert {*told["files"], told["report"]} == {str(path) for path in Path("pages").iterdir()}
@@ -435,7 +435,7 @@ def test_a_delta_for_another_backbone_is_refused_by_name(folder, refused):
 @pytest.mark.parametrize("command", ["run", "plan", "status", "retry", "report", "lift", "verify", "gc"])
 def test_a_store_of_another_format_is_refused_by_every_command(folder, refused, command):
     (folder / "store" / "store.json").write_text('{"format": 99}')
-    assert "store has format 99; this version reads format 1" in refused(command, "tiny.yaml", "--store", "store")
+    assert "store has format 99; this version reads formats 1 to 2" in refused(command, "tiny.yaml", "--store", "store")
 
 
 def test_a_folder_that_is_no_store_is_not_made_one(folder, refused):

@@ -199,7 +199,7 @@ def test_each_training_of_a_warm_started_search_begins_with_the_one_before_it(wh
     assert [found[text]["spec"].get("carried") for text in texts] == [None, *texts[:2]]
     assert [found[text]["parents"] for text in texts] == [[], *([found[text]["key"]] for text in texts[:2])]
     store, options = open_store(folder / "store"), work.options_of(study)
-    backbone = work._backbone(options["backbone"])
+    backbone = work.backbone_of(options["backbone"])
     first, second = (found[text] for text in texts[:2])
     job = work._job(store, Cell("train", second["spec"], tuple(second["parents"])), backbone, options)
     lower = dc.load_delta(store.folder(first["key"]))

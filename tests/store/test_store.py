@@ -73,7 +73,7 @@ def test_a_record_says_where_its_files_came_from_and_what_they_were(store):
     cell = evaluation(training(), "imdb")
     store.add(cell, {"score": 0.5}, write("abc"), seconds=1.5)
     record = store.record(cell.key)
-    assert record["format"] == 1
+    assert record["format"] == 2
     assert record["state"] == "done"
     assert record["parents"] == list(cell.parents)
     assert record["seconds"] == 1.5
@@ -119,7 +119,7 @@ def test_importing_the_store_imports_no_torch():
 
 def test_a_store_of_another_format_is_refused_by_its_number(tmp_path):
     (tmp_path / "store.json").write_text('{"format": 7}')
-    with pytest.raises(BadInput, match="has format 7; this version reads format 1"):
+    with pytest.raises(BadInput, match="has format 7; this version reads formats 1 to 2; a later deltacompose made it"):
         open_store(tmp_path)
 
 

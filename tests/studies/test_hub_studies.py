@@ -21,6 +21,7 @@ import deltacompose as dc
 from deltacompose import cli, plugins
 from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.cells import carry_out as work
+from deltacompose.cells import loaded
 from deltacompose.store import open_store
 from deltacompose.study import Rows, Study
 from deltacompose.study.recipe import Recipe
@@ -106,7 +107,8 @@ def typed(home, monkeypatch, capsys):
 
 
 def forget():
-    for kept in (plugins.loaded, work._backbone, work._task, work._read, work._speed):
+    loaded.forget()
+    for kept in (plugins.loaded, work._speed):
         kept.cache_clear()
 
 

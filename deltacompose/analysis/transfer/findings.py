@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from deltacompose.analysis.environments import differences
 from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.errors import BadInput, unknown
@@ -26,7 +27,8 @@ class Findings:
         trainings: finished cells of kind `train`; not those at the many d of a search for the intrinsic dimension.
         failures: cells of any kind that were tried and failed.
         unread: compositions that were trained and never evaluated on the split.
-        names: of the backbones, by their fingerprints.
+        names: of the backbones, by the digest that names them in keys.
+        environments: in what the libraries and processors differ with which the cells were computed.
     """
 
     split: str
@@ -35,6 +37,7 @@ class Findings:
     failures: Sequence[Record]
     unread: Sequence[str]
     names: Mapping[str, str]
+    environments: Sequence[str] = ()
 
     @property
     def backbones(self) -> list[str]:
@@ -90,6 +93,7 @@ def gather(
         failures=sorted(failed, key=_name),
         unread=sorted(text for text in set(map(_text, trainings)) if not any(_begins(text, one) for one in read)),
         names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
+        environments=differences(r["environment"] for r in done if "environment" in r),
     )
 
 
