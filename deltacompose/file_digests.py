@@ -79,8 +79,8 @@ def files_of(folder: Path) -> Files:
     try:
         weights = {name: value for path in _weight_files(folder) for name, value in _tensors(path).items()}
         others = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if _is_read(path)}
-    except (OSError, ValueError) as error:
-        raise BadInput(f"the files of the model in {folder} cannot be read: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # a header or an index of another shape
+        raise BadInput(f"the model in {folder} cannot be read: {str(error)[:200]} ({type(error).__name__})") from error
     digest = hashlib.sha256(json.dumps(sorted(weights.items())).encode()).hexdigest()
     state = hashlib.sha256(json.dumps([digest, sorted(others.items())]).encode()).hexdigest()
     return Files(folder, digest, state)

@@ -1,27 +1,38 @@
 """What is planned again after each kind of edit of a study's inputs, as a table; all edits within one living process.
 
 `python tests/stale_edits.py` prints a row for every edit: how many of the study's cells have another key after it, and
-what is expected: all of them, those of one task or method, or none. Its exit status is 0 if every row is as expected.
+what is expected: all of them, those of one task or method, or none. Its exit status is 0 if every row is as expected. With
+`--fields` it perturbs every field of the configuration of every pico model, and lists the fields that change the model's
+outputs and not its content: there must be none.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import importlib
 import json
 import os
+import random
+import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import picostudy
+import torch
+import transformers
 from safetensors.numpy import load_file, save_file
 
 import deltacompose as dc
 from deltacompose import results
+from deltacompose.backbone.content import config_content
+from deltacompose.backbone.pico import CONFIGURATIONS, pico
+from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
 from deltacompose.plugins import loader
 from deltacompose.study import Study
 
@@ -57,6 +68,9 @@ class Shifted(Method):
 
 def write_plugin(folder: Path, scale: float = 1.0, version: str = "1.0") -> None:
     """A distribution with one method, as an installer leaves it in a folder of the import path."""
+    shutil.rmtree(
+        folder / "__pycache__", ignore_errors=True
+    )  # Python tells edits within one second apart by size alone
     for old in folder.glob("shifted_plugin-*"):
         for path in old.iterdir():
             path.unlink()
@@ -251,7 +265,100 @@ def rows(folder: Path) -> Iterator[tuple[str, int, int, str, bool]]:
     yield from plugin_rows(folder)
 
 
+WORDS = ("relu", "gelu_new", "silu", "gated-gelu", "relative_key", "eager", "other")
+
+
+def perturbed(value):
+    """Other values for a field of a configuration, of its type."""
+    match value:
+        case bool():
+            return [not value]
+        case int():
+            return [value + 1, value * 2, max(1, value // 2)]
+        case float():
+            return [value * 1.5 + 0.1]
+        case str():
+            return list(WORDS)
+        case None:
+            return [True, 1, 0.5]
+        case _:
+            return []
+
+
+def changes(fields, path=()):
+    """Every configuration that differs in one field, at any depth: its path, and all fields."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            for at, inner in changes(value, (*path, name)):
+                yield at, {**fields, name: inner}
+        for other in perturbed(value):
+            yield (*path, name), {**fields, name: other}
+
+
+def rebuilt(model, config):
+    """A model of another configuration with the same weights; None where they do not fit, so that loading refuses."""
+    maker = getattr(transformers, class_name(kind_of(config), None))
+    other = maker.from_config(config)
+    report = other.load_state_dict(model.state_dict(), strict=False)
+    return None if report.missing_keys else other.eval()
+
+
+def outputs(model):
+    ids = torch.tensor([[7, 30, 99, 2, 0, 0], [5, 6, 7, 8, 9, 2]])
+    given = {"input_ids": ids, "attention_mask": (ids != 0).long()}
+    if model.config.is_encoder_decoder:
+        given["decoder_input_ids"] = ids
+    with torch.no_grad():
+        return model(**given, return_dict=True)[0]
+
+
+def fields_that_change_outputs(family, some=None):
+    """Fields of a pico model's configuration that change its outputs when perturbed, and those of them in no content.
+
+    Args:
+        some: try only so many of the changes, drawn, with those of fields of which one is known to matter.
+    """
+    model, differing, silent = pico(family), set(), set()
+    before, known = outputs(model), described(model.config)
+    tried = list(changes(model.config.to_dict()))
+    if some is not None:
+        telling = [change for change in tried if "eps" in change[0][-1] or "tie" in change[0][-1]]
+        tried = telling + random.Random(family).sample(tried, some)
+    for path, fields in tried:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                config = without_dropout(type(model.config).from_dict(copy.deepcopy(fields)))
+                changed = rebuilt(model, config)
+                after = None if changed is None else outputs(changed)
+            except Exception:
+                continue
+        if after is None or (after.shape == before.shape and torch.equal(after, before)):
+            continue
+        differing.add(".".join(path))
+        if described(config) == known and type(changed) is type(model):
+            silent.add(".".join(path))
+    return differing, silent
+
+
+def described(config):
+    return json.dumps(config_content(config), sort_keys=True, default=str)
+
+
+def show_fields() -> int:
+    """A row for each pico model: how many fields change its outputs, and those of them that are in no key."""
+    print("| model | fields that change outputs | of them in no key |\n|---|---|---|")
+    unnoticed = 0
+    for family in CONFIGURATIONS:
+        differing, silent = fields_that_change_outputs(family)
+        unnoticed += len(silent)
+        print(f"| {family} | {len(differing)} | {', '.join(sorted(silent)) or 'none'} |", flush=True)
+    return min(unnoticed, 1)
+
+
 def main() -> int:
+    if "--fields" in sys.argv:
+        return show_fields()
     os.environ.setdefault("DELTACOMPOSE_CACHE", tempfile.mkdtemp())
     failed = 0
     print("| edit | cells | planned again | expected | |\n|---|---|---|---|---|")
