@@ -1,9 +1,9 @@
 """What is planned again after each kind of edit of a study's inputs, as a table; all edits within one living process.
 
 `python tests/stale_edits.py` prints a row for every edit: how many of the study's cells have another key after it, and
-what is expected: all of them, those of one task or method, or none. Its exit status is 0 if every row is as expected. With
-`--fields` it perturbs every field of the configuration of every pico model, and lists the fields that change the model's
-outputs and not its content: there must be none.
+what is expected: all of them, those of one task or method, or none. With `--fields` it perturbs every field of the
+configuration of every pico model, and lists those that change the model's outputs and not its content: there must be
+none. Its exit status is 0 if everything is as expected.
 """
 
 from __future__ import annotations

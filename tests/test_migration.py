@@ -102,7 +102,7 @@ def test_every_cell_is_migrated_where_the_user_states_that_the_inputs_are_unchan
         assert record["files"] == first["files"]
         assert record["result"].get("score") == first["result"].get("score")
     searches = json.dumps([record["result"] for record in new.records("search")])
-    assert not [key for key in old.keys() if key in searches]
+    assert not [record["key"] for record in old.records() if record["key"] in searches]
 
 
 def test_file_times_before_the_cell_show_that_inputs_are_unchanged(folder, monkeypatch):

@@ -110,7 +110,7 @@ def test_a_worker_with_other_code_of_a_method_refuses_the_cell(tmp_path):
     spec = {**cell.spec, "implementations": {"bitfit": "0" * 64}}
     open_store(tmp_path / "store")
     cells = [{"kind": "train", "spec": spec, "parents": []}]
-    with pytest.raises(BadInput, match="method 'bitfit' of deltacompose .* has other code here"):
+    with pytest.raises(BadInput, match=r"method 'bitfit' of deltacompose .* has other code here"):
         work.carry_out({"store": str(tmp_path / "store"), "cells": cells, "options": work.options_of(study)})
 
 
