@@ -242,9 +242,9 @@ def planned_again(edit: Edit, folder: Path) -> tuple[int, int, bool]:
 
 def plugin_rows(folder: Path) -> Iterator[tuple[str, int, int, str, bool]]:
     """The same for edits of a plugin's method, which a process meets that starts after the edit."""
-    study = replace(picostudy.make(folder), compositions=("bitfit", "shifted"))
     place = folder / "site"
     place.mkdir(exist_ok=True)
+    study = replace(picostudy.make(place), compositions=("bitfit", "shifted"))
     write_plugin(place)
     with installed(place):
         before = keys(study)

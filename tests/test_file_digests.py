@@ -72,5 +72,5 @@ def test_a_damaged_or_unwritable_cache_only_costs_time(tmp_path, cache, counted,
 @pytest.mark.parametrize("content", [b"", b"\xff" * 40, b"\x02\0\0\0\0\0\0\0[]"])
 def test_weights_that_are_not_safetensors_are_refused_with_one_sentence(tmp_path, content):
     (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(BadInput, match="the model in .* cannot be read"):
+    with pytest.raises(BadInput, match=r"the model in .* cannot be read"):
         file_digests.files_of(tmp_path)
