@@ -7,21 +7,17 @@ from dataclasses import replace
 
 import pytest
 from picostudy import make
-from typer.testing import CliRunner
+from searches import RATES, SPEC, command, record
 
 import deltacompose as dc
 from deltacompose import results
 from deltacompose.analysis.subspace.dimension_search import Search, grid, most_tries, next_dimensions
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
-from deltacompose.cli import app
 from deltacompose.cli.subspace import _least
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
 from deltacompose.study import DimensionChoice
 from deltacompose.study.recipe import Recipe
-
-RATES = {"full": 1e-2, "intrinsic": 1e-9}
-"""The reference learns, and no subspace does: so a search goes up to the greatest d."""
 
 
 def searching(folder, **changes):
@@ -54,13 +50,6 @@ def interrupted(tmp_path_factory):
         dc.run(study, folder / "store", progress=stop_after("search", 2))
     halfway = len(dc.plan(study, open_store(folder / "store")))
     return study, folder, halfway, dc.run(study, folder / "store")
-
-
-def command(folder, name, *options):
-    words = [name, folder / "study.yaml", "--store", folder / "store", *options]
-    found = CliRunner().invoke(app, list(map(str, words)))
-    assert found.exit_code == 0, (found.output, found.exception)
-    return found.stdout
 
 
 def test_a_search_goes_on_where_it_was_broken_off_and_computes_nothing_twice(interrupted):
@@ -136,22 +125,6 @@ def test_a_search_with_and_without_scales_is_two_searches_that_differ_in_their_p
     said = command(tmp_path, "subspace")
     assert "sketch projection, one scale per layer" in said
     assert "sketch projection, no scales" in said
-
-
-def record(text, seed, dev, **settings):
-    method = text.partition("(")[0]
-    spec = {"composition": text, "task": "t", "seed": seed, "settings": [[{"method": method, "settings": settings}]]}
-    return {"kind": "train", "key": f"{text}-{seed}", "spec": spec, "result": {"dev": dev}}
-
-
-SPEC = {
-    "task": "t",
-    "settings": {"projection": "dense"},
-    "reference": "full",
-    "share": 0.9,
-    "resolution": 0,
-    "most": 9,
-}
 
 
 def test_a_search_ends_when_the_goals_above_zero_and_above_chance_are_both_found():

@@ -8,7 +8,7 @@ import torch
 from deltacompose_plugins.methods.reparameterization.intrinsic import Intrinsic
 from deltacompose_plugins.methods.reparameterization.lora import LoRA
 from picostudy import broken_off, make
-from test_search import RATES, SPEC, command, record
+from searches import RATES, SPEC, command, record
 
 import deltacompose as dc
 from deltacompose import api, results

@@ -11,10 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import datasets
+import hubrows as hub
 import pytest
-import test_hub_tasks as hub
 import yaml
 from deltacompose_plugins.tasks import descriptions, task
+from hubrows import CASES
 from huggingface_hub import constants
 
 import deltacompose as dc
@@ -30,8 +31,6 @@ from deltacompose.task.sources import own_splits
 
 STUDIES = Path(__file__).parents[2] / "studies"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-CASES = {"t5_base_glue": "t5", "llama_transfer": "llama"}
-"""The study files and the pico model that stands for the backbone of each."""
 
 
 def in_the_models_cache(home, name, family):

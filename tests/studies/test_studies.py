@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from test_hub_studies import CASES as ON_THE_HUB
+from hubrows import CASES as ON_THE_HUB
 
 import deltacompose as dc
 from deltacompose import cli, results
