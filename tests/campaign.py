@@ -39,6 +39,9 @@ from deltacompose.errors import BadInput
 from deltacompose.store import alive, open_store
 
 PLAN = cellwork.study(tasks=4, seeds=3)
+PATIENCE = 600.0
+"""Seconds after which waiting is given up, also on a machine that does other work."""
+
 BUSY = ("step", "checkpoint", "write")
 
 
@@ -348,13 +351,13 @@ def two_hosts(folder):
     path, marks = folder / "store", folder / "marks"
     marks.mkdir()
     one, two = ({"marks": str(marks), "pretended": {"PRETENDED_HOST": host}} for host in ("north", "south"))
-    north = start(path, pause=0.01, **one)
-    _until(lambda: len(open_store(path, create=False).keys()) >= 3, north)
+    north = start(path, pause=0.03, **one)
+    until(lambda: len(open_store(path, create=False).keys()) >= 3, north)
     held(marks, north, ("step",))
     store, workers = open_store(path), {told["pid"] for told in _told(marks)}
     south = start(path, pause=0.01, **two)
     try:
-        _until(lambda: _steady(store), south)
+        until(lambda: _steady(store), south)
         claimed = _left_to_north(store)
         time.sleep(3 * POLL)
         found = {"claimed": len(claimed), "waited for": len(claimed & _left_to_north(store))}
@@ -428,14 +431,14 @@ def clock_set_back(folder):
     path, marks, clock = folder / "store", folder / "marks", folder / "clock"
     marks.mkdir()
     began, pretended = time.time(), {"PRETENDED_CLOCK": str(clock)}
-    first = start(path, pause=0.01, marks=str(marks), pretended=pretended)
-    _until(lambda: len(open_store(path, create=False).keys()) >= 10, first)
+    first = start(path, pause=0.03, marks=str(marks), pretended=pretended)
+    until(lambda: len(open_store(path, create=False).keys()) >= 10, first)
     (folder / "draft").write_text(str(-DAY))
     (folder / "draft").rename(clock)
-    _until(lambda: clocks(marks)["lived through it"] == 2 and misled(open_store(path), began), first)
+    until(lambda: clocks(marks)["lived through it"] == 2 and misled(open_store(path), began), first)
     first.kill()
     first.wait()
-    _until(lambda: not any(alive(told["pid"]) for told in _told(marks)))
+    until(lambda: not any(alive(told["pid"]) for told in _told(marks)))
     for file in [path, *path.rglob("*")]:
         with contextlib.suppress(FileNotFoundError):
             os.utime(file, (2**32, 2**32))
@@ -474,9 +477,9 @@ def _told(marks):
     return [json.loads(line) for line in (marks / "clocks").read_text().splitlines()]
 
 
-def _until(look, driver=None, seconds=600):
-    """Wait for something to be seen while a driver is at work."""
-    late = time.monotonic() + seconds
+def until(look, driver=None):
+    """Waits until a look returns something true, while a driver is at work."""
+    late = time.monotonic() + PATIENCE
     while True:
         with contextlib.suppress(OSError, ValueError, BadInput):
             if look():

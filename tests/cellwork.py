@@ -147,8 +147,8 @@ def _trouble(cell, options):
         os.kill(os.getpid(), signal.SIGKILL)
     if act == "die once" and _first_times(folder / cell.key, 1):
         os.kill(os.getpid(), signal.SIGKILL)
-    if act == "hang":
-        time.sleep(60)
+    if act == "hang" or (act == "hang once" and _first_times(folder / cell.key, 1)):
+        time.sleep(3600)
     if act == "interrupt":
         raise KeyboardInterrupt
 
@@ -172,8 +172,11 @@ def forgetful(spec):
 
 
 def surroundings(spec):
-    """What a worker finds around it; with a `wait` for others to be asked too."""
-    time.sleep(spec.get("wait", 0.0))
+    """The surroundings of a worker; with `meet`, a folder, it waits there until `number` workers have come."""
+    if "meet" in spec:
+        (Path(spec["meet"]) / f"worker{os.getpid()}").touch()
+        while len(list(Path(spec["meet"]).glob("worker*"))) < spec["number"]:
+            time.sleep(0.01)
     names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "RANK", "WORLD_SIZE")
     return {"pid": os.getpid(), "torch": "torch" in sys.modules} | {name: os.environ.get(name) for name in names}
 
@@ -186,7 +189,7 @@ def ranks(spec):
 
 def sleeping_ranks(spec):
     (Path(spec["folder"]) / f"rank{os.environ['RANK']}").write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def broken(spec):
@@ -205,6 +208,6 @@ def parent_of_sleepers(spec):
     """Starts a process of its own, leaves its number, and sleeps."""
     import subprocess
 
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "3600"])
     Path(spec["file"]).write_text(f"{os.getpid()} {child.pid}")
-    time.sleep(60)
+    time.sleep(3600)

@@ -180,7 +180,8 @@ def new_plugin(
 
     known = door.loaded()
     made = scaffold.new_plugin(name, folder, {*known.methods, *known.expressions})
-    typer.echo(f"{made}: pip install -e {made} makes the method {name!r} known; its tests run by pytest {made}")
+    method = made.name.removeprefix("deltacompose-").replace("-", "_")
+    typer.echo(f"{made}: pip install -e {made} makes the method {method!r} known; its tests run by pytest {made}")
 
 
 def _task(task: Any, scored: bool) -> dict[str, Any]:

@@ -49,6 +49,12 @@ def run(
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler.")] = None,
     scheduler_file: Annotated[Path | None, typer.Option(help="A dask scheduler's file.")] = None,
     wait: Annotated[float | None, typer.Option(min=1, help="Seconds to wait for a dask scheduler's workers.")] = None,
+    tls_ca_file: Annotated[Path | None, typer.Option(help="Certificate authority of a dask scheduler.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="Certificate of this command, for TLS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of that certificate.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Accept a dask scheduler without TLS on another machine.")
+    ] = False,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds that a cell may take before it is tried again.")
     ] = None,
@@ -70,6 +76,8 @@ def run(
         "scheduler": scheduler,
     }
     options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
+    files = {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key}
+    options |= {name: str(file) for name, file in files.items() if file} | ({"insecure": True} if insecure else {})
     given = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:

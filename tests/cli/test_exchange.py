@@ -34,7 +34,7 @@ def command(*words, **further):
     """What a command says on stdout and stderr, and its exit status."""
     line = [sys.executable, "-c", "from deltacompose.cli import main; main()", *map(str, words)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=120, check=False, **further)
+    ended = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600, check=False, **further)
     return ended.stdout, ended.stderr, ended.returncode
 
 
@@ -86,7 +86,9 @@ def test_what_cannot_be_fetched_is_named_with_the_cache_it_would_lie_in(written,
 
 
 def test_the_state_of_real_trainings_is_told_in_another_terminal_while_they_go_on(written, tmp_path):
-    study = replace(Study.read(written / "study.yaml"), seeds=(0, 1, 2), training=Recipe(2000, 4, evaluate_every=100))
+    study = replace(
+        Study.read(written / "study.yaml"), seeds=(0, 1, 2), training=Recipe(100_000, 4, evaluate_every=100)
+    )
     study.write(written / "slow.yaml")
     line = [sys.executable, "-c", "from deltacompose.cli import main; main()"]
     driver = subprocess.Popen(
@@ -107,7 +109,8 @@ def test_the_state_of_real_trainings_is_told_in_another_terminal_while_they_go_o
 
 def _running(store, driver):
     """The status of a run as the command tells it, as soon as a training goes on."""
-    for _ in range(60):
+    until = time.monotonic() + 600
+    while time.monotonic() < until:
         assert driver.poll() is None
         said, _, status = command("status", store, "--json")
         if status == 0 and (found := json.loads(said))["running"] and found["runs"]:

@@ -20,6 +20,7 @@ import networkx as nx
 import psutil
 import pytest
 from cellwork import evaluation, plan_of, study, training
+from deltacompose_plugins.engines import cluster
 from deltacompose_plugins.engines.cluster import carry, dask, lacking
 from deltacompose_plugins.engines.inprocess import inprocess
 from deltacompose_plugins.engines.pool import pool
@@ -27,7 +28,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltacompose.engine import RemoteError, Work, by_bank, call, label, launched, resting, run_plan, shown, status
-from deltacompose.engine.driver import POLL
 from deltacompose.engine.eta import Pace
 from deltacompose.engine.executor import may_pass
 from deltacompose.engine.progress import duration
@@ -338,8 +338,9 @@ def test_three_engines_give_equal_stores(tmp_path, workers):
         (again,) = events(stores[2], "again")
         assert (again["keys"], "the call was lost with its dask worker" in again["reason"]) == ([dead.key], True)
         slow, bad = training("slow", act="hang"), training("bad", act="raise")
-        outcome = run(plan_of(slow, bad), stores[2], cluster, timeout=3, attempts=1)
+        outcome = run(plan_of(slow), stores[2], cluster, timeout=3, attempts=1)
         assert outcome.failed[slow.key] == "TimeoutError: not finished within its limit of 3 s"
+        outcome = run(plan_of(bad), stores[2], cluster)
         assert outcome.failed[bad.key] == "ValueError: the loss is not finite"
     assert contents(stores[0]) == contents(stores[1])
     assert contents(stores[0]).items() <= contents(stores[2]).items()
@@ -353,7 +354,7 @@ def test_the_engines_enter_by_the_plugin_door():
 
 def test_workers_persist_have_one_thread_and_import_no_torch_for_nothing(workers):
     futures = [workers.submit("cellwork:surroundings", {}) for _ in range(8)]
-    found = [future.result(timeout=60) for future in futures]
+    found = [future.result(PATIENCE) for future in futures]
     assert len({one["pid"] for one in found}) <= 2
     assert os.getpid() not in {one["pid"] for one in found}
     assert {(one["OMP_NUM_THREADS"], one["torch"]) for one in found} == {("1", False)}
@@ -369,12 +370,12 @@ def port_of_dasks_pages():
 
 
 @pytest.mark.parametrize("engine", [pool, dask])
-def test_each_worker_sees_the_device_that_it_was_given(engine, monkeypatch, port_of_dasks_pages):
+def test_each_worker_sees_the_device_that_it_was_given(engine, tmp_path, monkeypatch, port_of_dasks_pages):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
     with closing(engine({"devices": ["3", "5,6"], "threads": 2})) as executor:
         assert executor.slots == 2
-        futures = [executor.submit("cellwork:surroundings", {"wait": 0.5}) for _ in range(2)]
-        found = {(one["CUDA_VISIBLE_DEVICES"], one["OMP_NUM_THREADS"]) for one in (f.result(60) for f in futures)}
+        futures = [executor.submit("cellwork:surroundings", {"meet": str(tmp_path), "number": 2}) for _ in range(2)]
+        found = {(one["CUDA_VISIBLE_DEVICES"], one["OMP_NUM_THREADS"]) for one in (f.result(PATIENCE) for f in futures)}
     assert found == {("3", "2"), ("5,6", "2")}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
 
@@ -391,16 +392,21 @@ def test_a_killed_worker_fails_its_own_call_alone_and_is_replaced(store, tmp_pat
 
 
 @pytest.mark.parametrize("engine", ["inprocess", "pool"])
-def test_a_cell_that_takes_too_long_is_stopped_and_the_others_go_on(store, workers, engine):
+def test_a_cell_that_takes_too_long_is_stopped_and_the_others_go_on(store, workers, engine, tmp_path):
     slow, good = training("slow", act="hang"), training()
     executor = workers if engine == "pool" else inprocess({})
-    outcome = run(plan_of(slow, good), store, executor, timeout=3, attempts=1)
+    outcome = run(plan_of(slow), store, executor, timeout=3, attempts=1)
     assert outcome.failed == {slow.key: "TimeoutError: not finished within its limit of 3 s"}
-    assert outcome.done == (good.key,)
+    # On a busy machine an honest cell may exceed the limit as well, so that it has more attempts than it can need.
+    late = training("late", act="hang once")
+    outcome = run(plan_of(late, good), store, executor, timeout=3, attempts=100, folder=str(tmp_path))
+    assert set(outcome.done) == {late.key, good.key}
+    reasons = {event["reason"] for event in events(store, "again") if late.key in event["keys"]}
+    assert reasons == {"TimeoutError: not finished within its limit of 3 s"}
 
 
 def test_an_exception_comes_back_with_its_message_its_kinds_and_its_traceback(workers):
-    error = workers.submit("cellwork:nowhere", {}).exception(timeout=60)
+    error = workers.submit("cellwork:nowhere", {}).exception(PATIENCE)
     assert isinstance(error, RemoteError)
     assert (error.kind, str(error)) == ("AttributeError", "module 'cellwork' has no attribute 'nowhere'")
     assert "Exception" in error.kinds
@@ -412,12 +418,12 @@ def test_a_closed_pool_leaves_no_process_behind_not_even_its_workers_children(tm
     future = executor.submit("cellwork:parent_of_sleepers", {"file": str(tmp_path / "pids")})
     pids = [int(pid) for pid in _eventually(lambda: (tmp_path / "pids").read_text().split()[:2])]
     executor.close()
-    assert future.exception(timeout=5) is not None
+    assert future.exception(PATIENCE) is not None
     _eventually(lambda: not any(campaign.alive(pid) for pid in pids))
 
 
-def _eventually(look, seconds=20):
-    """The first true thing that a look gives."""
+def _eventually(look, seconds=PATIENCE):
+    """The first true value that a look returns."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         with contextlib.suppress(OSError, ValueError, BadInput):
@@ -490,26 +496,24 @@ def test_options_that_an_engine_does_not_have_are_refused(make, options, message
 
 
 def test_an_unreachable_scheduler_is_said_within_ten_seconds_with_what_to_do():
-    import distributed  # noqa: F401  which may take its time where the machine is busy
-
     began = time.monotonic()
     with pytest.raises(BadInput, match=r"no dask scheduler answers at tcp://127.0.0.1:9 .*use the local engine 'pool'"):
-        dask({"scheduler": "tcp://127.0.0.1:9", "wait": 300})
-    assert time.monotonic() - began < 10
+        dask({"scheduler": "tcp://127.0.0.1:9", "wait": 10 * PATIENCE})
+    assert cluster.DEADLINE < 10
+    assert time.monotonic() - began < PATIENCE
 
 
 @pytest.mark.parametrize("option", ["scheduler", "scheduler_file"])
-def test_a_port_that_never_answers_is_said_in_time_however_long_workers_are_waited_for(tmp_path, option):
-    import distributed  # noqa: F401
-
+def test_a_port_that_never_answers_is_said_in_time_however_long_workers_are_waited_for(tmp_path, option, monkeypatch):
+    monkeypatch.setattr(cluster, "DEADLINE", 1.5)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
         (tmp_path / "file").write_text(json.dumps({"address": address}))
         where = {"scheduler": address, "scheduler_file": str(tmp_path / "file")}[option]
         began = time.monotonic()
         with pytest.raises(BadInput, match=rf"no dask scheduler answers at {address} .*use the local engine 'pool'"):
-            dask({option: where, "wait": 300})
-        assert time.monotonic() - began < 10
+            dask({option: where, "wait": 10 * PATIENCE})
+        assert time.monotonic() - began < PATIENCE
 
 
 def test_a_worker_without_a_plugin_is_named():
@@ -551,6 +555,7 @@ def dask_commands(tmp_path):
     environment["OMP_NUM_THREADS"] = "1"
     quiet = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     shared = ["--scheduler-file", str(file), "--no-dashboard"]
+    shared += ["--host", "127.0.0.1"]
     scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--port", "0", *shared]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-nanny", *shared]
     started = [subprocess.Popen(scheduler, **quiet)]
@@ -602,7 +607,7 @@ def test_real_cells_are_whole_when_one_of_two_dask_workers_is_killed_in_a_step(s
 def test_a_dask_worker_without_a_plugin_or_without_the_store_is_refused(tmp_path, dask_commands, monkeypatch):
     file, _ = dask_commands
     with closing(dask({"scheduler_file": str(file), "wait": PATIENCE})) as cluster:
-        error = cluster.submit(WORK, {"store": "/nowhere", "cells": [], "options": {}}).exception(timeout=30)
+        error = cluster.submit(WORK, {"store": "/nowhere", "cells": [], "options": {}}).exception(PATIENCE)
     assert error.kind == "UnfitWorker"
     assert "does not see the store /nowhere" in str(error)
     installed = tmp_path / "site" / "extra_methods-2.0.dist-info"
@@ -636,7 +641,7 @@ def test_the_processes_of_a_killed_launcher_end_with_it(tmp_path, workers):
 @pytest.mark.parametrize("engine", ["inprocess", "pool", "dask"])
 def test_ctrl_c_and_sigterm_stop_at_once_and_keep_what_is_finished(tmp_path, number, engine):
     path = tmp_path / "store"
-    driver = campaign.start(path, engine=engine, pause=0.01, stderr=subprocess.PIPE, start_new_session=True)
+    driver = campaign.start(path, engine=engine, pause=0.05, stderr=subprocess.PIPE, start_new_session=True)
     _eventually(lambda: len(open_store(path, create=False).keys()) >= 3, PATIENCE)
     started = psutil.Process(driver.pid).children(recursive=True)
     assert len(started) >= {"inprocess": 0, "pool": 2, "dask": 2}[engine]
@@ -754,15 +759,15 @@ def test_status_has_the_development_scores_of_what_is_under_way(store):
 
 
 class Threads:
-    """An executor of one thread, beside which the driver goes on."""
+    """An executor of one thread, beside which the driver goes on; calls wait until the driver has seen `looked`."""
 
     slots = 1
 
     def __init__(self):
-        self.pool = ThreadPoolExecutor(1)
+        self.pool, self.looked = ThreadPoolExecutor(1), threading.Event()
 
     def submit(self, function, spec):
-        return self.pool.submit(lambda: time.sleep(2.5 * POLL) or call(function, spec))
+        return self.pool.submit(lambda: self.looked.wait(PATIENCE) and call(function, spec))
 
     def close(self):
         self.pool.shutdown()
@@ -771,12 +776,19 @@ class Threads:
 def looked_into(cell, store, progress=None):
     """A run of a cell that has, while it is under way, one development score."""
     what = Work(WORK, peek=lambda store, key: {"step": 40, "score": 0.625})
-    with closing(Threads()) as one:
-        run_plan(plan_of(cell), store, one, what, QUICK, progress)
+
+    def told(event):
+        if progress is not None:
+            progress(event)
+        if event["event"] == "evaluated":
+            executor.looked.set()
+
+    with closing(Threads()) as executor:
+        run_plan(plan_of(cell), store, executor, what, QUICK, told)
 
 
 def test_status_tells_from_another_process_while_the_run_goes_on(tmp_path):
-    driver = campaign.start(tmp_path / "store", pause=0.02)
+    driver = campaign.start(tmp_path / "store", pause=0.1)
     try:
         seen = _eventually(lambda: campaign.looked(tmp_path / "store", lambda found: found["running"] and found["eta"]))
         assert seen["cells"] == len(campaign.PLAN)

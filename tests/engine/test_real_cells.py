@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import signal
-import time
 from pathlib import Path
 
 import campaign
@@ -101,12 +100,13 @@ def test_a_training_whose_network_stays_away_fails_with_the_reason_and_its_attem
 def test_sigterm_inside_a_training_stops_the_run_and_the_next_one_ends_alike(study, undisturbed, tmp_path, engine):
     file, place = Path(study.folder) / "study.yaml", tmp_path / "store"
     study.write(file)
-    driver = campaign.start(place, engine=engine, study=file)
-    until = time.monotonic() + 120
-    while not (place / "checkpoints").exists() and time.monotonic() < until:
-        time.sleep(0.02)
+    (marks := tmp_path / "marks").mkdir()
+    (marks / "stand").touch()
+    driver = campaign.start(place, engine=engine, study=file, marks=str(marks))
+    campaign.until((marks / "standing").exists, driver)
     driver.send_signal(signal.SIGTERM)
-    assert driver.wait(60) == 130
+    assert driver.wait(campaign.PATIENCE) == 130
+    (marks / "stand").unlink()
     store = open_store(place)
     assert store.verify() == []
     assert list((store.root / "tmp").iterdir()) == []

@@ -39,6 +39,12 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.S | re.M)
 
 
+def certificates(folder):
+    """The commands of the page that make an authority and a certificate, for a folder instead of `/shared`."""
+    (text,) = (block for block in blocks("bash") if "openssl" in block)
+    return text.replace("/shared", str(folder))
+
+
 def executable(path, line):
     path.parent.mkdir(exist_ok=True)
     path.write_text(f'#!/bin/sh\nexec {line} "$@"\n')
@@ -53,11 +59,13 @@ def test_the_slurm_script_carries_out_a_study_where_srun_starts_its_process_here
     (tmp_path / "run").mkdir()
     executable(tmp_path / "bin" / "srun", "")
     executable(tmp_path / "bin" / "dask", f"{sys.executable} -m dask")
+    executable(tmp_path / "bin" / "python", sys.executable)
     executable(tmp_path / "bin" / "deltacompose", f"{sys.executable} -c 'from deltacompose.cli import main; main()'")
-    (tmp_path / "job.sh").write_text(text.replace("/shared", str(tmp_path)))
+    subprocess.run(["bash", "-c", certificates(tmp_path)], check=True, capture_output=True)
+    (tmp_path / "job.sh").write_text(text.replace("/shared", str(tmp_path)).replace("ib0", "lo"))
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
     done = subprocess.run(
-        ["bash", str(tmp_path / "job.sh")], env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path
+        ["bash", str(tmp_path / "job.sh")], env=environment, capture_output=True, text=True, timeout=1800, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr[-3000:]
     store = open_store(tmp_path / "results" / "study", create=False)

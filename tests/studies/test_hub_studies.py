@@ -163,7 +163,7 @@ def test_hf_home_is_all_that_a_node_without_a_network_must_be_told(home):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     environment |= {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     line.append(str(STUDIES / "llama_transfer.yaml"))
-    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=300, check=False, cwd=home)
+    done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=1800, check=False, cwd=home)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout)["cells"] == sum(expected(Study.read(line[-1])).values())
 

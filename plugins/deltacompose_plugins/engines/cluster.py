@@ -16,9 +16,15 @@ from typing import Any
 from deltacompose.engine.executor import Executor, UnfitWorker, WorkerDied, answer, value
 from deltacompose.errors import BadInput
 from deltacompose_plugins.engines.options import checked, environments, late, variables
+from deltacompose_plugins.engines.security import TLS, check_address, security
 
+RUNNING = ("scheduler", "scheduler_file", *TLS, "insecure")
+LOCAL = ("workers", "threads", "devices")
 DEADLINE = 9.0
 """Seconds within which a scheduler must answer, however long its workers may take to come."""
+
+LOCAL_WAIT = 300.0
+"""Seconds for the first worker of a local cluster to start, also on a machine that does other work."""
 
 
 def dask(options: Mapping[str, Any]) -> Executor:
@@ -28,8 +34,11 @@ def dask(options: Mapping[str, Any]) -> Executor:
     scheduler itself; without either, `workers`, `threads` and `devices` of a local cluster, as the engine `pool` has
     them, for which a script must keep its main part under `if __name__ == "__main__"`. The workers of a scheduler that
     runs already get their devices where they are started, by CUDA_VISIBLE_DEVICES.
+
+    A scheduler on another machine must have TLS, where `tls_ca_file`, `tls_cert` and `tls_key` are PEM files, or be
+    accepted by `insecure`. A local cluster listens on 127.0.0.1 alone.
     """
-    checked("dask", options, ("scheduler", "scheduler_file", "wait", "workers", "threads", "devices"))
+    checked("dask", options, (*RUNNING, "wait", *LOCAL))
     try:
         import distributed  # noqa: F401
     except ImportError:
@@ -41,7 +50,7 @@ class Dask:
     """Calls on the workers of a dask scheduler. One that ran before us keeps running, with what it has under way."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._wait = float(options.get("wait") or 10)
+        self._wait = float(options.get("wait") or (10 if _is_running(options) else LOCAL_WAIT))
         self._cluster: Any = None if _is_running(options) else _local_cluster(options)
         self._client = self._connected(options)
         self._plugins = plugins()
@@ -60,8 +69,12 @@ class Dask:
         if self._cluster is not None:
             return connect(self._cluster, set_as_default=False)
         where = options.get("scheduler") or _address(options["scheduler_file"])
+        check_address(where, options)
+        how: dict[str, Any] = {"timeout": DEADLINE - 1, "set_as_default": False}
+        if (secured := security(options)) is not None:
+            how["security"] = secured
         try:
-            return _within(DEADLINE, lambda: connect(where, timeout=DEADLINE - 1, set_as_default=False))
+            return _within(DEADLINE, lambda: connect(where, **how))
         except (OSError, ValueError) as error:
             raise BadInput(
                 f"no dask scheduler answers at {where} ({_first_line(error)}); start one by `dask scheduler` and "
@@ -120,7 +133,9 @@ class Dask:
 
 def _is_running(options: Mapping[str, Any]) -> bool:
     running = bool(options.get("scheduler") or options.get("scheduler_file"))
-    given = [name for name in ("workers", "threads", "devices") if options.get(name)]
+    given = [name for name in LOCAL if options.get(name)]
+    if not running and (alone := [name for name in (*TLS, "insecure") if options.get(name)]):
+        raise BadInput(f"{', '.join(alone)} are of a running dask scheduler; name one by scheduler or scheduler_file")
     if running and given:
         raise BadInput(
             f"the workers of a running dask scheduler are set where they are started; leave out {', '.join(given)}"
