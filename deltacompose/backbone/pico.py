@@ -16,6 +16,7 @@ from torch import nn
 
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.loading import load_backbone
+from deltacompose.backbone.pico_hostile import HOSTILE
 from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
 from deltacompose.errors import unknown
 
@@ -98,7 +99,7 @@ def pico(family: str, *, head: str | None = None, seed: int = 0) -> Any:
     a fresh model, so that whatever is dropped on the way shows in the outputs.
 
     Args:
-        family: one of `CONFIGURATIONS`.
+        family: one of `CONFIGURATIONS`, or of `HOSTILE`, whose models have dropout in their configuration.
         head: `mlm` for an encoder with its masked-language head.
     """
     config = _configuration(family)
@@ -108,6 +109,8 @@ def pico(family: str, *, head: str | None = None, seed: int = 0) -> Any:
         model = maker.from_config(config)
         for parameter in model.parameters():
             _randomise(parameter)
+    for name, value in _generation(family).items():
+        setattr(model.generation_config, name, value)
     return model.eval()
 
 
@@ -146,10 +149,18 @@ def pico_backbone(
 
 
 def _configuration(family: str) -> Any:
+    if family in HOSTILE:
+        model_type, settings, _ = HOSTILE[family]
+        return transformers.AutoConfig.for_model(model_type, **_COMMON | dict(settings))
     if family not in CONFIGURATIONS:
-        raise unknown("pico model", family, CONFIGURATIONS)
+        raise unknown("pico model", family, {**CONFIGURATIONS, **HOSTILE})
     model_type, settings = CONFIGURATIONS[family]
     return without_dropout(transformers.AutoConfig.for_model(model_type, **_COMMON | dict(settings)))
+
+
+def _generation(family: str) -> Mapping[str, Any]:
+    """The generation settings that a model ships, beside its family's own."""
+    return HOSTILE[family][2] if family in HOSTILE else {}
 
 
 def _randomise(parameter: nn.Parameter) -> None:

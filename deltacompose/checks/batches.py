@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ ROWS, TOKENS, ANSWER = 3, 6, 4
 
 A bank of three deltas divides the number of tokens, so that an axis of tokens taken for the axis of rows does not show
 as an error, but as a difference."""
+
+LENGTHS = (24, 3, 17, 24, 9, 21, 5, 12, 2, 23)
+"""Tokens of each row of a long batch: more than eight rows, some of more than twenty tokens."""
 
 _FIRST_BYTE = 5
 
@@ -40,6 +44,47 @@ def batch(backbone: Backbone, seed: int, side: str = "") -> dict[str, Tensor]:
     if backbone.kind == "encoder-decoder":
         made["decoder_input_ids"] = _ids(ANSWER, source)
     return made
+
+
+def default_side(backbone: Backbone) -> str:
+    """Where inputs are padded unless told otherwise."""
+    return _SIDES[backbone.kind]
+
+
+def random_rows(backbone: Backbone, lengths: Sequence[int], seed: int = 0) -> list[Tensor]:
+    """Random tokens, a tensor for each row."""
+    source = torch.Generator().manual_seed(seed)
+    return [torch.randint(_FIRST_BYTE, _FIRST_BYTE + 256, (length,), generator=source) for length in lengths]
+
+
+def long_batch(backbone: Backbone) -> dict[str, Tensor]:
+    """More than eight rows, some of more than twenty tokens."""
+    rows = random_rows(backbone, LENGTHS)
+    made = padded(backbone, rows, max(LENGTHS), default_side(backbone))
+    if backbone.kind == "encoder-decoder":
+        made["decoder_input_ids"] = torch.stack([rows[LENGTHS.index(max(LENGTHS))]] * len(rows))
+    return made
+
+
+def padded(
+    backbone: Backbone, rows: Sequence[Tensor], width: int, side: str, filler: int | None = None
+) -> dict[str, Tensor]:
+    """Rows of tokens as one batch, `(rows, width)` each: ids, mask, and positions where the model takes them.
+
+    Args:
+        side: where the padding is.
+        filler: the token at padded positions; None is the padding token.
+    """
+    pad = backbone.model.config.pad_token_id if filler is None else filler
+    ids = torch.full((len(rows), width), 0 if pad is None else pad)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for k, row in enumerate(rows):
+        where = slice(width - len(row), width) if side == "left" else slice(0, len(row))
+        ids[k, where], mask[k, where] = row, 1
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if "position_ids" in inspect.signature(backbone.model.forward).parameters:
+        batch["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    return batch
 
 
 _SIDES = {"encoder": "right", "decoder": "left", "encoder-decoder": "right"}
@@ -80,9 +125,15 @@ def quiet() -> Iterator[None]:
 
 
 @functools.cache
-def tiny() -> Task:
-    """Eight short examples of two classes."""
-    return Task("tiny", "checks", "choice", "accuracy", _examples, verbalizer={"no": "dark", "yes": "light"})
+def tiny(number: int = 0) -> Task:
+    """Eight short examples of two classes; of another task for each of two numbers."""
+    read, name = (_examples, _others)[number], ("tiny", "tiny2")[number]
+    return Task(name, "checks", "choice", "accuracy", read, verbalizer={"no": "dark", "yes": "light"})
+
+
+def _others(split: str) -> tuple[Example, ...]:
+    words = ("an inn", "a fjord", "the dunes", "an oak", "a heath", "the moor", "a bay", "one ridge")
+    return tuple(Example(f"{split}-{k}", f"{word} of {split}", ("yes", "no")[k % 2]) for k, word in enumerate(words))
 
 
 def _examples(split: str) -> tuple[Example, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from deltacompose.analysis.similarity.measure import NEEDS, Array, Measure, Responses, compare
 from deltacompose.checks.runner import Broken, Check
+from deltacompose.errors import unknown
 
 TASKS = 4
 ROUNDING = 1e-6
@@ -38,10 +39,12 @@ def stated(subject: OfMeasure) -> None:
     """The measure states what it needs, its range, its invariances and its source."""
     measure = subject.measure
     if measure.needs not in NEEDS:
-        raise subject.broken(f"it needs {measure.needs!r}; what can be needed: {', '.join(NEEDS)}")
+        raise subject.broken(str(unknown("need", measure.needs, NEEDS)))
     for name in ("name", "invariances", "source"):
         if not str(getattr(measure, name)).strip():
             raise subject.broken(f"it states no {name}")
+    if not callable(measure.function):
+        raise subject.broken(f"its function is a {type(measure.function).__name__}, which cannot be called")
     if not measure.range[0] < measure.range[1]:
         raise subject.broken(f"its range {measure.range} is empty")
 
@@ -49,7 +52,7 @@ def stated(subject: OfMeasure) -> None:
 def within_its_range(subject: OfMeasure) -> None:
     """A number for every two tasks, within the stated range."""
     for seed in range(3):
-        matrix = compare(subject.measure, subject.arrays(seed))
+        matrix = np.asarray(compare(subject.measure, subject.arrays(seed)))
         low, high = subject.measure.range
         if matrix.shape != (TASKS, TASKS):
             raise subject.broken(f"of {TASKS} tasks it makes a matrix of shape {matrix.shape}")

@@ -31,15 +31,20 @@ from deltacompose.method.contract import Method
 from deltacompose.method.weights import init_weights
 from deltacompose.plugins.members import said
 
-PATIENCE = 120.0
-"""Seconds until a worker that does not answer is given up."""
+PATIENCE = 600.0
+"""Seconds until a worker that does not answer is given up: starting one takes long on a busy machine."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """What went wrong over there, in words."""
+    """What went wrong over there, in words.
+
+    Attributes:
+        late: whether there was no answer in time, which says nothing about what was sent.
+    """
 
     reason: str
+    late: bool = False
 
 
 class Worker:
@@ -57,7 +62,8 @@ class Worker:
         try:
             self._line.send((function, arguments))
             if not self._line.poll(PATIENCE):
-                return Failed(f"no answer within {PATIENCE:.0f} seconds")
+                _started.cache_clear()  # its answer would be taken for that of the next question
+                return Failed(f"the second process gave no answer within {PATIENCE:.0f} seconds", late=True)
             return self._line.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             _started.cache_clear()
@@ -150,18 +156,18 @@ def _echo(method: Method) -> Method:
 
 
 def _drawn(method: Method, family: str) -> dict[str, Any]:
-    return {name: x.numpy() for name, x in init_weights(_backbone(family), method).items()}
+    return {name: x.numpy() for name, x in init_weights(backbone_there(family), method).items()}
 
 
 def _loaded(folder: str, known: Mapping[str, Method], family: str) -> Any:
     """The logits of the delta in a folder, on a backbone made here."""
-    backbone = _backbone(family)
+    backbone = backbone_there(family)
     delta = load(Path(folder), {name: type(method) for name, method in known.items()})
     with delta.attached(backbone), torch.no_grad():
         return forward(backbone, batch(backbone, seed=0)).numpy()
 
 
-_backbone = functools.cache(pico_backbone)
+backbone_there = functools.cache(pico_backbone)
 
 CHECKS = (
     Check(spawned_worker, once=True),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import zip_longest
 from keyword import iskeyword
 from typing import Any, Literal
 
+from deltacompose.checks.formula import NotArithmetic, stated
 from deltacompose.checks.runner import Check
-from deltacompose.checks.subject import Subject
+from deltacompose.checks.signature import signature
+from deltacompose.checks.subject import Subject, differing
 from deltacompose.composition import parse
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Category, Method
@@ -104,6 +108,53 @@ def _reads_as(member: Member, target: str) -> bool:
     return f"{found.__module__}:{found.__qualname__}" == target if isinstance(found, type) else False
 
 
+def every_setting_matters(subject: Subject) -> None:
+    """Each setting changes something that the method does, at the other settings' values or at others."""
+    method = subject.method
+    expected = list(signature(subject, method))
+    for name in method.settings:
+        if not any(_differs(subject, other, expected) for other in _others_of(method, name)) and not any(
+            _differs(subject, other, list(signature(subject, base)))
+            for base in changed(method)
+            for other in _others_of(base, name)
+            if base.settings[name] == method.settings[name]
+        ):
+            raise subject.broken(f"setting {name!r} changes nothing that the method does; read it, or leave it out")
+
+
+def stated_formula(subject: Subject) -> None:
+    """The stated formula, where it can be computed, is the number of parameters."""
+    method, backbone = subject.method, subject.backbone
+    try:
+        numbers = stated(method, backbone)
+    except NotArithmetic:
+        return
+    size = sum(x.numel() for x in subject.alone.start.values())
+    if size not in numbers:
+        raise subject.broken(
+            f"its formula {method.formula!r} gives {' or '.join(map(str, numbers))} parameters, and init {size}; "
+            "a setting's letter is read from the docstring, 'rank: r.'"
+        )
+
+
+def _differs(subject: Subject, method: Method, expected: Sequence[tuple[str, Any]]) -> bool:
+    """Whether anything that a method does differs from what is expected."""
+    return any(
+        left is None or right is None or left[0] != right[0] or differing(left[1], right[1]) > 0
+        for left, right in zip_longest(signature(subject, method), expected)
+    )
+
+
+def _others_of(method: Method, name: str) -> Iterator[Method]:
+    """The method with one setting at other values that it accepts."""
+    value = method.settings[name]
+    hint = typing.get_type_hints(type(method))[name]
+    for other in (*_alternatives(hint), *_others(value), *_farther(value)):
+        if other != value:
+            with suppress(BadInput):
+                yield type(method)(**{**method.settings, name: other})
+
+
 def changed(method: Method) -> Iterator[Method]:
     """The method with one setting after another at another value, where one can be found that it accepts."""
     hints = typing.get_type_hints(type(method))
@@ -138,6 +189,18 @@ def _others(value: Any) -> tuple[Any, ...]:
     return (1, 0.5, "x", ("x",))
 
 
+def _farther(value: Any) -> tuple[Any, ...]:
+    """Values of the same type that are far from this one."""
+    match value:
+        case bool():
+            return ()
+        case int():
+            return (1, 2, 2 * value)
+        case float():
+            return (0.9 * value + 0.05, 0.5)
+    return ()
+
+
 def has_fields(subject: Subject) -> bool:
     """Whether the method has settings that can be looked at one by one."""
     return dataclasses.is_dataclass(subject.method)
@@ -149,4 +212,6 @@ CHECKS = (
     Check(refused_settings, when=has_fields, once=True),
     Check(text_round_trip, when=has_fields, once=True),
     Check(listed_by_its_name, once=True),
+    Check(every_setting_matters, when=has_fields, once=True),
+    Check(stated_formula),
 )

@@ -46,6 +46,7 @@ class Subject:
 
     method: Method
     family: str
+    calls: Any = field(default=None, repr=False)
     _trained: dict[tuple[object, ...], Trained] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -59,6 +60,11 @@ class Subject:
     def backbone(self) -> Backbone:
         """The pico backbone that all methods share."""
         return shared(self.family)
+
+    @property
+    def other_backbone(self) -> Backbone:
+        """One of the same family and shapes, with other weights."""
+        return other(self.family)
 
     @cached_property
     def batch(self) -> Mapping[str, Tensor]:
@@ -95,13 +101,19 @@ class Subject:
 
     def job(self, expression: Composition, seed: int = 0) -> Job:
         """A few steps of training on a tiny task: what a method that reads training data is given."""
-        return Job(expression, reader(self.backbone, tiny()), seed, Recipe(steps=8, batch=4, warmup=0.0))
+        return job_of(self.backbone, expression, seed)
 
-    def given(self, trained: Trained, weights: Tensors, backbone: Backbone | None = None) -> Tensor:
-        """What the backbone gives with these weights of an expression in force, `(rows, tokens, width)`."""
+    def given(
+        self,
+        trained: Trained,
+        weights: Tensors,
+        backbone: Backbone | None = None,
+        batch: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """What the backbone gives with these weights of an expression attached, `(rows, tokens, width)`."""
         backbone = backbone or self.backbone
         with attached(backbone, trained.expression, weights, trained.constants), torch.no_grad():
-            return forward(backbone, self.batch)
+            return forward(backbone, self.batch if batch is None else batch)
 
     def kept(self, trained: Trained) -> dict[str, Tensor]:
         """What is kept of the weights after training, as training keeps it."""
@@ -117,6 +129,11 @@ class Subject:
     def prepared(self, trained: Trained, weights: Tensors) -> dict[str, Tensor]:
         """The tensors that the edits see."""
         return prepared(trained.expression, {**weights, **trained.constants}, generator(0, "prepare"))
+
+
+def job_of(backbone: Backbone, term: Term, seed: int = 0, task: int = 0) -> Job:
+    """A few steps of training on one of two tiny tasks."""
+    return Job(composition(term), reader(backbone, tiny(task)), seed, Recipe(steps=8, batch=4, warmup=0.0))
 
 
 def text_of(method: Method) -> str:
@@ -200,16 +217,43 @@ def _tensors(backbone: Backbone) -> Iterator[tuple[str, Tensor]]:
 
 
 @functools.cache
-def halved(family: str) -> Backbone:
-    """A pico backbone in bfloat16."""
-    backbone = pico_backbone(family)
-    backbone.model.to(torch.bfloat16)
-    return backbone
+def other(family: str) -> Backbone:
+    """A pico backbone of the same shapes with other weights."""
+    return pico_backbone(family, seed=1)
 
 
 @functools.cache
+def lowered(family: str, dtype: torch.dtype) -> Backbone:
+    """A pico backbone in another precision; what transformers keeps in fp32 where it loads float16 stays so."""
+    backbone = pico_backbone(family)
+    model = backbone.model.to(dtype)
+    kept = getattr(model, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in kept:
+            module.float()
+    return backbone
+
+
 def doubled(family: str) -> Backbone:
     """A pico backbone in double precision."""
-    backbone = pico_backbone(family)
-    backbone.model.to(torch.float64)
-    return backbone
+    return lowered(family, torch.float64)
+
+
+def differing(a: Any, b: Any) -> float:
+    """The largest relative difference of two results that are tensors, or hold some; infinite where they are unlike."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return _far(a.detach(), b.detach())
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return float("inf") if a.keys() != b.keys() else max((differing(x, b[n]) for n, x in a.items()), default=0.0)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return float("inf") if len(a) != len(b) else max((differing(x, y) for x, y in zip(a, b)), default=0.0)
+    return 0.0 if type(a) is type(b) and a == b else float("inf")
+
+
+def _far(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    if torch.equal(a, b):
+        return 0.0
+    far = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1e-30))
+    return far if far == far else float("inf")

@@ -20,12 +20,22 @@ from typing import Any
 from torch import Tensor
 
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.backbone.pico import CONFIGURATIONS, pico
+from deltacompose.backbone.pico import CONFIGURATIONS, HOSTILE, pico
 from deltacompose.backbone.pico_diffusion import DENOISERS, denoiser_batch, pico_denoiser
-from deltacompose.checks import behaviour as force
-from deltacompose.checks import composing as company
-from deltacompose.checks import detaching, generating, settings, tensors, training
-from deltacompose.checks import other_process as elsewhere
+from deltacompose.checks import (
+    abilities,
+    behaviour,
+    composing,
+    detaching,
+    generating,
+    hidden_inputs,
+    independence,
+    other_process,
+    precision,
+    settings,
+    tensors,
+    training,
+)
 from deltacompose.checks.backbones import TABLE_CHECKS, OnModel
 from deltacompose.checks.measures import MEASURE_CHECKS, OfMeasure
 from deltacompose.checks.runner import Broken, Check, expected_reasons, run
@@ -33,7 +43,7 @@ from deltacompose.checks.subject import BACKBONES, Subject, anew, text_of
 from deltacompose.checks.tasks import TASK_CHECKS, OfTask
 from deltacompose.errors import BadInput, unknown
 from deltacompose.method.contract import Method
-from deltacompose.places.table import Table
+from deltacompose.places.table import Table, read_table
 from deltacompose.task.task import Task
 
 __all__ = [
@@ -50,12 +60,16 @@ __all__ = [
 METHOD_CHECKS: tuple[Check, ...] = (
     *settings.CHECKS,
     *tensors.CHECKS,
-    *force.CHECKS,
+    *behaviour.CHECKS,
+    *abilities.CHECKS,
+    *hidden_inputs.CHECKS,
+    *independence.CHECKS,
+    *precision.CHECKS,
     *training.CHECKS,
     *detaching.CHECKS,
-    *company.CHECKS,
+    *composing.CHECKS,
     *generating.CHECKS,
-    *elsewhere.CHECKS,
+    *other_process.CHECKS,
 )
 """What a method is checked for, the simplest first."""
 
@@ -71,8 +85,8 @@ class Suite:
 
     def __post_init__(self) -> None:
         for family in self.backbones:
-            if family not in CONFIGURATIONS:
-                raise unknown("pico model", family, CONFIGURATIONS)
+            if family not in {**CONFIGURATIONS, **HOSTILE}:
+                raise unknown("pico model", family, {**CONFIGURATIONS, **HOSTILE})
 
     def __call__(self, check: Check, method: Method, family: str) -> None:
         """Runs one check; after a failure nothing is kept that the method may have spoilt."""
@@ -150,7 +164,7 @@ def parametrize_with_checks(
 
 
 def check_backbone_table(
-    table: Table,
+    table: Table | Mapping[str, Any],
     model: Any = None,
     *,
     batch: Mapping[str, Tensor] | None = None,
@@ -159,14 +173,17 @@ def check_backbone_table(
     """Checks that every place of a table is where its name says, on a model that it serves.
 
     Args:
+        table: a table, or a mapping with what a table's YAML file holds.
         model: a small model; None takes a pico model of one of the types that the table serves.
         batch: what the model is called with, by name; random tokens if None.
         expected_failures: reasons by the names of checks.
 
     Raises:
         Broken: a line for each check that fails unexpectedly, or passes unexpectedly.
-        BadInput: no model is given and there is no pico model that the table serves, or a denoiser without a batch.
+        BadInput: the table cannot be read, no model is given and there is no pico model that the table serves, or a
+            denoiser without a batch.
     """
+    table = _table(table)
     if model is not None and batch is None and table.kind == "denoiser":
         raise BadInput(
             f"table {table.name!r} is of a denoiser, which reads no tokens; give what it is called with by batch="
@@ -182,7 +199,13 @@ def check_task(
 
     Raises:
         Broken: a line for each check that fails unexpectedly, or passes unexpectedly.
+        BadInput: it is not a task.
     """
+    if not isinstance(task, Task):
+        raise BadInput(
+            f"{_shown(task)} is not a task; give a deltacompose.task.Task, which task_from_mapping of "
+            "deltacompose.task.build makes of a name and a mapping"
+        )
     _run(TASK_CHECKS, OfTask(task, backbones), expected_failures)
 
 
@@ -191,7 +214,13 @@ def check_measure(measure: Measure, *, expected_failures: Mapping[str, str] | No
 
     Raises:
         Broken: a line for each check that fails unexpectedly, or passes unexpectedly.
+        BadInput: it is not a measure.
     """
+    if not isinstance(measure, Measure):
+        raise BadInput(
+            f"{_shown(measure)} is not a measure; give a Measure of deltacompose.analysis.similarity.measure, which "
+            "states what a function needs, its range, its invariances and its source"
+        )
     _run(MEASURE_CHECKS, OfMeasure(measure), expected_failures)
 
 
@@ -209,6 +238,25 @@ class Bound:
 
 def _run(checks: Sequence[Check], subject: Any, expected: Mapping[str, str] | None) -> None:
     run([(check.name, partial(check, subject)) for check in checks if check.says_something_of(subject)], expected)
+
+
+def _table(table: Any) -> Table:
+    """A table, read from plain data where it is given so."""
+    if isinstance(table, Table):
+        return table
+    if not isinstance(table, Mapping):
+        raise BadInput(f"{_shown(table)} is not a table of places; give a Table, or a mapping with {', '.join(_KEYS)}")
+    serves = table.get("serves")
+    return read_table(str(serves[0]) if isinstance(serves, list | tuple) and serves else "table", dict(table))
+
+
+_KEYS = ("serves", "kind", "stacks", "places")
+
+
+def _shown(value: object) -> str:
+    """What was given in place of a member, by its type."""
+    name = getattr(value, "__name__", "")
+    return f"{name or 'a value'!s} ({type(value).__name__})"
 
 
 def _pico(table: Table) -> OnModel:

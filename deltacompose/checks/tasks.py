@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from deltacompose.checks.other_process import Failed, worker
-from deltacompose.checks.runner import Broken, Check
+from deltacompose.checks.runner import Broken, Check, Unchecked
 from deltacompose.checks.subject import shared
 from deltacompose.scoring import reader
 from deltacompose.task.metrics import metric
@@ -42,8 +42,8 @@ class OfTask:
 
 
 def described(subject: OfTask) -> None:
-    """The task says its category, its source and its licence."""
-    for name in ("name", "category", "source", "licence"):
+    """The task has a name and a category, which figures show; source, licence and note are optional."""
+    for name in ("name", "category"):
         if not str(getattr(subject.task, name)).strip():
             raise subject.broken(f"it says no {name}")
 
@@ -93,6 +93,8 @@ def true_scores(subject: OfTask) -> None:
 def alike_elsewhere(subject: OfTask) -> None:
     """Sent to a worker it is the same task: its reader pickles, and reads the same there."""
     found = worker().ask(_fingerprint, replace(subject.task))  # anew, without what has been read already
+    if isinstance(found, Failed) and found.late:
+        raise Unchecked(f"{subject}: {found.reason}, so that it is not known whether the task reads alike there")
     if isinstance(found, Failed):
         raise subject.broken(f"it cannot be used in another process: {found.reason}; read it by a module's function")
     if found != subject.task.fingerprint:

@@ -5,24 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.checks.batches import batch, quiet
-from deltacompose.checks.gradients import ROUNDING, Pass, apart, farthest, together
+from deltacompose.checks.batches import batch, forward, losses, quiet
+from deltacompose.checks.gradients import ROUNDING, Pass, apart, distance, farthest, together
 from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, doubled, with_edits
+from deltacompose.checks.tensors import unlike
 from deltacompose.composition import Composition, composition
-from deltacompose.method.weights import penalty
+from deltacompose.method.weights import generator, penalty, prepared
 from deltacompose.plugins.members import said
 from deltacompose.training.learner import Learner
 from deltacompose.training.loop import recomputing
 
 DELTAS = 3
 STEPS = 2
+RESUMED_AT = 3
+NUDGES = (1e-6, 1e-4, 1e-3)
+"""How far weights are moved for finite differences. One of them is enough: small ones drown where a norm computes in
+fp32 whatever the model's precision, large ones where the function bends."""
+WRONG = 0.03
+"""The largest relative difference of a derivative and a finite difference; more is another function."""
+SMALL = 1e-4
+"""A derivative that says nothing, relative to the gradient's norm."""
 
 
 def every_weight_learns(subject: Subject) -> None:
@@ -66,6 +76,113 @@ def loop_equals_vmap(subject: Subject) -> None:
 def gradient_checkpointing(subject: Subject) -> None:
     """With activations recomputed in the backward pass the losses and gradients are the same."""
     _compare(subject, partial(_recomputed, subject), "with gradient checkpointing")
+
+
+def equal_deltas_in_a_bank(subject: Subject) -> None:
+    """Equal deltas on equal rows of one bank have equal losses and gradients, wherever in the bank they stand."""
+    bank = _three(subject)
+    same = Bank([bank.weights[0]] * DELTAS, bank.constants, [bank.batches[0]] * DELTAS)
+    passed = _bank(subject, subject.alone.expression, "say banked = False", subject.backbone, same)
+    for k in range(1, DELTAS):
+        far = distance(passed.losses[k], passed.losses[0])
+        first, other = passed.gradients[0], passed.gradients[k]
+        floor = 0.1 * max(float(x.norm()) for x in first.values())
+        far = max(far, *(distance(other[name], x, floor) for name, x in first.items()))
+        if far > 100 * ROUNDING:
+            raise subject.broken(
+                f"of {DELTAS} equal deltas in a bank, number {k} differs from the first by {far:.1e} of its size; "
+                "a function must not count its calls"
+            )
+
+
+def true_gradients(subject: Subject) -> None:
+    """The gradient is that of the function: in double precision it equals finite differences along a direction."""
+    exact = _exact(subject)
+    names = tuple(exact.weights)
+    leaves = {name: x.clone().requires_grad_() for name, x in exact.weights.items()}
+    found = torch.autograd.grad(exact.loss(leaves), list(leaves.values()), materialize_grads=True)
+    gradients = dict(zip(leaves, found, strict=True))
+    if not (wrong := exact.differs(gradients, names)):
+        return
+    for name in names:
+        wrong = exact.differs(gradients, (name,)) or wrong
+    raise subject.broken(f"{wrong}; the gradient is not that of the function")
+
+
+@dataclass(frozen=True)
+class Exact:
+    """A delta's loss on a batch in double precision, as a function of its weights."""
+
+    backbone: Backbone
+    expression: Composition
+    weights: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor]
+    batch: Mapping[str, Tensor]
+
+    def loss(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The loss with the method's own term; what is drawn is the same each time."""
+        t = prepared(self.expression, {**weights, **self.constants}, generator(0, "prepare"))
+        attachment = attach(self.backbone, self.expression)
+        try:
+            attachment.put(t)
+            return losses(forward(self.backbone, self.batch), self.batch, 1).sum() + penalty(self.expression, t, 0)
+        finally:
+            attachment.detach()
+
+    def differs(self, gradients: Mapping[str, Tensor], names: Sequence[str]) -> str:
+        """How the derivative along a direction of some tensors differs from the finite difference, or nothing."""
+        direction = {name: torch.arange(1.0, 1 + gradients[name].numel()).double().sin() for name in names}
+        stated = sum(float(gradients[name].flatten() @ direction[name]) for name in names)
+        least = SMALL * sum(float(x.norm()) for x in gradients.values())
+        for nudge in NUDGES:
+            with torch.no_grad():
+                up, down = (float(self.loss(self._moved(direction, sign * nudge))) for sign in (1, -1))
+            finite = (up - down) / (2 * nudge)
+            if abs(finite - stated) <= WRONG * max(abs(finite), abs(stated)) + least:
+                return ""
+        what = repr(names[0]) if len(names) == 1 else "all its tensors together"
+        return f"along a direction the gradient of {what} is {stated:.6g}, and its loss changes by {finite:.6g}"
+
+    def _moved(self, direction: Mapping[str, Tensor], by: float) -> dict[str, Tensor]:
+        return {n: x + by * direction[n].view(x.shape) if n in direction else x for n, x in self.weights.items()}
+
+
+def _exact(subject: Subject) -> Exact:
+    bank = _three(subject).double()
+    return Exact(doubled(subject.family), subject.alone.expression, bank.weights[0], bank.constants, bank.batches[0])
+
+
+def resumed_training(subject: Subject) -> None:
+    """Interrupted in the middle and resumed, a training ends with the weights and constants of one that was not."""
+    whole = _learned(subject, 0, None)
+    half = _learned(subject, RESUMED_AT, None)
+    resumed = _learned(subject, 0, half.state())
+    for kind in ("weights", "constants"):
+        if fault := unlike(getattr(resumed, kind), getattr(whole, kind)):
+            raise subject.broken(
+                f"interrupted after {RESUMED_AT} steps and resumed, a training ends with other {fault} than one "
+                "that was not; keep what training needs in constants"
+            )
+
+
+def _learned(subject: Subject, until: int, state: Any) -> Learner:
+    """A learner of a method of its own, after some steps, or all of them from a state on."""
+    method = subject.method
+    expression = composition(type(method)(**method.settings))
+    learner = Learner(subject.backbone, subject.job(expression))
+    if state is not None:
+        learner.restore(*state)
+    attachment = attach(subject.backbone, expression)
+    try:
+        while learner.step < (until or learner.recipe.steps) and not learner.failure:
+            t = learner.tensors()
+            attachment.put(t, [learner.step])
+            loss = learner.job.reader.loss(learner.batch(), 1) + penalty(expression, t, 0)
+            gradients = torch.autograd.grad(loss.sum(), list(learner.weights.values()), allow_unused=True)
+            learner.learn(loss.detach()[0], gradients)
+    finally:
+        attachment.detach()
+    return learner
 
 
 def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) -> None:
@@ -159,4 +276,7 @@ CHECKS = (
     Check(bank_equals_separate, when=_banked),
     Check(loop_equals_vmap, when=_banked),
     Check(gradient_checkpointing),
+    Check(equal_deltas_in_a_bank, when=_banked),
+    Check(true_gradients),
+    Check(resumed_training, once=True),
 )

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import broken
 import numpy as np
 import pytest
+from checks.test_hostile import KINDS
 from deltacompose_plugins.backbones import table, tables
 
 from deltacompose import plugins
@@ -29,10 +30,11 @@ from deltacompose.checks import (
 )
 from deltacompose.checks.backbones import TABLE_CHECKS
 from deltacompose.checks.measures import MEASURE_CHECKS
+from deltacompose.checks.other_process import Failed
 from deltacompose.checks.runner import Unchecked, run
 from deltacompose.checks.subject import Subject, anew
 from deltacompose.checks.suite import Suite
-from deltacompose.checks.tasks import TASK_CHECKS
+from deltacompose.checks.tasks import TASK_CHECKS, OfTask, alike_elsewhere
 from deltacompose.errors import BadInput
 from deltacompose.method import OutputEdit
 from deltacompose.plugins.members import Member, Members
@@ -330,7 +332,8 @@ def test_a_name_that_python_or_another_member_has_is_refused(check, name, reason
 
 
 def test_every_check_is_shown_to_fail_and_says_what_it_checks():
-    assert {name for name, *_ in BROKEN} | {"listed_by_its_name"} == set(CHECKS)
+    shown = {name for name, *_ in (*BROKEN, *KINDS)} | {"listed_by_its_name", "same_in_every_mode", "repeated_calls"}
+    assert shown == set(CHECKS)
     assert all(check.sentence.endswith(".") for check in METHOD_CHECKS)
     assert len(CHECKS) == len(METHOD_CHECKS)
 
@@ -564,7 +567,7 @@ def generation(read, metric="exact_match"):
 
 
 BROKEN_TASKS = [
-    ("described", sound(licence=""), "task 'few': it says no licence"),
+    ("described", sound(category=" "), "task 'few': it says no category"),
     ("separate_splits", sound(partial(few, input="word {k}")), "the input 'word 0' stands in both 'train' and 'val'"),
     (
         "separate_splits",
@@ -599,6 +602,46 @@ def test_every_check_of_tasks_is_shown_to_fail_and_a_sound_task_passes():
     check_task(sound(), expected_failures={})
 
 
+def test_a_task_needs_no_licence_and_no_source():
+    check_task(sound(licence="", source=""), backbones=("bert",))
+
+
+def test_a_machine_that_is_too_slow_is_not_the_fault_of_the_task(monkeypatch):
+    slow = SimpleNamespace(ask=lambda *_: Failed("the second process gave no answer within 600 seconds", late=True))
+    monkeypatch.setattr("deltacompose.checks.tasks.worker", lambda: slow)
+    with pytest.raises(Unchecked, match="gave no answer within 600 seconds, so that it is not known whether the task"):
+        alike_elsewhere(OfTask(sound(), ("bert",)))
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "message"),
+    [
+        (check_task, {"path": "x.csv"}, r"a value \(dict\) is not a task; give a deltacompose.task.Task, which"),
+        (check_task, few, r"few \(function\) is not a task"),
+        (
+            check_measure,
+            few,
+            r"few \(function\) is not a measure; give a Measure of .*, which states what",
+        ),
+        (
+            check_backbone_table,
+            few,
+            r"few \(function\) is not a table of places; give a Table, or a mapping with",
+        ),
+        (check_backbone_table, {"place": {}}, "table 'table': .*place"),
+        (check_backbone_table, {"serves": [], "places": 3}, "table 'table': "),
+    ],
+)
+def test_what_is_not_a_member_is_refused_in_one_sentence(check, wrong, message):
+    with pytest.raises(BadInput, match=message) as raised:
+        check(wrong)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_table_may_be_given_as_plain_data():
+    check_backbone_table(table("gpt2").data)
+
+
 # Measures
 
 
@@ -629,6 +672,11 @@ def measure(function=closeness, **changes):
 
 BROKEN_MEASURES = [
     ("stated", measure(source=" "), "measure 'closeness': it states no source"),
+    ("stated", measure(needs="wieghts"), "no need 'wieghts'; did you mean 'weights'"),
+    ("stated", measure(5), "its function is a int, which cannot be called"),
+    ("within_its_range", measure(lambda x: np.ones(len(x))), r"of 4 tasks it makes a matrix of shape \(4,\)"),
+    ("within_its_range", measure(lambda x: closeness(x) * np.nan), r"is undefined between .* \(it gives nan\)"),
+    ("within_its_range", measure(lambda x: closeness(x) - 1), r"gives -.* to 0; its stated range is 0 to 1"),
     ("within_its_range", measure(range=(0.5, 1.0)), r"it gives .* to 1; its stated range is 0.5 to 1"),
     (
         "symmetric_unless_directed",
