@@ -14,7 +14,7 @@ from typing import Any, Literal
 from deltacompose.checks.formula import NotArithmetic, stated
 from deltacompose.checks.runner import Check
 from deltacompose.checks.signature import signature
-from deltacompose.checks.subject import Subject, differing
+from deltacompose.checks.subject import Subject, differing, place_settings
 from deltacompose.composition import parse
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Category, Method
@@ -113,10 +113,10 @@ def every_setting_matters(subject: Subject) -> None:
     method = subject.method
     expected = list(signature(subject, method))
     for name in method.settings:
-        if not any(_differs(subject, other, expected) for other in _others_of(method, name)) and not any(
+        if not any(_differs(subject, other, expected) for other in _others_of(subject, method, name)) and not any(
             _differs(subject, other, list(signature(subject, base)))
             for base in changed(method)
-            for other in _others_of(base, name)
+            for other in _others_of(subject, base, name)
             if base.settings[name] == method.settings[name]
         ):
             raise subject.broken(f"setting {name!r} changes nothing that the method does; read it, or leave it out")
@@ -145,11 +145,14 @@ def _differs(subject: Subject, method: Method, expected: Sequence[tuple[str, Any
     )
 
 
-def _others_of(method: Method, name: str) -> Iterator[Method]:
+def _others_of(subject: Subject, method: Method, name: str) -> Iterator[Method]:
     """The method with one setting at other values that it accepts."""
     value = method.settings[name]
     hint = typing.get_type_hints(type(method))[name]
-    for other in (*_alternatives(hint), *_others(value), *_farther(value)):
+    kinds = dict.fromkeys(place.kind for place in subject.backbone.places())
+    narrow = kinds if name in place_settings(method, subject.backbone) else ()
+    places = [kind if isinstance(value, str) else (kind,) for kind in narrow]
+    for other in (*_alternatives(hint), *places, *_others(value), *_farther(value)):
         if other != value:
             with suppress(BadInput):
                 yield type(method)(**{**method.settings, name: other})

@@ -24,7 +24,7 @@ KINDS = [
     ),
     ("pure_abilities", broken_bank.OverSharedConstants(), "bert", "update changes tensors 'shared.grown' in place"),
     ("pure_abilities", broken_bank.OwnSteps(), "bert", "update gives other tensors .* it keeps state between calls"),
-    ("resumed_training", broken_bank.OwnSteps(), "bert", "interrupted after 3 steps and resumed, a training ends with"),
+    ("resumed_training", broken_bank.OwnSteps(), "bert", "interrupted after 2 steps and resumed, a training ends with"),
     # A batch
     ("independent_rows", broken_batch.MixingManyRows(), "bert", "a row of 10 in a batch without most of the others"),
     ("independent_rows", broken_batch.MaximumOfTheBatch(), "bert", "a row of 10 in a batch without most of the others"),
