@@ -24,7 +24,7 @@ from deltacompose.places.table import Table, read_table
 Seen = Mapping[str, tuple[Tensor, Tensor]]
 """What goes into and what comes out of each place that was passed, in the order of passing."""
 ROUNDING = 1e-4
-TOKEN = 2
+TOKEN, PROMPT = 2, 2
 """One that has others before and behind it, which is never padding."""
 
 
@@ -85,13 +85,13 @@ class OnModel:
         """What passes each place with nothing changed."""
         return self.seen({})
 
-    def edited(self, edits: list[Edit]) -> Tensor:
+    def edited(self, edits: list[Edit], batch: Mapping[str, Tensor] | None = None) -> Tensor:
         """The model's output with edits in force."""
         attachment = attach(self.backbone, _Probe(edits), probe=False)
         try:
             attachment.put({})
             with torch.no_grad():
-                return forward(self.backbone, self.batch)
+                return forward(self.backbone, self.batch if batch is None else batch)
         finally:
             attachment.detach()
 
@@ -212,6 +212,33 @@ def prompted_streams(subject: OnModel) -> None:
             raise subject.broken(f"tokens put before the {stream}'s do not change the output")
 
 
+def prompts_are_tokens(subject: OnModel) -> None:
+    """A prompt of tokens' embeddings acts as those tokens in front of the input: scaled, and at the right positions."""
+    backbone = subject.backbone
+    for stream in backbone.streams:
+        inner = backbone.kind == "encoder-decoder" and stream == backbone.streams[-1]
+        name = "decoder_input_ids" if inner else "input_ids"
+        whole = subject.batch[name][:1]
+        front = (whole + 1).roll(1, 1)[:, :PROMPT] % len(backbone.embeddings(stream))
+        rows = backbone.embed(stream, front)[0].detach()
+        found = subject.edited([TokenEdit(stream, lambda t, x=rows: x)], _unpadded(subject, {}))  # type: ignore[misc]
+        expected = subject.edited([], _unpadded(subject, {name: torch.cat([front, whole], 1)}))
+        if found.shape[1] < expected.shape[1]:
+            expected = expected[:, PROMPT:]
+        if (far := distance(found, expected)) > ROUNDING:
+            raise subject.broken(
+                f"a prompt of the embeddings of {PROMPT} tokens before the {stream} gives another output than those "
+                f"tokens, by {far:.1e} of its size; the model scales its embeddings or counts positions otherwise"
+            )
+
+
+def _unpadded(subject: OnModel, other: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The first row of the batch without padding, with some of its ids changed."""
+    first = {name: x[:1] for name, x in subject.batch.items() if name.endswith("input_ids")} | dict(other)
+    ids = first["input_ids"]
+    return first | {"attention_mask": torch.ones_like(ids)}
+
+
 def _one_token(x: Tensor) -> Tensor:
     """`(rows, tokens, width)` with one token's numbers reversed and grown."""
     return torch.cat([x[:, :TOKEN], 2 * x[:, TOKEN : TOKEN + 1].flip(-1) + 1, x[:, TOKEN + 1 :]], 1)
@@ -241,4 +268,5 @@ TABLE_CHECKS = (
     Check(true_parts_of_attention),
     Check(prefixed_attentions, when=_reads_tokens),
     Check(prompted_streams, when=_reads_tokens),
+    Check(prompts_are_tokens, when=_reads_tokens),
 )
