@@ -90,8 +90,8 @@ SHORT = frozenset(
         "aligned_logits",
     }
 )
-"""The checks that run on the hostile pico models: that a method acts, and acts exactly. The others say the same on every
-model."""
+"""The checks that run on the hostile pico models: that a method acts, and acts exactly. The others say the same on
+every model."""
 
 ExpectedFailures = Mapping[str, str] | Callable[[Method], Mapping[str, str]]
 

@@ -28,8 +28,8 @@ DELTAS = 3
 STEPS = 2
 RESUMED_AT, END = 2, 4
 NUDGES = (1e-5, 1e-3, 1e-2)
-"""How far weights are moved for finite differences, by the norm of the step. One of them is enough: small ones drown where a norm computes in
-fp32 whatever the model's precision, large ones where the function bends."""
+"""How far weights are moved for finite differences, by the norm of the step. One of them is enough: small ones drown
+where a norm computes in fp32 whatever the model's precision, large ones where the function bends."""
 WRONG = 0.03
 """The largest relative difference of a derivative and a finite difference; more is another function."""
 SMALL = 1e-3
