@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.checks.batches import batch, forward, losses, quiet
+from deltacompose.checks.batches import batch, default_side, forward, losses, quiet
 from deltacompose.checks.gradients import ROUNDING, Pass, apart, distance, farthest, together
 from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, doubled, with_edits
@@ -45,7 +45,11 @@ def every_weight_learns(subject: Subject) -> None:
         if not bool(torch.isfinite(gradient).all()):
             raise subject.broken(f"after {STEPS} steps the gradient of {name!r} is not finite")
         if not bool(gradient.any()):
-            raise subject.broken(f"after {STEPS} steps the gradient of {name!r} is still zero; it can never learn")
+            side = default_side(subject.backbone)
+            raise subject.broken(
+                f"after {STEPS} steps the gradient of {name!r} is still zero; it can never learn, or the edits that "
+                f"read it act at padding alone (inputs are padded on the {side}; an edit may ask for the mask)"
+            )
 
 
 def untouched_backbone(subject: Subject) -> None:

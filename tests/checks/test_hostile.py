@@ -68,6 +68,14 @@ KINDS = [
     ("pure_abilities", broken_training.RememberingPenalty(), "bert", "penalty gives other tensors 'penalty' after a"),
     ("carried_function", broken_training.WronglyCarried(), "bert", "its output differs from that solution's by"),
     ("neutral_over_a_trained_stage", broken_training.ComputedAgain(), "llama", "its start moves the output by"),
+    ("same_in_every_mode", broken_training.OnlyWithGradients(), "bert", "where gradients are recorded its edits give"),
+    ("repeated_calls", broken_bank.ScaledByCall(), "bert", "gives another result for the same arguments when it is"),
+    (
+        "every_weight_learns",
+        broken_training.FirstColumns(),
+        "gpt2",
+        r"act at padding alone \(inputs are padded on",
+    ),
     # What is kept
     (
         "kept_equals_evaluated",

@@ -332,8 +332,7 @@ def test_a_name_that_python_or_another_member_has_is_refused(check, name, reason
 
 
 def test_every_check_is_shown_to_fail_and_says_what_it_checks():
-    shown = {name for name, *_ in (*BROKEN, *KINDS)} | {"listed_by_its_name", "same_in_every_mode", "repeated_calls"}
-    assert shown == set(CHECKS)
+    assert {name for name, *_ in (*BROKEN, *KINDS)} | {"listed_by_its_name"} == set(CHECKS)
     assert all(check.sentence.endswith(".") for check in METHOD_CHECKS)
     assert len(CHECKS) == len(METHOD_CHECKS)
 
@@ -520,7 +519,9 @@ def test_a_place_that_does_more_than_its_matrix_is_found():
 
 
 def test_every_check_of_tables_is_shown_to_fail():
-    assert {name for name, *_ in BROKEN_TABLES} | {"true_matrices"} == {check.name for check in TABLE_CHECKS}
+    assert {name for name, *_ in BROKEN_TABLES} | {"true_matrices", "prompts_are_tokens"} == {
+        check.name for check in TABLE_CHECKS
+    }
 
 
 def test_a_table_that_fits_no_pico_model_needs_a_model():
