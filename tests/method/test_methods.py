@@ -37,12 +37,21 @@ VARIANTS = [
 """Settings that make something else of a method than its defaults do."""
 
 
+def expected(method):
+    """The checks that a method fails because its paper defines it so."""
+    if getattr(method, "dora", False):
+        return {"true_gradients": "the norms of W + ΔW take no part in the gradient (Liu et al. 2024, section 4.3)"}
+    if getattr(method, "reselect", 0):
+        return {"true_gradients": "candidates that are not chosen have a gradient too, so that they can be chosen"}
+    return {}
+
+
 @parametrize_with_checks([of(name) for name in METHODS])
 def test_every_method_keeps_the_contract(method, check):
     check(method)
 
 
-@parametrize_with_checks(map(of, VARIANTS), backbones=("t5", "gpt2"))
+@parametrize_with_checks(map(of, VARIANTS), backbones=("t5", "gpt2"), expected_failures=expected)
 def test_every_method_keeps_the_contract_with_other_settings(method, check):
     check(method)
 
