@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor
 
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.backbone.pico import CONFIGURATIONS, HOSTILE, pico
+from deltacompose.backbone.pico import CONFIGURATIONS, pico
 from deltacompose.backbone.pico_diffusion import DENOISERS, denoiser_batch, pico_denoiser
+from deltacompose.backbone.pico_hostile import HOSTILE
 from deltacompose.checks import (
     abilities,
     behaviour,

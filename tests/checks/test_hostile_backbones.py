@@ -6,7 +6,8 @@ import pytest
 from checks import broken_shape
 
 from deltacompose.backbone import Backbone
-from deltacompose.backbone.pico import HOSTILE, pico_backbone
+from deltacompose.backbone.pico import pico_backbone
+from deltacompose.backbone.pico_hostile import HOSTILE
 from deltacompose.checks import METHOD_CHECKS, Broken, check_method
 from deltacompose.checks.backbones import OnModel, prompts_are_tokens
 from deltacompose.checks.subject import Subject
