@@ -69,6 +69,14 @@ MODELS = {
 }
 
 
+SERVED = frozenset(model_type for table in tables().values() for model_type in table.serves)
+
+
+def shipped(*names: str) -> list[str]:
+    """Those of these models whose table is shipped: all their places are named."""
+    return [name for name in names if MODELS[name][0] in SERVED]
+
+
 def backbone_of(name: str, dtype: torch.dtype = torch.float64) -> Backbone:
     """A backbone with random weights whose biases are not zero; its table is derived where none is shipped."""
     model_type, settings = MODELS[name]
@@ -87,9 +95,7 @@ def backbone_of(name: str, dtype: torch.dtype = torch.float64) -> Backbone:
         for x in model.parameters():
             x.data.normal_(std=0.25) if x.ndim > 1 else x.data.add_(torch.randn_like(x), alpha=0.1)
     model = model.to(dtype).eval().requires_grad_(False)
-    known = tables()
-    served = {one for table in known.values() for one in table.serves}
-    return load_backbone(model, tables=known, table=None if model_type in served else "derived")
+    return load_backbone(model, tables=tables(), table=None if model_type in SERVED else "derived")
 
 
 def trained(backbone: Backbone, term, by: float = 0.1) -> Delta:

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 from deltacompose_plugins import METHODS
-from peftwork import MODELS, backbone_of, live, opened, trained
+from peftwork import MODELS, backbone_of, live, opened, shipped, trained
 
 from deltacompose.composition import parse
 from deltacompose.delta.exchange import export_merged, export_peft, import_peft
@@ -61,7 +61,7 @@ def test_every_method_is_the_same_function_in_peft_or_refused(family, tmp_path):
         assert {"prefix", "prompt", "p_tuning", "ia3"} & set(NATIVE) <= exported | {"ia3"}
 
 
-MUST = ["t5", "bert", "gpt2", "llama", "gpt-neox", "opt", "gemma2"]
+MUST = shipped("t5", "bert", "gpt2", "llama", "gpt-neox", "opt", "gemma2", "phi3", "falcon", "falcon-multiquery")
 
 
 @pytest.mark.parametrize("family", MUST)

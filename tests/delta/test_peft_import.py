@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 from peft.tuners.lora.corda import preprocess_corda
-from peftwork import backbone_of, live, outputs, saved_by_peft
+from peftwork import backbone_of, live, outputs, saved_by_peft, shipped
 from safetensors.torch import load_file, save_file
 
 from deltacompose.delta.exchange import import_peft
@@ -40,7 +40,7 @@ def assert_imported(backbone, config, folder, **how) -> None:
 
 # Initialisations
 
-WHERE = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_fc"], "t5": ["q", "wo"], "falcon": ["dense"]}
+WHERE = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_fc"], "t5": ["q", "wo"]}
 EVERY = [True, False, "gaussian", "eva", "orthogonal", "mica", "pissa", "olora"]
 
 
@@ -128,6 +128,35 @@ def test_a_quantising_or_unknown_initialisation_is_refused_by_name(start, messag
     edited(tmp_path, init_lora_weights=start)
     with pytest.raises(BadInput, match=message):
         imported(tmp_path, backbone)
+
+
+# Families
+
+LINEAR = {
+    "t5": (["q", "v", "wo"], ["k", "v"]),
+    "bert": (["query", "value", "intermediate.dense"], ["key", "value"]),
+    "gpt2": (["c_attn", "c_fc", "c_proj"], ["c_attn", "c_fc"]),
+    "llama": (["q_proj", "v_proj", "gate_proj"], ["k_proj", "v_proj"]),
+    "gpt-neox": (["query_key_value", "dense"], ["query_key_value", "dense_h_to_4h"]),
+    "opt": (["q_proj", "v_proj", "fc1"], ["k_proj", "v_proj"]),
+    "gemma2": (["q_proj", "k_proj", "up_proj"], ["k_proj", "v_proj"]),
+    "phi3": (["qkv_proj", "gate_up_proj", "down_proj"], ["qkv_proj"]),
+    "falcon": (["query_key_value", "dense"], ["query_key_value"]),
+    "falcon-multiquery": (["query_key_value", "dense_h_to_4h"], ["query_key_value"]),
+}
+
+
+@pytest.mark.parametrize("family", shipped(*LINEAR))
+@pytest.mark.parametrize("options", [{}, {"use_dora": True, "use_rslora": True, "lora_alpha": 5}], ids=str)
+def test_a_lora_of_pefts_is_imported(family, options, tmp_path):
+    config = LoraConfig(r=3, target_modules=LINEAR[family][0], init_lora_weights=False, **options)
+    assert_imported(backbone_of(family), config, tmp_path)
+
+
+@pytest.mark.parametrize("family", shipped(*LINEAR))
+def test_an_ia3_of_pefts_is_imported(family, tmp_path):
+    config = peft.IA3Config(target_modules=LINEAR[family][1], feedforward_modules=[])
+    assert_imported(backbone_of(family), config, tmp_path)
 
 
 # Tied matrices
