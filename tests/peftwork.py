@@ -54,6 +54,8 @@ MODELS = {
     "gemma": ("gemma", _LLAMA),
     "gemma2": ("gemma2", _LLAMA | {"sliding_window": 8}),
     "gemma3": ("gemma3_text", _LLAMA | {"sliding_window": 8}),
+    "gemma2-wide": ("gemma2", _LLAMA | {"sliding_window": 64}),
+    "gemma3-wide": ("gemma3_text", _LLAMA | {"sliding_window": 64}),
     "mistral-windowed": ("mistral", _LLAMA | {"sliding_window": 8}),
     "mistral": ("mistral", _LLAMA | {"sliding_window": 4096}),
     "phi3": ("phi3", _LLAMA | {"num_key_value_heads": 2}),

@@ -344,6 +344,7 @@ def test_a_field_of_the_future_that_is_not_set_is_passed_over(plain):
 # Prefixes and prompts
 
 ROTATED = ["llama", "llama-multiquery", "mistral", "gpt-neox", "gemma", "phi3", "phi", "stablelm", "persimmon", "glm"]
+ROTATED += ["gemma2-wide", "gemma3-wide"]  # a window that no input exceeds
 
 
 @pytest.mark.parametrize("family", ROTATED)
