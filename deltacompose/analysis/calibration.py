@@ -10,8 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from deltacompose.analysis.matrix import Floats, TransferMatrix
@@ -21,6 +23,11 @@ from deltacompose.errors import unknown
 
 Generator = np.random.Generator
 SEEDS = (2, 3, 5, 8)
+
+
+Luck = Literal["normal", "rarely bad", "rarely good", "failing"]
+FAILING = 0.1
+"""How often a seed fails in a world of failing seeds."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,25 @@ class World:
     seeds: float
     examples: float
     both: float
+    luck: Luck = "normal"
+
+    def luck_of(self, shape: tuple[int, ...], generator: Generator) -> Floats:
+        """The luck of seeds, of mean 0: normal, exponential with its tail below or above, or a rare failure."""
+        if self.luck == "normal":
+            return generator.normal(0, self.seeds, shape)
+        if self.luck == "failing":
+            failed = generator.random(shape) < FAILING
+            return -self.seeds * (failed - FAILING) / np.sqrt(FAILING * (1 - FAILING))
+        sign = 1.0 if self.luck == "rarely good" else -1.0
+        return sign * self.seeds * (generator.exponential(1.0, shape) - 1)
+
+    def even(self) -> float:
+        """The latent level at which the expected accuracy is one half: zero unless luck is skewed."""
+        if self.luck == "normal":
+            return 0.0
+        luck = self.luck_of((200_000,), np.random.default_rng(0))
+        noise = np.sqrt(self.examples**2 + self.both**2)
+        return float(brentq(lambda level: norm.cdf((level + luck) / noise).mean() - 0.5, -2, 2))
 
     def truth(self, level: Floats) -> Floats:
         """(...) expected accuracy, over seeds and examples, at latent levels (...)."""
@@ -49,6 +75,13 @@ WORLDS = (
     World("seeds alike", 0.0, 1.0, 1.0),
 )
 
+SKEWED = (
+    World("seeds rarely bad", 0.4, 0.5, 1.0, "rarely bad"),
+    World("seeds rarely good", 0.4, 0.5, 1.0, "rarely good"),
+    World("one seed in ten fails", 0.4, 0.5, 1.0, "failing"),
+)
+"""Worlds in which Student's t is wrong for few seeds: their luck is not symmetric."""
+
 
 def draw(
     world: World, levels: Floats, seeds: int, examples: int, generator: Generator, untouched: Floats | None = None
@@ -60,7 +93,7 @@ def draw(
     """
     sources, targets = levels.shape
     names = tuple(f"task{i}" for i in range(max(sources, targets)))
-    luck = generator.normal(0, world.seeds, (seeds, sources, targets, 1)) if world.seeds else 0.0
+    luck = world.luck_of((seeds, sources, targets, 1), generator) if world.seeds else 0.0
     difficulty = generator.normal(0, world.examples, (targets, examples))
     both = generator.normal(0, world.both, (seeds, sources, targets, examples))
     right = (levels[..., None] + luck + difficulty + both > 0).astype(float)
@@ -128,9 +161,9 @@ def false_discoveries(
     backbone, which are as good as a delta's on average over examples: so the cells of a target go wrong together.
     """
     generator, found = np.random.default_rng(start), {"bh": 0, "by": 0}
-    untouched = np.zeros(tasks) if against == "untouched" else None
+    untouched, even = np.zeros(tasks) if against == "untouched" else None, world.even()
     for _ in range(repeats):
-        result = marks(draw(world, np.zeros((tasks, tasks)), seeds, 200, generator, untouched), against)
+        result = marks(draw(world, np.full((tasks, tasks), even), seeds, 200, generator, untouched), against)
         found["bh"] += bool(result.bh.any())
         found["by"] += bool(result.by.any())
     return {name: count / repeats for name, count in found.items()}
@@ -158,7 +191,7 @@ def discoveries(repeats: int = 1000) -> str:
         f"{repeats} simulated matrices per row; a mark in a matrix without any effect is false; q .05",
         f"{'world':<30} seeds  untouched (BH)  untouched (BY)  chance (BH)  chance (BY)",
     ]
-    for world in WORLDS:
+    for world in (*WORLDS, *SKEWED):
         for seeds in SEEDS:
             one, other = (
                 false_discoveries(world, seeds, repeats, tasks=3, against=level) for level in ("untouched", "chance")

@@ -1,15 +1,20 @@
-"""Trained deltas of one composition combined into one, by plain functions on their weights.
+"""Trained deltas combined into one: arithmetic on what deltas do.
 
-They are what composing *methods* is compared with. A function takes K mappings of equal names and shapes, one for each
-delta, and gives one such mapping; `combined` does it to deltas. Weights are combined as they are, factor by factor: the
-mean of two LoRAs is (B₁ + B₂)/2 · (A₁ + A₂)/2, as in LoraHub, and not the mean of the two products.
+They are what composing *methods* is compared with. A function such as `mean` takes K mappings of equal names and
+shapes and gives one such mapping; `combined` applies it to deltas. It acts on what deltas do, not on how they store it.
+Tensors are combined as they are where a method is linear in them (a change of weights, biases, rows of a prompt). Where
+a method stores factors of a product, as LoRA's B A, the sum Σ cₖ Bₖ Aₖ is again a LoRA, of a higher rank: factors that
+were combined one by one would give (Σ cₖ Bₖ)(Σ cₖ Aₖ), in which -1 acts as 1 and ½ as ¼. What no settings of a method
+can represent is refused by name; `dense` turns such deltas into plain changes of weights, of which every function is
+exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,10 +23,13 @@ from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
+from deltacompose.delta.merge import InForce, change_of
 from deltacompose.errors import BadInput
-from deltacompose.method.contract import Tensors
+from deltacompose.method.contract import Combines, Method, Tensors, WeightEdit, edits_of
+from deltacompose.method.weights import part_of, parts
 from deltacompose.scoring import Reader
 
+X = TypeVar("X")
 Combining = Callable[[Sequence[Tensors]], dict[str, Tensor]]
 """From K deltas' weights to one's."""
 
@@ -103,11 +111,12 @@ class Weighting:
 
 
 def few_shot(
-    weights: Sequence[Tensors],
-    loss: Callable[[dict[str, Tensor]], float],
+    weights: Sequence[X],
+    loss: Callable[[X], float],
     evaluations: int = 40,
     bound: float = 1.5,
     size: float = 0.05,
+    combine: Callable[[Sequence[X], Sequence[float]], X] | None = None,
 ) -> Weighting:
     """The coefficients c whose Σ cₖ θₖ has the least loss(θ) + size · mean |cₖ|, sought without gradients.
 
@@ -115,8 +124,13 @@ def few_shot(
     equation 2), with Powell's COBYLA (1994) of scipy where they take Shiwa of nevergrad. The search starts at zero, the
     untouched backbone, and its best point is kept; it draws nothing, so it always ends alike.
 
+    LoraHub combines the factors of LoRAs one by one, as `weighted` does to tensors. `combine=weighted_deltas` sums what
+    the deltas do.
+
     Args:
-        loss: of combined weights on the target's few examples, as `loss_on` makes it.
+        weights: tensors of each delta; or deltas, with `combine=weighted_deltas`.
+        loss: of combined weights on the target's few examples, as `loss_on` makes it; of a delta, as `loss_of` does.
+        combine: makes one of K and their coefficients; `weighted` if None.
         bound: coefficients stay within [-bound, bound].
     """
     from scipy.optimize import minimize
@@ -124,10 +138,11 @@ def few_shot(
     if evaluations < 1:
         raise BadInput(f"evaluations={evaluations}; the search needs at least one")
     tried: list[tuple[float, float, tuple[float, ...]]] = []
+    joined: Callable[..., Any] = weighted if combine is None else combine
 
     def objective(point: Any) -> float:
         coefficients = tuple(min(bound, max(-bound, float(c))) for c in point)
-        value = float(loss(weighted(weights, coefficients)))
+        value = float(loss(joined(weights, coefficients)))
         whole = value + size * sum(map(abs, coefficients)) / len(coefficients)
         tried.append((whole, value, coefficients))
         return whole
@@ -140,14 +155,20 @@ def few_shot(
 
 def loss_on(reader: Reader, delta: Delta, indices: Sequence[int], split: str = "train") -> Callable[[Tensors], float]:
     """The mean loss on a few rows of a split as a function of a delta's weights, its constants staying as they are."""
+    whole = loss_of(reader, indices, split)
+    return lambda weights: whole(replace(delta, weights=weights))
+
+
+def loss_of(reader: Reader, indices: Sequence[int], split: str = "train") -> Callable[[Delta], float]:
+    """The mean loss on a few rows of a split as a function of a delta."""
     rows = [reader.rows(split)[index] for index in indices]
     lengths = [reader.lengths(row) for row in rows]
     batch = reader.collate(rows, (max(a for a, _ in lengths), max(b for _, b in lengths)))
 
-    def loss(weights: Tensors) -> float:
+    def loss(delta: Delta) -> float:
         attachment = attach(reader.backbone, delta.expression)
         try:
-            attachment.put({**weights, **delta.constants})
+            attachment.put({**delta.weights, **delta.constants})
             with torch.no_grad(), evaluating(reader.backbone.model):
                 return float(reader.loss(batch, 1).sum())
         finally:
@@ -156,8 +177,17 @@ def loss_on(reader: Reader, delta: Delta, indices: Sequence[int], split: str = "
     return loss
 
 
+def weighted_deltas(deltas: Sequence[Delta], coefficients: Sequence[float]) -> Delta:
+    """The delta that does Σ cₖ times what the deltas do."""
+    return combined(deltas, partial(weighted, coefficients=list(coefficients)))
+
+
 def combined(deltas: Sequence[Delta], how: Combining, backbone: Backbone | None = None) -> Delta:
-    """One delta out of several of one composition and one backbone.
+    """One delta out of several of one composition and one backbone, by arithmetic on what they do.
+
+    Parts that are linear in their tensors are combined as they are, all of them together. Of the others `mean`,
+    `weighted` and `task_arithmetic` are exact where the method can represent the sum (`method.Combines`): LoRAs become
+    one of a higher rank.
 
     >>> from functools import partial
     >>> by = partial(ties, density=0.5)
@@ -167,16 +197,125 @@ def combined(deltas: Sequence[Delta], how: Combining, backbone: Backbone | None 
         backbone: checked to be the one that the deltas were trained on.
 
     Raises:
-        BadInput: the deltas differ in composition, backbone, names, shapes or constants.
+        BadInput: the deltas differ in composition, backbone, names, shapes or constants; or a part cannot represent
+            the result.
     """
     first = _same(deltas)
     if backbone is not None:
         first.check(backbone)
-    weights = how([delta.weights for delta in deltas])
+    weights = [delta.weights for delta in deltas]
+    _alike(weights)
+    products = {prefix: part for prefix, part in parts(first.expression) if not part.linear}
+    settings: dict[str, Method] = {}
+    result: dict[str, Tensor] = {}
+    straight = [_outside(one, products) for one in weights]
+    if straight[0]:
+        result |= _with_start(how, lambda start: _outside(start, products))(straight)
+    for prefix, part in products.items():
+        settings[prefix], own = _product(part, prefix, weights, how)
+        result |= {prefix + name: x for name, x in own.items()}
     tasks = [delta.record.get("task") for delta in deltas]
-    called = getattr(how, "func", how)
-    record = {"combined": tasks, "how": getattr(called, "__name__", str(called))}
-    return replace(first, weights=weights, record=record)
+    record = {"combined": tasks, "how": getattr(_called(how), "__name__", str(_called(how)))}
+    readings = [delta.record.get("reading") for delta in deltas]
+    if readings[0] and all(reading == readings[0] for reading in readings):
+        record["reading"] = readings[0]
+    return replace(first, expression=_replaced(first.expression, settings), weights=result, record=record)
+
+
+def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
+    """The same delta with each part that changes weights written as a plain change ΔW of every parameter.
+
+    What a method's factors, scales or rotations do to a matrix is then in one tensor, in which every function of this
+    module is exact. Parts that change no weights stay as they are.
+
+    Args:
+        full: the method `full`, as `dc.methods()["full"]`.
+    """
+    settings: dict[str, Method] = {}
+    weights: dict[str, Tensor] = {}
+    constants: dict[str, Tensor] = {}
+    t = {**delta.weights, **delta.constants}
+    for prefix, part in parts(delta.expression):
+        edits = edits_of(part, backbone)
+        if part.linear or not edits or not all(isinstance(edit, WeightEdit) for edit in edits):
+            weights |= {prefix + name: x for name, x in part_of(delta.weights, prefix).items()}
+            constants |= {prefix + name: x for name, x in part_of(delta.constants, prefix).items()}
+            continue
+        changes = [InForce(part, edit, part_of(t, prefix)) for edit in edits if isinstance(edit, WeightEdit)]
+        settings[prefix] = full(places=tuple(dict.fromkeys(edit.place.kind for edit in edits)))
+        weights |= {prefix + name: x for name, x in _plain(settings[prefix], changes, backbone).items()}
+    return replace(
+        delta, expression=_replaced(delta.expression, settings), weights=weights, constants=constants, plugins={}
+    )
+
+
+def _plain(whole: Method, changes: Sequence[InForce[WeightEdit]], backbone: Backbone) -> dict[str, Tensor]:
+    """The weights of `full` that do what some weight edits do."""
+    weights = whole.init(backbone, torch.Generator())
+    for one in changes:
+        name = f"{one.edit.place.name}.{one.edit.parameter}"
+        if name not in weights:
+            raise BadInput(f"cannot write {one.part} as a change of weights because {whole} does not change {name}")
+        with torch.no_grad():
+            weights[name] = weights[name] + change_of(one, backbone).cpu()
+    return weights
+
+
+def _product(part: Method, prefix: str, weights: Sequence[Tensors], how: Combining) -> tuple[Method, dict[str, Tensor]]:
+    """Settings and weights of a part that is not linear in its tensors."""
+    own = [part_of(one, prefix) for one in weights]
+    remedy = "take deltacompose.delta.arithmetic.dense of each delta first, whose changes of weights add up"
+    if not isinstance(part, Combines):
+        raise BadInput(
+            f"cannot combine deltas of {part} because what it does is not known to be linear in its tensors; {remedy}"
+        )
+    coefficients, start = _coefficients(how, len(own))
+    if coefficients is None:
+        raise BadInput(
+            f"cannot combine deltas of {part} by {getattr(_called(how), '__name__', how)} because that is not a "
+            f"weighted sum; {remedy}"
+        )
+    if start is not None:
+        own, coefficients = [part_of(start, prefix), *own], (1 - sum(coefficients), *coefficients)
+    try:
+        return part.combined(own, coefficients)
+    except BadInput as error:
+        raise BadInput(f"{error}; {remedy}") from None
+
+
+def _coefficients(how: Combining, deltas: int) -> tuple[tuple[float, ...] | None, Tensors | None]:
+    """The coefficients of a function that is a weighted sum, and θ₀ where it has one; None of any other function."""
+    called, start = _called(how), getattr(how, "keywords", {}).get("start")
+    if called not in (mean, weighted, task_arithmetic):
+        return None, None
+    unit = torch.eye(deltas, dtype=torch.float64)
+    units = [{"x": row} for row in unit]
+    found = _with_start(how, lambda _: {"x": torch.zeros(deltas, dtype=torch.float64)})(units)["x"]
+    return tuple(found.tolist()), start
+
+
+def _with_start(how: Combining, change: Callable[[Tensors], Tensors]) -> Combining:
+    """The same function with its bound `start`, if it has one, changed."""
+    start = getattr(how, "keywords", {}).get("start")
+    return how if start is None else partial(how, start=change(start))
+
+
+def _called(how: Combining) -> Any:
+    """The function itself, without what is bound to it."""
+    return getattr(how, "func", how)
+
+
+def _outside(weights: Tensors, prefixes: Iterable[str]) -> dict[str, Tensor]:
+    return {name: x for name, x in weights.items() if not name.startswith(tuple(prefixes))}
+
+
+def _replaced(expression: Composition, settings: Mapping[str, Method]) -> Composition:
+    """The expression with other settings of some parts, by their prefixes."""
+    stages = tuple(
+        tuple(settings.get(f"{stage}.{number}.", part) for number, part in enumerate(methods))
+        for stage, methods in enumerate(expression.stages)
+    )
+    return Composition(stages)
 
 
 def _same(deltas: Sequence[Delta]) -> Delta:

@@ -118,7 +118,7 @@ def _mergeable(one: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]:
     return InForce(one.part, edit, one.tensors)
 
 
-def _change(one: InForce[WeightEdit], backbone: Backbone) -> Tensor:
+def change_of(one: InForce[WeightEdit], backbone: Backbone) -> Tensor:
     """ΔW as the place sees its parameter, in fp32 where the backbone is of less."""
     frozen = backbone.parameter(one.edit.place, one.edit.parameter)
     precise = torch.promote_types(frozen.dtype, torch.float32)
@@ -128,7 +128,7 @@ def _change(one: InForce[WeightEdit], backbone: Backbone) -> Tensor:
 
 def _add(model: nn.Module, backbone: Backbone, one: InForce[WeightEdit]) -> None:
     path, name, transposed, _ = backbone.parameter_location(one.edit.place, one.edit.parameter)
-    parameter, change = model.get_submodule(path).get_parameter(name), _change(one, backbone)
+    parameter, change = model.get_submodule(path).get_parameter(name), change_of(one, backbone)
     where = slice_of(backbone, one.edit.place)
     whole = torch.zeros_like(parameter, dtype=change.dtype)
     if parameter.ndim == 1:

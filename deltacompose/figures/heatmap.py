@@ -49,7 +49,7 @@ def heatmap(
         value: `relative`, `corrected`, `score` or `lift` (`figures.cells.UNITS` has the formulas).
         order: `category` puts the tasks in blocks, `cluster` puts tasks that transfer alike side by side.
         marks: what `uncertainty.marks` found in this matrix, or (sources, targets) of booleans in the matrix' own
-            order: the cells that are significant after Benjamini-Hochberg.
+            order: the cells to mark.
 
     Raises:
         BadInput: unknown value, order or suffix; marks of another shape; no chance level for a relative performance.

@@ -77,7 +77,8 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
     Args:
         unit: `score`, `relative`, `corrected` or `lift`.
         order: `category` puts tasks in blocks, `cluster` puts tasks next to those they resemble as source and target.
-        marks: what `uncertainty.marks` found, or (sources, targets) of cells significant after Benjamini-Hochberg.
+        marks: what `uncertainty.marks` found, of which the Benjamini–Yekutieli marks are shown; or (sources, targets)
+            of the cells to mark.
 
     Raises:
         BadInput: unknown unit or order; a relative or corrected performance without the chance level it needs; marks of
@@ -88,9 +89,9 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
     _check_chance(matrix, unit)
     shape = (len(matrix.sources), len(matrix.targets))
     where, mark = (
-        (marks.bh, f"≠ {marks.against}, BH q = {number(marks.q)}")
+        (marks.by, f"≠ {marks.against}, BY q = {number(marks.q)}")
         if isinstance(marks, Marks)
-        else (marks, "significant (BH)")
+        else (marks, "significant")
     )
     marked = np.zeros(shape, dtype=bool) if where is None else np.asarray(where, dtype=bool)
     if marked.shape != shape:

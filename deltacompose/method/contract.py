@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -103,6 +103,8 @@ class Method(Part, ABC):
         formula: the number of trainable parameters in closed form, in the letters of the docstring.
         neutral: whether the method changes nothing before its first step.
         banked: whether K deltas of it can train in one pass; False where they would each need a whole model.
+        linear: whether what its edits do is linear in its weights as they are kept, so that weighted sums of deltas are
+            weighted sums of their tensors. False also where that is not known. See `Combines`.
         version: raised when the same settings and weights come to mean something else.
     """
 
@@ -112,6 +114,7 @@ class Method(Part, ABC):
     formula: ClassVar[str] = ""
     neutral: ClassVar[bool] = True
     banked: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
     version: ClassVar[int] = 1
 
     @abstractmethod
@@ -191,3 +194,16 @@ class Carries(Protocol):
     """
 
     def carried(self, backbone: Backbone, lower: Method, t: Tensors) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class Combines(Protocol):
+    """Weighted sums of what deltas do, for a method whose tensors cannot be summed: products, as LoRA's B A."""
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """The settings and weights whose edits do Σ cₖ times what those of `weights` do, exactly.
+
+        Raises:
+            BadInput: no settings of the method do.
+        """
+        ...

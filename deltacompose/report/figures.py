@@ -55,7 +55,7 @@ def _tested(tested: Marks | None) -> str:
         return "No cell is marked: a test needs two seeds, or per-example scores."
     covers = ", ".join(cover for cover in tested.covers if cover != "nothing")
     return (
-        f"Marked cells differ from the {tested.against} backbone, Benjamini–Hochberg at q = {tested.q}, "
+        f"Marked cells differ from the {tested.against} backbone, Benjamini–Yekutieli at q = {tested.q}, "
         f"tests over {covers}; the diagonal is not tested."
     )
 

@@ -8,13 +8,26 @@ from deltacompose_plugins import LoRA, Prompt, VeRA
 from hypothesis import given
 from hypothesis import strategies as st
 
+import deltacompose as dc
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.checks.batches import tiny
 from deltacompose.composition import composition
 from deltacompose.delta import Delta
-from deltacompose.delta.arithmetic import combined, few_shot, loss_on, mean, task_arithmetic, ties, weighted
-from deltacompose.delta.merge import answer, probe
+from deltacompose.delta.arithmetic import (
+    combined,
+    dense,
+    few_shot,
+    loss_of,
+    loss_on,
+    mean,
+    task_arithmetic,
+    ties,
+    weighted,
+    weighted_deltas,
+)
+from deltacompose.delta.merge import answer, change_of, edits_in_force, probe
 from deltacompose.errors import BadInput
+from deltacompose.method.contract import KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 from deltacompose.method.weights import init_constants, init_weights
 from deltacompose.scoring import reader
 
@@ -118,7 +131,8 @@ def test_weights_are_sought_by_the_loss_on_a_few_examples_of_a_task():
 
 def test_a_combined_delta_attaches_and_says_how_it_came_about(tmp_path):
     backbone = pico_backbone("bert")
-    deltas = [trained(backbone, LoRA(rank=2), seed, task=task) for seed, task in enumerate(("one", "two"))]
+    term = dc.parse("full(places=('*attention.query',))")
+    deltas = [trained(backbone, term, seed, task=task) for seed, task in enumerate(("one", "two"))]
     merged = combined(deltas, partial(ties, density=0.5), backbone)
     assert merged.record == {"combined": ["one", "two"], "how": "ties"}
     with torch.no_grad(), merged.attached(backbone):
@@ -127,7 +141,157 @@ def test_a_combined_delta_attaches_and_says_how_it_came_about(tmp_path):
     assert (merged.save(tmp_path) / "delta.json").exists()
 
 
+# What the combined delta does
+
+
+def effects(backbone, delta) -> dict[tuple[str, str], torch.Tensor]:
+    """What a delta does at each place: ΔW, rows, keys and values, or the change of a fixed random output."""
+    found: dict[tuple[str, str], torch.Tensor] = {}
+    source = torch.Generator().manual_seed(0)
+    for one in edits_in_force(delta, backbone):
+        match one.edit:
+            case WeightEdit(place=place, parameter=parameter):
+                key, effect = (place.name, parameter), change_of(one, backbone)
+            case TokenEdit(stream=stream):
+                key, effect = (stream, "tokens"), one.edit.change(one.tensors)
+            case KeyValueEdit(place=place):
+                key, effect = (place.name, "keys and values"), torch.stack(one.edit.change(one.tensors))
+            case OutputEdit(place=place):
+                output = torch.randn(1, 3, backbone.width(place), generator=source)
+                inner = torch.randn(1, 3, backbone.embedding_width, generator=source)
+                key, effect = (place.name, "output"), one.edit.change(one.tensors, inner, output) - output
+        found[key] = found.get(key, 0) + effect
+    return found
+
+
+SUMS = [
+    "lora(rank=2)",
+    "lora(rank=3, rslora=True)",
+    "adapter(bottleneck=3, norms=True)",
+    "parallel_adapter(bottleneck=3)",
+    "intrinsic(d=6, per_layer=False)",
+    "full(places=('*attention.query',))",
+    "bitfit",
+    "norm",
+    "ia3",
+    "prompt(length=2)",
+    "prefix(length=2)",
+    "masked(criterion='magnitude')",
+    "last_layers",
+    "lora(rank=2) + bitfit >> adapter(bottleneck=2)",
+]
+SCALES = ["vera(rank=3)", "compacter(n=2, bottleneck=4)", "intrinsic(d=6)"]
+
+
+@pytest.mark.parametrize("text", [*SUMS, *SCALES])
+@pytest.mark.parametrize("factor", [-1.0, 0.5, 2.0, 0.0])
+def test_a_scaled_delta_does_so_many_times_what_the_delta_does(text, factor):
+    backbone = pico_backbone("bert")
+    delta = trained(backbone, dc.parse(text), 0)
+    made = combined([delta], partial(task_arithmetic, coefficients=factor), backbone)
+    assert made.expression == delta.expression
+    one, scaled = effects(backbone, delta), effects(backbone, made)
+    assert one.keys() == scaled.keys()
+    for key, effect in one.items():
+        torch.testing.assert_close(scaled[key], factor * effect, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", SUMS)
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_a_weighted_sum_of_deltas_does_the_weighted_sum_of_what_they_do(text, family):
+    backbone = pico_backbone(family)
+    deltas = [trained(backbone, dc.parse(text), seed) for seed in range(3)]
+    for how, coefficients in (
+        (mean, [1 / 3] * 3),
+        (partial(weighted, coefficients=[-1.0, 0.5, 2.0]), [-1.0, 0.5, 2.0]),
+        (partial(task_arithmetic, coefficients=-0.3), [-0.3] * 3),
+    ):
+        made = effects(backbone, combined(deltas, how, backbone))
+        each = [effects(backbone, delta) for delta in deltas]
+        for key, effect in made.items():
+            expected = sum(c * one[key] for c, one in zip(coefficients, each, strict=True))
+            torch.testing.assert_close(effect, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_negated_lora_takes_back_what_it_does_and_can_be_saved(tmp_path):
+    backbone = pico_backbone("llama")
+    deltas = [trained(backbone, dc.parse("lora(rank=2, alpha=4.0)"), seed) for seed in range(2)]
+    minus = combined(deltas[:1], partial(task_arithmetic, coefficients=-1.0), backbone)
+    both = combined([deltas[0], minus], partial(weighted, coefficients=[1.0, 1.0]), backbone)
+    assert str(both.expression) == "lora(rank=4, alpha=8.0)"
+    with torch.no_grad():
+        plain = answer(backbone.model, probe(backbone))
+        with dc.load_delta(both.save(tmp_path)).attached(backbone):
+            torch.testing.assert_close(answer(backbone.model, probe(backbone)), plain, rtol=1e-4, atol=1e-4)
+
+
+def test_task_arithmetic_subtracts_what_the_start_does():
+    backbone = pico_backbone("bert")
+    deltas = [trained(backbone, dc.parse("lora(rank=2) + prompt(length=2)"), seed) for seed in range(3)]
+    start, *others = deltas
+    made = combined(others, partial(task_arithmetic, start=start.weights, coefficients=[0.5, -2.0]), backbone)
+    each = [effects(backbone, delta) for delta in deltas]
+    for key, effect in effects(backbone, made).items():
+        expected = each[0][key] + 0.5 * (each[1][key] - each[0][key]) - 2.0 * (each[2][key] - each[0][key])
+        torch.testing.assert_close(effect, expected, rtol=1e-4, atol=1e-5)
+
+
+DENSE = [
+    "lora(rank=2, dora=True)",
+    "vera(rank=3)",
+    "intrinsic(d=6)",
+    "peft(type='loha', options='r=2')",
+    "lora + bitfit",
+]
+
+
+@pytest.mark.parametrize("text", DENSE)
+def test_a_delta_written_as_plain_changes_does_the_same_and_adds_up(text):
+    backbone = pico_backbone("llama")
+    deltas = [trained(backbone, dc.parse(text), seed) for seed in range(2)]
+    plain = [dense(delta, backbone, dc.methods()["full"]) for delta in deltas]
+    with torch.no_grad():
+        for delta, other in zip(deltas, plain, strict=True):
+            with delta.attached(backbone):
+                live = answer(backbone.model, probe(backbone))
+            with other.attached(backbone):
+                torch.testing.assert_close(answer(backbone.model, probe(backbone)), live, rtol=1e-3, atol=1e-4)
+    made = effects(backbone, combined(plain, partial(weighted, coefficients=[-1.0, 0.5]), backbone))
+    each = [effects(backbone, delta) for delta in deltas]
+    for key, effect in each[0].items():
+        torch.testing.assert_close(made[key], -effect + 0.5 * each[1][key], rtol=1e-4, atol=1e-5)
+    assert combined(plain, partial(ties, density=0.5), backbone).record["how"] == "ties"
+
+
+def test_coefficients_are_sought_of_what_deltas_do():
+    backbone = pico_backbone("t5")
+    read = reader(backbone, tiny())
+    deltas = [trained(backbone, LoRA(rank=2), seed) for seed in range(2)]
+    loss = loss_of(read, range(4))
+    found = few_shot(deltas, loss, evaluations=15, combine=weighted_deltas)
+    assert loss(weighted_deltas(deltas, found.coefficients)) == pytest.approx(found.loss, rel=1e-5)
+    assert found.loss <= loss(weighted_deltas(deltas, [0.0, 0.0]))
+
+
 # Bad input
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "said"),
+    [
+        ("lora(rank=2)", ties, r"cannot combine deltas of lora\(rank=2\) by ties because that is not a weighted sum"),
+        ("lora(rank=2, dora=True)", mean, "because DoRA's change of a matrix is not linear"),
+        ("vera(rank=3)", mean, "because each scales the rows of A differently"),
+        ("compacter(n=2, bottleneck=4)", mean, "because each has matrices A of its own"),
+        ("intrinsic(d=6)", mean, "because the scales of their layers differ"),
+        ("peft(type='loha', options='r=2')", mean, "is not known to be linear in its tensors; .*arithmetic.dense"),
+    ],
+)
+def test_what_no_settings_of_a_method_represent_is_refused_with_the_remedy(text, how, said):
+    backbone = pico_backbone("bert")
+    deltas = [trained(backbone, dc.parse(text), seed) for seed in range(2)]
+    with pytest.raises(BadInput, match=said):
+        combined(deltas, how, backbone)
 
 
 def test_deltas_that_do_not_belong_together_are_refused():

@@ -102,7 +102,7 @@ def test_every_gap_has_its_own_mark_and_a_key():
     assert at == {"missing": [(0, 1)], "failed": [(0, 2)], "partial": [(0, 3)], "trivial": [(1, 0)], "undefined": []}
     texts = written_in(drawn(with_gaps(), "score", marks=np.eye(4, dtype=bool)))
     keys = {"own task", "missing or unknown", "failed", "constant answer in a seed", "fewer than 2 seeds"}
-    assert {*keys, "significant (BH)"} <= set(texts)
+    assert {*keys, "significant"} <= set(texts)
 
 
 _GAPS = ("missing", "failed", "partial", "trivial", "undefined")
@@ -123,7 +123,7 @@ def test_a_target_whose_own_score_is_at_chance_is_undefined_and_not_missing():
 
 
 def test_the_key_of_tested_cells_names_what_they_were_tested_against():
-    assert any(text == "≠ untouched, BH q = .05" for text in written_in(drawn(matrix(), marks=marks(matrix()))))
+    assert any(text == "≠ untouched, BY q = .05" for text in written_in(drawn(matrix(5), marks=marks(matrix(5)))))
 
 
 # The numbers shown

@@ -56,6 +56,7 @@ class Peft(Method):
     learning_rate: ClassVar[Any] = OfType(lambda method: method.tuner.learning_rate, 2e-3)
     source: ClassVar[Any] = OfType(lambda method: method.tuner.source, "github.com/huggingface/peft")
     neutral: ClassVar[Any] = OfType(lambda method: method.starts_neutral, False)
+    linear: ClassVar[Any] = OfType(lambda method: method._encodes, False)
     formula: ClassVar[str] = "as its type's"
 
     type: str = "lora"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -60,6 +61,10 @@ class Adapter(Method):
         adapters: list[Edit] = [OutputEdit(place, partial(self._change, place.name)) for place in where]
         return adapters + changes(backbone, self._norms(backbone))
 
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """The adapters side by side, in a bottleneck of K times the width; changes of norms are summed."""
+        return replace(self, bottleneck=len(weights) * self.bottleneck), side_by_side(weights, coefficients)
+
     def _change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
         inner = ACTIVATIONS[self.activation](F.linear(output, t[f"{place}.down"], t[f"{place}.down_bias"]))
         return output + F.linear(inner, t[f"{place}.up"], t[f"{place}.up_bias"])
@@ -78,3 +83,19 @@ def bottleneck(backbone: Backbone, places: tuple[str, ...], m: int, generator: G
         weights[f"{place.name}.up"] = torch.zeros(width, m)
         weights[f"{place.name}.up_bias"] = torch.zeros(width)
     return weights
+
+
+def side_by_side(weights: Sequence[Tensors], coefficients: Sequence[float]) -> dict[str, Tensor]:
+    """The tensors of one adapter that does Σ cₖ times what adapters do to the same input."""
+    terms = list(zip(coefficients, weights, strict=True))
+
+    def joined(name: str) -> Tensor:
+        match name.rpartition(".")[2]:
+            case "up":
+                return torch.cat([c * t[name] for c, t in terms], 1)
+            case "down" | "down_bias":
+                return torch.cat([t[name] for _, t in terms])
+            case _:
+                return torch.stack([c * t[name] for c, t in terms]).sum(0)
+
+    return {name: joined(name) for name in weights[0]}

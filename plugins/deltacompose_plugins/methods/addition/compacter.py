@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar
@@ -66,6 +67,13 @@ class Compacter(Method):
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         return [OutputEdit(place, partial(_change, place.name)) for place in backbone.places(*self.places)]
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """c W_up for one term; several have matrices Aᵢ of their own, which all adapters of one delta share."""
+        if len(weights) > 1:
+            raise BadInput(f"cannot combine {len(weights)} deltas of {self} because each has matrices A of its own")
+        scaled = (".up_t", ".up_bias")
+        return self, {n: coefficients[0] * x if n.endswith(scaled) else x for n, x in weights[0].items()}
 
 
 def _change(place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ class IA3(Method):
     category: ClassVar[Category] = "addition"
     learning_rate: ClassVar[float] = 1e-2
     source: ClassVar[str] = "Liu et al. 2022, arXiv 2205.05638"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "d per key and value, m per feed-forward network"
 
     places: tuple[str, ...] = ("*attention.key", "*attention.value", "ffn.activation")

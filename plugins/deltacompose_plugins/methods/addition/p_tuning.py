@@ -45,6 +45,7 @@ class PTuning(Method):
     category: ClassVar[Category] = "addition"
     learning_rate: ClassVar[float] = 1e-3
     source: ClassVar[str] = "Liu et al. 2021, arXiv 2103.10385"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "pd kept, and the network's while training"
     neutral: ClassVar[bool] = False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from deltacompose.backbone import Backbone
 from deltacompose.method import Category, Edit, Method, OutputEdit, Tensors
-from deltacompose_plugins.methods.addition.adapter import ACTIVATIONS, bottleneck
+from deltacompose_plugins.methods.addition.adapter import ACTIVATIONS, bottleneck, side_by_side
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,10 @@ class ParallelAdapter(Method):
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         return [OutputEdit(place, partial(self._change, place.name)) for place in backbone.places(*self.places)]
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """The adapters side by side, in a bottleneck of K times the width."""
+        return replace(self, bottleneck=len(weights) * self.bottleneck), side_by_side(weights, coefficients)
 
     def _change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
         inner = ACTIVATIONS[self.activation](F.linear(input, t[f"{place}.down"], t[f"{place}.down_bias"]))

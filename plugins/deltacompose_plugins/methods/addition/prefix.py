@@ -38,6 +38,7 @@ class Prefix(Method):
     category: ClassVar[Category] = "addition"
     learning_rate: ClassVar[float] = 1e-2
     source: ClassVar[str] = "Li & Liang 2021, arXiv 2101.00190"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "2ld per attention"
     neutral: ClassVar[bool] = False
 

@@ -40,6 +40,7 @@ class Prompt(Method):
     category: ClassVar[Category] = "addition"
     learning_rate: ClassVar[float] = 1e-2
     source: ClassVar[str] = "Lester et al. 2021, arXiv 2104.08691"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "pd"
     neutral: ClassVar[bool] = False
 

@@ -38,6 +38,7 @@ class Full(Method):
     category: ClassVar[Category] = "reparameterization"
     learning_rate: ClassVar[float] = 1e-4
     source: ClassVar[str] = "Ding et al. 2023, arXiv 2203.06904"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "all of the places' parameters"
     banked: ClassVar[bool] = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -86,6 +86,14 @@ class Intrinsic(Method):
             padded = torch.nn.functional.pad(change, (0, max(size, self.d) - size))
             found += rows["norm"] * projections.transposed(rows, padded, self.d)
         return {**t, "shared.theta": found.to(theta.dtype)}
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """Σ cₖ θₖ, where all have the same scales; otherwise the sum is outside the subspace."""
+        scales = [t["shared.scales"] for t in weights if "shared.scales" in t]
+        if any(not torch.equal(x, scales[0]) for x in scales):
+            raise BadInput(f"cannot combine deltas of {self} because the scales of their layers differ")
+        theta = torch.stack([c * t["shared.theta"] for c, t in zip(coefficients, weights, strict=True)]).sum(0)
+        return self, {**weights[0], "shared.theta": theta}
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         layers = self._layers(backbone)

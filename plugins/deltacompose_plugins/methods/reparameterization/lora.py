@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -65,6 +66,29 @@ class LoRA(Method):
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         return [self._edit(place) for place in backbone.places(*self.places)]
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """Σ cₖ Bₖ Aₖ = [c₁ B₁ …] [A₁; …], of K times the rank; α grows so that the scale stays.
+
+        Terms that are zero are left out.
+        """
+        if self.dora:
+            raise BadInput(
+                f"cannot combine deltas of {self} because DoRA's change of a matrix is not linear in its tensors"
+            )
+        each = list(zip(coefficients, weights, strict=True))
+        terms = [(c, t) for c, t in each if c and any(x.any() for n, x in t.items() if n.endswith(".up"))] or each[:1]
+        count = len(terms)
+        joined = {
+            name: torch.cat([c * t[name] for c, t in terms], 1)
+            if name.endswith(".up")
+            else torch.cat([t[name] for _, t in terms])
+            for name in weights[0]
+        }
+        if count == 1:
+            return self, joined
+        alpha = self.alpha * (math.sqrt(count) if self.rslora else count)
+        return replace(self, rank=count * self.rank, alpha=alpha), joined
 
     def _edit(self, place: Place) -> WeightEdit:
         factors = None if self.dora else partial(self._factors, place.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, ClassVar
@@ -12,6 +13,7 @@ from annotated_types import Ge
 from torch import Generator, Tensor
 
 from deltacompose.backbone import Backbone
+from deltacompose.errors import BadInput
 from deltacompose.method import Category, Edit, Method, Tensors, WeightEdit
 from deltacompose_plugins.methods.reparameterization.lora import matrix
 
@@ -69,6 +71,14 @@ class VeRA(Method):
             factors = partial(_factors, place.name, matrix(self, backbone, place).shape[1])
             edits.append(WeightEdit(place, "weight", partial(_change, factors), factors))
         return edits
+
+    def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
+        """c b for one term. Several have vectors d of their own, so that one pair of vectors cannot do their sum."""
+        if len(weights) > 1:
+            raise BadInput(
+                f"cannot combine {len(weights)} deltas of {self} because each scales the rows of A differently"
+            )
+        return self, {n: coefficients[0] * x if n.endswith(".b") else x for n, x in weights[0].items()}
 
 
 def _kaiming(rows: int, columns: int, source: Generator) -> Tensor:

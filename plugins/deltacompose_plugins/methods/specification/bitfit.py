@@ -37,6 +37,7 @@ class BitFit(Method):
     learning_rate: ClassVar[float] = 3e-3
     formula: ClassVar[str] = "one per linear and norm output"
     source: ClassVar[str] = "Ben Zaken et al. 2022, arXiv 2106.10199"
+    linear: ClassVar[bool] = True
 
     places: tuple[str, ...] = ("*",)
 

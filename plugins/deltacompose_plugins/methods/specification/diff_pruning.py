@@ -47,6 +47,7 @@ class DiffPruning(Method):
     category: ClassVar[Category] = "specification"
     learning_rate: ClassVar[float] = 3e-4
     source: ClassVar[str] = "Guo et al. 2021, arXiv 2012.07463"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "2D while training, at most fD kept"
     banked: ClassVar[bool] = False
 

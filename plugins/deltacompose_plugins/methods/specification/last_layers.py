@@ -36,6 +36,7 @@ class LastLayers(Method):
     category: ClassVar[Category] = "specification"
     learning_rate: ClassVar[float] = 3e-4
     source: ClassVar[str] = "Lee et al. 2019, arXiv 1911.03090"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "n · a layer's parameters"
 
     n: Annotated[int, Ge(1)] = 1

@@ -48,6 +48,7 @@ class Masked(Method):
     category: ClassVar[Category] = "specification"
     learning_rate: ClassVar[float] = 3e-3
     source: ClassVar[str] = "Sung et al. 2021, arXiv 2111.09839"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "fD"
 
     criterion: Literal["gradient", "fisher", "magnitude", "sensitivity"] = "gradient"

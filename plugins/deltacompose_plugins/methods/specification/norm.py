@@ -32,6 +32,7 @@ class Norm(Method):
     category: ClassVar[Category] = "specification"
     learning_rate: ClassVar[float] = 3e-3
     source: ClassVar[str] = "Qi et al. 2022, arXiv 2211.08682"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "2d per norm, d without bias"
 
     places: tuple[str, ...] = ("*norm",)

@@ -38,6 +38,7 @@ class Selective(Method):
     category: ClassVar[Category] = "specification"
     learning_rate: ClassVar[float] = 3e-4
     source: ClassVar[str] = "Ding et al. 2023, arXiv 2203.06904"
+    linear: ClassVar[bool] = True
     formula: ClassVar[str] = "the chosen modules' parameters"
 
     modules: tuple[str, ...] = LINEAR
