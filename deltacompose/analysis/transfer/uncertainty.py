@@ -111,8 +111,8 @@ class Marks:
     interval: they are no transfer, and their sure discoveries would loosen the bar for the others.
 
     Figures show `by`. The p-values are Student's t, which takes the luck of seeds as normal: where it is skewed, `bh`
-    exceeds its rate in simulated nulls (`python -m deltacompose.analysis.calibration discoveries`). Against chance, which
-    has no examples of its own to pair with, no rule holds its rate where one seed in ten fails.
+    exceeds its rate in simulated nulls (`python -m deltacompose.analysis.calibration discoveries`). Against chance,
+    which has no examples of its own to pair with, neither rule holds its rate where luck is skewed.
     """
 
     against: str
