@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 
 from deltacompose.backbone.backbone import Backbone, evaluating
+from deltacompose.backbone.pretrained import CLASSES, HEADS
 from deltacompose.errors import BadInput
 from deltacompose.scoring.as_trained import templated
 from deltacompose.scoring.encoder import EncoderReader
@@ -36,9 +37,33 @@ def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
         raise BadInput(
             f"{backbone.name} is a {backbone.kind} and reads no text; tasks need an encoder, a decoder, or both"
         )
+    _check_head(backbone)
     headed = f"{backbone.kind} with head"
     kind = headed if headed in _READERS and any(place.kind == "head" for place in backbone.places()) else backbone.kind
     return _READERS[kind](backbone, task, limit)
+
+
+def _check_head(backbone: Backbone) -> None:
+    """Refuses a model whose head is not that which tasks are read with: a classifier's, a span's, or a missing one."""
+    model, kind = backbone.model, backbone.kind
+    name = type(model).__name__
+    if kind != "encoder":
+        if not model.can_generate():
+            raise BadInput(
+                f"cannot read tasks with {name} because it has no language head, which ranks and generates answers; "
+                f"load the checkpoint with transformers.{CLASSES[kind]}"
+            )
+        return
+    if getattr(model.config, "is_decoder", False):
+        raise BadInput(
+            f"cannot read tasks with {name} because its configuration makes a decoder of an encoder; "
+            "load it with is_decoder=False"
+        )
+    if model.base_model is not model and not any(place.kind == "head" for place in backbone.places()):
+        raise BadInput(
+            f"cannot read tasks with {name} because a delta here is the whole of what is learned, without a classifier's "
+            f"head; give its encoder, model.base_model, or load it with transformers.{HEADS['mlm']}"
+        )
 
 
 def answers(

@@ -84,9 +84,15 @@ class MaskedReader(Reader):
 
         handle = self._head.register_forward_pre_hook(at_masks, prepend=True)
         try:
-            return self.backbone.model(input_ids=batch["input"], attention_mask=batch["mask"]).logits  # type: ignore[no-any-return]
+            output = self.backbone.model(input_ids=batch["input"], attention_mask=batch["mask"])
         finally:
             handle.remove()
+        if "logits" not in output:
+            raise BadInput(
+                f"cannot read tasks with {type(self.backbone.model).__name__} because it gives no logits of a masked-"
+                f"language head alone (found {', '.join(output)}); load it with transformers.AutoModelForMaskedLM"
+            )
+        return output.logits  # type: ignore[no-any-return]
 
     def features(self, rows: Sequence[Row]) -> Tensor:
         batch = self._together(rows)
