@@ -49,10 +49,12 @@ class World:
         if self.luck == "normal":
             return generator.normal(0, self.seeds, shape)
         if self.luck == "failing":
-            failed = generator.random(shape) < FAILING
-            return -self.seeds * (failed - FAILING) / np.sqrt(FAILING * (1 - FAILING))
+            failed = (generator.random(shape) < FAILING).astype(float)
+            bad: Floats = (FAILING - failed) * self.seeds / float(np.sqrt(FAILING * (1 - FAILING)))
+            return bad
         sign = 1.0 if self.luck == "rarely good" else -1.0
-        return sign * self.seeds * (generator.exponential(1.0, shape) - 1)
+        skewed: Floats = sign * self.seeds * (generator.exponential(1.0, shape) - 1)
+        return skewed
 
     def even(self) -> float:
         """The latent level at which the expected accuracy is one half: zero unless luck is skewed."""

@@ -237,12 +237,13 @@ def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
     t = {**delta.weights, **delta.constants}
     for prefix, part in parts(delta.expression):
         edits = edits_of(part, backbone)
-        if part.linear or not edits or not all(isinstance(edit, WeightEdit) for edit in edits):
+        changing = [edit for edit in edits if isinstance(edit, WeightEdit)]
+        if part.linear or not edits or len(changing) < len(edits):
             weights |= {prefix + name: x for name, x in part_of(delta.weights, prefix).items()}
             constants |= {prefix + name: x for name, x in part_of(delta.constants, prefix).items()}
             continue
-        changes = [InForce(part, edit, part_of(t, prefix)) for edit in edits if isinstance(edit, WeightEdit)]
-        settings[prefix] = full(places=tuple(dict.fromkeys(edit.place.kind for edit in edits)))
+        changes = [InForce(part, edit, part_of(t, prefix)) for edit in changing]
+        settings[prefix] = full(places=tuple(dict.fromkeys(edit.place.kind for edit in changing)))
         weights |= {prefix + name: x for name, x in _plain(settings[prefix], changes, backbone).items()}
     return replace(
         delta, expression=_replaced(delta.expression, settings), weights=weights, constants=constants, plugins={}
@@ -297,7 +298,8 @@ def _coefficients(how: Combining, deltas: int) -> tuple[tuple[float, ...] | None
 def _with_start(how: Combining, change: Callable[[Tensors], Tensors]) -> Combining:
     """The same function with its bound `start`, if it has one, changed."""
     start = getattr(how, "keywords", {}).get("start")
-    return how if start is None else partial(how, start=change(start))
+    changed: Callable[..., Any] = how
+    return how if start is None else partial(changed, start=change(start))
 
 
 def _called(how: Combining) -> Any:

@@ -6,7 +6,12 @@ decoder as a prefix under peft's own convention of positions (see `deltacompose.
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -19,6 +24,7 @@ from deltacompose.delta.peft_import import expressed
 from deltacompose.delta.peft_modules import Methods
 from deltacompose.delta.peft_prompt_check import check_prompt
 from deltacompose.delta.prefix_positions import check
+from deltacompose.errors import BadInput
 
 __all__ = ["export_merged", "export_peft", "import_peft"]
 
@@ -41,14 +47,39 @@ def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
 def export_merged(delta: Delta, backbone: Backbone, folder: str | Path) -> Merged:
     """Writes a plain transformers model, with its tokenizer, into which a delta is merged.
 
+    The folder is whole or not there: all is written beside it first, and moved when it is complete.
+
     Raises:
-        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have.
+        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have; or
+            transformers refuses to save the model, as with a generation configuration that is not valid.
     """
     merged = merge(delta, backbone)
-    merged.model.save_pretrained(folder)
-    if backbone.tokenizer is not None:
-        backbone.tokenizer.save_pretrained(folder)
+    with _whole(Path(folder)) as partial:
+        try:
+            merged.model.save_pretrained(partial)
+            if backbone.tokenizer is not None:
+                backbone.tokenizer.save_pretrained(partial)
+        except ValueError as error:
+            raise BadInput(
+                f"cannot save the merged model because transformers refuses it: {' '.join(str(error).split())[:200]}; "
+                "set model.generation_config to valid settings and export again"
+            ) from None
     return merged
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A new folder beside the wanted one, whose content takes its place when the block has ended without an error."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        partial = Path(temporary, "content")
+        partial.mkdir()
+        yield partial
+        folder.mkdir(exist_ok=True)
+        for path in sorted(partial.iterdir()):
+            if (folder / path.name).is_dir():
+                shutil.rmtree(folder / path.name)
+            os.replace(path, folder / path.name)
 
 
 def import_peft(folder: str | Path, backbone: Backbone, methods: Methods, *, any_base: bool = False) -> Delta:

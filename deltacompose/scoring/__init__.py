@@ -61,8 +61,8 @@ def _check_head(backbone: Backbone) -> None:
         )
     if model.base_model is not model and not any(place.kind == "head" for place in backbone.places()):
         raise BadInput(
-            f"cannot read tasks with {name} because a delta here is the whole of what is learned, without a classifier's "
-            f"head; give its encoder, model.base_model, or load it with transformers.{HEADS['mlm']}"
+            f"cannot read tasks with {name} because a delta here is all that is learned, without a classifier's head; "
+            f"give its encoder, model.base_model, or load it with transformers.{HEADS['mlm']}"
         )
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.errors import BadInput
-from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
+from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation, encoded
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
 
@@ -127,7 +127,7 @@ class MaskedReader(Reader):
         """A text's tokens with so many masks in it; a blank before them belongs to the candidate."""
         tokenizer = self.backbone.tokenizer
         before, _, after = text.partition(_HERE)
-        ids = tokenizer(f"{before.rstrip()}{tokenizer.mask_token * masks}{after}", verbose=False)["input_ids"]
+        ids = encoded(tokenizer, f"{before.rstrip()}{tokenizer.mask_token * masks}{after}")
         found = [at for at, token in enumerate(ids) if token == tokenizer.mask_token_id]
         if len(found) != masks:
             raise BadInput(

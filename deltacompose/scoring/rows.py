@@ -31,6 +31,22 @@ class Row:
     label: int = -1
 
 
+def encoded(tokenizer: Any, text: str) -> list[int]:
+    """A text's tokens with those that the tokenizer puts around it, each once.
+
+    A template may write them too, as `<s> {input} </s>` for RoBERTa, which would put two at either end.
+    """
+    ids: list[int] = list(tokenizer(text, verbose=False)["input_ids"])
+    around = tokenizer("", verbose=False)["input_ids"] if len(ids) > 1 and (_twice(ids) or _twice(ids[::-1])) else ()
+    if _twice(ids) and ids[0] in around:
+        ids = ids[1:]
+    return ids[:-1] if _twice(ids[::-1]) and ids[-1] in around else ids
+
+
+def _twice(ids: Sequence[int]) -> bool:
+    return len(ids) > 1 and ids[0] == ids[1]
+
+
 def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
     """A text's tokens as they follow other text, without special tokens."""
     before = tokenizer("x", add_special_tokens=False)["input_ids"]
@@ -168,7 +184,7 @@ class Reader(ABC):
 
     def input_tokens(self, text: str) -> tuple[int, ...]:
         """A text's tokens; of one that is too long the middle is cut out, for templates end in what they ask."""
-        ids = self.backbone.tokenizer(text, verbose=False)["input_ids"]
+        ids = encoded(self.backbone.tokenizer, text)
         end = self.limit // 2
         return tuple(ids if len(ids) <= self.limit else [*ids[: self.limit - end], *ids[len(ids) - end :]])
 

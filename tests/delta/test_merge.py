@@ -9,6 +9,7 @@ from deltacompose.attach import attached
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.composition import composition
 from deltacompose.delta import Delta
+from deltacompose.delta.exchange import export_merged
 from deltacompose.delta.merge import answer, merge, probe
 from deltacompose.errors import BadInput
 from deltacompose.method.weights import finalized, generator, init_constants, init_weights
@@ -130,3 +131,36 @@ def test_codes_of_a_few_bits_are_not_merged_into():
         BadInput, match=r"decoder\.0\.attention\.query of .* is quantised; load the backbone with dtype"
     ):
         merge(Delta(delta.expression, delta.weights), backbone)
+
+
+# A folder that is whole or not there
+
+
+def test_a_merged_model_that_cannot_be_saved_leaves_no_folder_behind(tmp_path):
+    backbone = pico_backbone("gpt2")
+    delta = Delta(composition(LoRA(rank=2)), init_weights(backbone, LoRA(rank=2)))
+    folder = tmp_path / "deep" / "merged"
+    backbone.model.generation_config.temperature = 0.5  # without sampling: transformers saves no such settings
+    with pytest.raises(BadInput, match=r"cannot save the merged model because transformers refuses it: .*temperature"):
+        export_merged(delta, backbone, folder)
+    assert list((tmp_path / "deep").iterdir()) == []
+    backbone.model.generation_config.temperature = 1.0
+    export_merged(delta, backbone, folder)
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["merged"]
+
+
+def test_a_failed_export_leaves_an_earlier_one_as_it_was(tmp_path):
+    backbone = pico_backbone("gpt2")
+    delta = Delta(composition(LoRA(rank=2)), init_weights(backbone, LoRA(rank=2)))
+    (tmp_path / "notes.txt").write_text("kept")
+    backbone.model.generation_config.temperature = 1.0
+    export_merged(delta, backbone, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    backbone.model.generation_config.temperature = 0.5
+    with pytest.raises(BadInput, match="cannot save the merged model"):
+        export_merged(delta, backbone, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    backbone.model.generation_config.temperature = 1.0
+    export_merged(delta, backbone, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

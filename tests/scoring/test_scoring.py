@@ -129,6 +129,33 @@ def test_a_text_that_is_too_long_loses_its_middle():
     assert read.input_tokens("abcdefghijklmnop") == (*whole[:4], *whole[-4:])
 
 
+@pytest.mark.parametrize(
+    ("family", "template", "plain"),
+    [
+        ("bert", "<s>{input}</s>", "{input}"),
+        ("roberta", "<s>{input}", "{input}"),
+        ("llama", "<s>{input}", "{input}"),
+        ("t5", "{input}</s>", "{input}"),
+        ("gpt2", "<s>{input}", "<s>{input}"),
+        ("bert", "{input}</s></s>it</s>", "{input}</s></s>it"),
+    ],
+)
+def test_a_special_token_that_a_template_writes_too_stands_there_once(family, template, plain):
+    backbone = pico_backbone(family)
+    tokens = [
+        reader(backbone, Task("s", "made", "choice", "accuracy", rows, text, LABELS)).rows("test")[0].input
+        for text in (template, plain)
+    ]
+    assert tokens[0] == tokens[1] == tuple(backbone.tokenizer(plain.replace("{input}", "atest"))["input_ids"])
+
+
+def test_a_special_token_in_the_template_of_a_masked_head_stands_there_once():
+    backbone = pico_backbone("roberta", head="mlm")
+    task = Task("s", "made", "choice", "accuracy", rows, "<s>{input}</s>", {"low": "a", "high": "b", "none": "c"})
+    input_ = reader(backbone, task).rows("test")[0].input
+    assert (input_.count(1), input_[0]) == (1, 1)
+
+
 def test_an_example_that_is_longer_than_the_model_is_named_before_it_is_read():
     long = (Example("0", "a" * 600, "b" * 10),)
     task = Task("long", "made", "generation", "exact_match", lambda split: long)

@@ -240,6 +240,9 @@ def _examples(rows: Iterable[Row], name: str) -> dict[Key, Floats]:
 
 
 def _key(row: Row, name: str) -> Key:
+    for end in ("source", "target"):
+        if not str(row[end]).strip():
+            raise BadInput(f"{name}: a row has no {end}; every score needs a source and a target")
     try:
         return int(row["seed"]), str(row["source"]), str(row["target"])
     except ValueError:
@@ -363,4 +366,23 @@ def _cells_of_text(path: Path) -> list[list[str]]:
     for row in table[1:]:
         if len(row) != len(table[0]):
             raise BadInput(f"{path}: the row {row[0]!r} has {len(row) - 1} scores for {len(table[0]) - 1} targets")
-    return table
+    return _named_alone(table, path)
+
+
+def _named_alone(table: list[list[str]], path: Path) -> list[list[str]]:
+    """The table without columns that have neither a name nor a cell, as trailing commas make them.
+
+    Raises:
+        BadInput: a column or a row with scores has no name.
+    """
+    empty = {k for k in range(1, len(table[0])) if not any(row[k] for row in table)}
+    kept = [[cell for k, cell in enumerate(row) if k not in empty] for row in table]
+    for number, name in enumerate(kept[0][1:], start=2):
+        if not name:
+            raise BadInput(f"{path}: column {number} has scores and no name; name its target in the header")
+    for number, row in enumerate(kept[1:], start=2):
+        if not row[0]:
+            raise BadInput(f"{path}: row {number} has scores and no name; name its source in the first column")
+    if len(kept[0]) < 2:
+        raise BadInput(f"{path} is not a valid table of scores: expected a header of targets and a row per source")
+    return kept

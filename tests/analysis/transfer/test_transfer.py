@@ -249,6 +249,34 @@ def test_empty_cells_of_plain_scores_are_missing_and_not_zero(tmp_path):
     assert np.isnan(one.chance).all()
 
 
+def test_trailing_commas_make_no_target(tmp_path):
+    plain = transfer.read_scores(write(tmp_path, ",a,b\na,.9,.7\nb,.6,.8\n"))
+    trailing = transfer.read_scores(write(tmp_path, ",a,b,,\na,.9,.7,,\nb,.6,.8,,\n"))
+    assert trailing.targets == plain.targets == ("a", "b")
+    assert np.array_equal(trailing.values, plain.values)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (",a,\na,.9,.7\nb,.6,.8\n", "column 3 has scores and no name; name its target in the header"),
+        (",a,b\na,.9,.7\n,.6,.8\n", "row 3 has scores and no name; name its source in the first column"),
+        (",,\na,,\n", "expected a header of targets and a row per source"),
+    ],
+)
+def test_scores_without_a_source_or_target_are_refused(text, said, tmp_path):
+    with pytest.raises(BadInput, match=said):
+        transfer.read_scores(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("end", ["source", "target"])
+def test_a_row_of_a_tidy_table_needs_its_source_and_target(end, tmp_path):
+    table = transfer.frame(transfer.read_scores(write(tmp_path, ",a,b\na,.9,.7\nb,.6,.8\n")))
+    table.loc[0, end] = ""
+    with pytest.raises(BadInput, match=f"a row has no {end}; every score needs a source and a target"):
+        transfer.from_frame(table)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
