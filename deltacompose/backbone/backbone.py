@@ -279,6 +279,26 @@ class Backbone:
             digest.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    @cached_property
+    def mixes_padding(self) -> bool:
+        """Whether padding behind a text changes the states of an encoder's tokens, though the mask leaves it out.
+
+        Convolutions over neighbouring tokens (ConvBERT) and embeddings joined with their neighbours' (MobileBERT) do.
+        Found by one short text, read alone and padded; read once.
+        """
+        if self.kind != "encoder" or self.tokenizer is None:
+            return False
+        ids = torch.arange(8, device=self.model.device)[None] % len(self.embeddings(self.streams[0]))
+        padding = torch.full_like(ids, self.tokenizer.pad_token_id or 0)
+        mask = torch.cat([torch.ones_like(ids), torch.zeros_like(ids)], 1)
+        with torch.no_grad(), evaluating(self.model):
+            alone = self.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+            padded = self.model.base_model(
+                input_ids=torch.cat([ids, padding], 1), attention_mask=mask
+            ).last_hidden_state
+        apart = (alone - padded[:, : ids.shape[1]]).abs().max()
+        return bool(apart > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max())
+
     def part(self, place: Place, tensor: Tensor) -> Tensor:
         """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one some of the rows."""
         part = place.part

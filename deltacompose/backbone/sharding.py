@@ -33,6 +33,11 @@ def shard(backbone: Backbone) -> None:
         raise BadInput(f"{backbone.name} {what} and cannot be sharded; spread it over the GPUs by device='auto'")
     if not distributed.is_initialized():
         return
+    if backbone.mixes_padding:
+        raise BadInput(
+            f"cannot shard {backbone.name} because padding changes its states: texts are read one length at a time, "
+            "and all processes must make the same passes; take one process"
+        )
     device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
     model = backbone.model

@@ -74,6 +74,8 @@ class EncoderReader(Reader):
 
     def _pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Unit vectors `(rows, width)`: the mean of the states of all tokens that are not padding."""
+        if self._mixes_padding and not bool(mask.all()):
+            return self._without_padding(mask, lambda rows, n: self._pooled(ids[rows, :n], mask[rows, :n]))
         states = self.backbone.model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         pooled = F.normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
         if pooled.requires_grad:

@@ -77,6 +77,13 @@ class MaskedReader(Reader):
 
     def logits(self, batch: Batch) -> Tensor:
         """At the masks `(rows, masks, vocabulary)`; the head is asked nowhere else."""
+        if self._mixes_padding and not bool(batch["mask"].all()):
+
+            def alone(rows: Tensor, n: int) -> Tensor:
+                own = {"input": batch["input"][rows, :n], "mask": batch["mask"][rows, :n]}
+                return self.logits({**own, "slots": batch["slots"][rows]})
+
+            return self._without_padding(batch["mask"], alone)
 
         def at_masks(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
             states, *rest = args
@@ -96,9 +103,13 @@ class MaskedReader(Reader):
 
     def features(self, rows: Sequence[Row]) -> Tensor:
         batch = self._together(rows)
-        body = self.backbone.model.base_model
-        states = body(input_ids=batch["input"], attention_mask=batch["mask"]).last_hidden_state.float()
-        mask = batch["mask"]
+        return self._pooled(batch["input"], batch["mask"])
+
+    def _pooled(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The mean state of each row's tokens, `(rows, width)`."""
+        if self._mixes_padding and not bool(mask.all()):
+            return self._without_padding(mask, lambda rows, n: self._pooled(ids[rows, :n], mask[rows, :n]))
+        states = self.backbone.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
 
     def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,6 +81,7 @@ class Reader(ABC):
         if longest is not None and limit > longest:
             raise BadInput(f"limit={limit} tokens of input, and {backbone.name} has positions for {longest}")
         self.backbone, self.task, self.limit = backbone, task, limit
+        self._mixes_padding = backbone.mixes_padding  # found now: while a bank is attached, rows come in groups
         self._rows: dict[str, list[Row]] = {}
 
     def rows(self, split: str) -> list[Row]:
@@ -195,6 +196,16 @@ class Reader(ABC):
     def _pad(self) -> int:
         pad = self.backbone.tokenizer.pad_token_id
         return 0 if pad is None else pad
+
+    def _without_padding(self, mask: Tensor, read: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """`read(rows, length)` of the rows of each length apart, `(rows, ...)`, joined in the order of the rows.
+
+        For backbones whose tokens see the padding of a batch: a text's score must not depend on its neighbours'.
+        """
+        lengths = mask.sum(1)
+        groups = [(int(n), (lengths == n).nonzero().flatten()) for n in lengths.unique().tolist()]
+        joined = torch.cat([read(rows, n) for n, rows in groups])
+        return joined[torch.cat([rows for _, rows in groups]).argsort()]
 
     def _tensor(self, rows: Sequence[Sequence[int]], length: int, fill: int, side: str = "right") -> Tensor:
         """`(rows, length)`, filled up on one side."""

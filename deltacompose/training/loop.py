@@ -159,7 +159,8 @@ def _share_constants(learners: Sequence[Learner]) -> None:
 
 
 def _banked(attachment: Attachment, expression: Composition) -> bool:
-    return attachment.once is None and all(part.banked for _, part in parts(expression))
+    apart = attachment.backbone.mixes_padding  # texts of one length at a time, which leaves no equal groups of rows
+    return attachment.once is None and not apart and all(part.banked for _, part in parts(expression))
 
 
 def _budget(backbone: Backbone) -> int:
