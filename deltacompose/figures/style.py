@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import seaborn
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.ft2font import FT2Font
 
 from deltacompose.errors import unknown
 from deltacompose.figures.files import write_bytes
@@ -27,9 +31,15 @@ INK, GREY = "#222222", "#8c8c8c"
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#882255")
 """Colours that colour-blind readers can tell apart (Okabe and Ito 2008; wine for the yellow that is lost on white)."""
 MARKERS = "osD^vPXhp8"
+FONT = "DejaVu Sans"
+FALLBACKS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans SC", "Noto Sans JP", "Noto Sans KR",
+    "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Droid Sans Fallback", "Noto Sans Devanagari",
+    "Noto Sans Thai", "Noto Sans Hebrew", "Noto Sans Arabic", "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo",
+    "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "Arial Unicode MS",
+)  # fmt: skip
+"""Fonts that are taken, where they are installed, for characters that `FONT` lacks."""
 _RC: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
     "font.size": 7.0,
     "axes.titlesize": 7.5,
     "axes.labelsize": 7.0,
@@ -75,7 +85,7 @@ def styled() -> Iterator[None]:
     """matplotlib with our settings and none of the user's, which are back on leaving."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_RC)
+        mpl.rcParams.update({**_RC, "font.family": list(_fonts())})
         yield
 
 
@@ -126,12 +136,45 @@ def category_markers(categories: Iterable[str]) -> dict[str, str]:
 
 
 def label(name: str, limit: int = 26) -> str:
-    """A name as it is printed in a figure: on one line, its middle left out where it is too long."""
+    """A name as it is printed in a figure: on one line, its middle left out where it is too long.
+
+    Characters that no installed font has are written as escapes, `\\u4efb`, and reported: empty boxes would make all
+    such names alike.
+    """
     line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or repr(name)
+    line = _drawable(line)
     if len(line) <= limit:
         return line
     head = (limit - 1) * 2 // 3
     return f"{line[:head]}…{line[head + 1 - limit :]}"
+
+
+def _drawable(line: str) -> str:
+    """A text whose characters all have a glyph, the others as escapes."""
+    if line.isascii():
+        return line
+    known = _characters(_fonts())
+    lacking = [c for c in line if ord(c) not in known]
+    if not lacking:
+        return line
+    warnings.warn(
+        f"no installed font has {''.join(dict.fromkeys(lacking))[:20]!r}, which figures show as escapes; install one "
+        f"of {', '.join(FALLBACKS[:3])} (on Debian: apt install fonts-noto-cjk)",
+        stacklevel=3,
+    )
+    return "".join(c if ord(c) in known else ascii(c)[1:-1] for c in line)
+
+
+def _fonts() -> tuple[str, ...]:
+    """The fonts of a figure: ours, and those of the fallbacks that are installed."""
+    installed = set(fontManager.get_font_names())
+    return (FONT, *(name for name in FALLBACKS if name in installed))
+
+
+@cache
+def _characters(fonts: tuple[str, ...]) -> frozenset[int]:
+    """The code points that some of the fonts have a glyph for."""
+    return frozenset(code for name in fonts for code in FT2Font(fontManager.findfont(name)).get_charmap())
 
 
 def number(value: float, *, signed: bool = False, digits: int = 2) -> str:

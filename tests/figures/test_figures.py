@@ -445,6 +445,7 @@ def test_a_printed_number_reads_back_to_two_digits(value):
     assert text[0] in "+-" or float(text) == 0
 
 
+@pytest.mark.filterwarnings("ignore:no installed font has")
 @given(st.text(min_size=1), st.integers(8, 40))
 def test_a_printed_name_is_one_line_that_fits(name, limit):
     assert len(label(name, limit)) <= max(limit, len(repr(name)) if not name.split() else limit)
