@@ -62,7 +62,7 @@ class EVA(Method):
         batch = reader.collate(rows, (max(a for a, _ in lengths), max(b for _, b in lengths)))
         with _inputs(backbone, places) as seen, torch.no_grad():
             reader.loss(batch, 1)
-        return {f"{name}.A0": _directions(seen[name], self.rank) for name in sizes}
+        return {f"{name}.A0": _directions(torch.cat(seen[name]), self.rank) for name in sizes}
 
     def edits(self, backbone: Backbone) -> list[Edit]:
         places = backbone.places(*self.places)
@@ -70,12 +70,12 @@ class EVA(Method):
 
 
 @contextmanager
-def _inputs(backbone: Backbone, places: tuple[Place, ...]) -> Iterator[dict[str, Tensor]]:
-    """What goes into the module of each place in a forward pass, `(tokens, inputs)`."""
-    seen: dict[str, Tensor] = {}
+def _inputs(backbone: Backbone, places: tuple[Place, ...]) -> Iterator[dict[str, list[Tensor]]]:
+    """What goes into the module of each place, `(tokens, inputs)`; an encoder reads inputs and candidates in turn."""
+    seen: dict[str, list[Tensor]] = {place.name: [] for place in places}
 
     def noting(name: str) -> Any:
-        return lambda module, args: seen.update({name: args[0].detach().flatten(0, -2).float().cpu()})
+        return lambda module, args: seen[name].append(args[0].detach().flatten(0, -2).float().cpu())
 
     handles = [backbone.module(place).register_forward_pre_hook(noting(place.name)) for place in places]
     try:
