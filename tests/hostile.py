@@ -7,9 +7,17 @@ without the plugin, printed anything but one document with `--json`, or left the
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
 
 HOOK = "\ndef deltacompose_expressions():\n    return {NAME: 'bitfit'}\n"
 """A sound hook, which ends most of them: what the plugin does besides must not hide it."""
@@ -155,3 +163,108 @@ def typed(folder, *words, **options):
     return subprocess.run(
         [*COMMAND, *words], capture_output=True, text=True, env=environment(folder), check=False, **options
     )
+
+
+def forked(folder, words, limit=600.0):
+    """Types a command in a fork of this process: its exit status, or None after `limit` seconds; stdout and stderr.
+
+    A fork has torch and the library imported already; what plugins register with atexit is not called in it.
+    """
+    files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115  closed below
+    child = os.fork()
+    if not child:
+        os._exit(_in_child(folder, words, files))
+    until, status = time.monotonic() + limit, None
+    while status is None and time.monotonic() < until:
+        ended, number = os.waitpid(child, os.WNOHANG)
+        status = os.waitstatus_to_exitcode(number) if ended else None
+        time.sleep(0.01)
+    if status is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    texts = []
+    for file in files:
+        file.seek(0)
+        texts.append(file.read().decode(errors="replace"))
+        file.close()
+    return status, *texts
+
+
+def _in_child(folder, words, files):
+    from deltacompose.cli import main
+    from deltacompose.plugins import loaded
+
+    for number, file in enumerate(files, 1):
+        os.dup2(file.fileno(), number)
+    sys.stdout = sys.__stdout__ = os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", closefd=False)
+    sys.argv = ["deltacompose", *words]
+    sys.path.insert(0, str(folder))
+    loaded.cache_clear()
+    try:
+        main()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        status = 70
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    return status
+
+
+COMMANDS = [("plugins", "--json"), ("tasks", "--json"), ("backbones", "--json")]
+"""Typed with every plugin; with those of `QUIET`, whose members fail when they are read, `methods` as well."""
+
+
+def fault(words, status, out, error, expected):
+    """What is wrong with how a command ended, or ""."""
+    if status is None:
+        return "hang"
+    if "Traceback" in out + error:
+        return "traceback"
+    if status != expected:
+        return f"exit status {status}"
+    if "--json" in words:
+        try:
+            json.loads(out)
+        except ValueError:
+            return "not one document"
+    return "" if "noise" not in out or "--json" not in words else "noise"
+
+
+def main():
+    """Types every command with every plugin installed alone, and prints the counts."""
+    reader = argparse.ArgumentParser(description=__doc__)
+    reader.add_argument("--seconds", type=float, default=60.0, help="after which a command is a hang")
+    given = reader.parse_args()
+    import deltacompose.method.catalogue  # noqa: F401  imported once, before the forks
+
+    counts, wrong = {"plugins": 0, "commands": 0, "reported": 0, "named while it hangs": 0, "faults": 0}, []
+    for name in [*IMPORT, *QUIET]:
+        with tempfile.TemporaryDirectory() as place:
+            folder = install(Path(place), [name])
+            counts["plugins"] += 1
+            for words in [*COMMANDS, *([("methods", "--json")] if name in QUIET else [])]:
+                status, out, error = forked(folder, words, given.seconds)
+                counts["commands"] += 1
+                if told := fault(words, status, out, error, 0):
+                    wrong.append((name, " ".join(words), told))
+                elif words == ("plugins", "--json"):
+                    row = next(row for row in json.loads(out) if row["name"] == name)
+                    told = name in QUIET or (row["state"] == "broken" and IMPORT[name][1] in row["reason"])
+                    counts["reported"] += told
+    with tempfile.TemporaryDirectory() as place:
+        status, _, error = forked(install(Path(place), ["hangs"]), ("plugins",), 15.0)
+        counts["named while it hangs"] = int(status is None and "the plugin 'hangs' of hangs 1.5 is still" in error)
+    counts["faults"] = len(wrong)
+    print(json.dumps(counts))
+    for row in wrong:
+        print("FAULT", *row, file=sys.stderr)
+    return int(bool(wrong) or counts["reported"] < counts["plugins"] or not counts["named while it hangs"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
