@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.bound import Bound, Held, Stacked
 from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site, Slice
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
@@ -100,8 +100,8 @@ class Attachment:
             self.detach()
             raise
 
-    def put(self, t: Tensors | Sequence[Tensors], dropout: Sequence[int] | None = None) -> None:
-        """Puts tensors in force; gradients flow back to them.
+    def put(self, t: Tensors | Sequence[Tensors] | Stacked, dropout: Sequence[int] | None = None) -> None:
+        """Replaces the tensors that the edits read; gradients flow back to them.
 
         Args:
             t: prepared weights and constants, named as in the expression: of one delta, or of each of a bank of K,
@@ -111,18 +111,18 @@ class Attachment:
         Raises:
             BadInput: a bank at a place that the model passes once for all rows.
         """
-        if self.once and isinstance(t, Sequence) and len(t) > 1:
+        bank = t if isinstance(t, Stacked) else None if isinstance(t, Mapping) else Stacked.of(t)
+        if bank is None:
+            self._replace(self._moved(t), dropout)  # type: ignore[arg-type]
+            return
+        if self.once and bank.size > 1:
             raise BadInput(
-                f"{self.once} is looked up once for all rows of a batch; {len(t)} deltas cannot differ there"
+                f"{self.once} is looked up once for all rows of a batch; {bank.size} deltas cannot differ there"
                 if self.backbone.place(self.once).kind in _ONCE
                 else f"{self.once} of {type(self.backbone.model).__name__} does not see the rows of a batch one after "
-                f"another; {len(t)} deltas cannot differ there; attach one at a time"
+                f"another; {bank.size} deltas cannot differ there; attach one at a time"
             )
-        moved: dict[int, Tensor] = {}
-        many = [self._moved(one, moved) for one in t] if isinstance(t, Sequence) else self._moved(t, moved)
-        self.held.put(many, dropout)
-        for stream in self._rack.streams.values():
-            stream.view.forget()
+        self._replace(Stacked(bank.size, self._moved(bank.tensors)), dropout)
 
     def detach(self) -> None:
         """Takes all edits out of force; the model is what it was before."""
@@ -150,16 +150,18 @@ class Attachment:
                 "it; use another method or other places"
             )
 
-    def _moved(self, t: Tensors, moved: dict[int, Tensor]) -> dict[str, Tensor]:
-        """The tensors on the backbone's device and in its precision; one that several deltas share stays shared.
+    def _replace(self, t: Tensors | Stacked, dropout: Sequence[int] | None) -> None:
+        self.held.put(t, dropout)
+        for stream in self._rack.streams.values():
+            stream.view.forget()
+
+    def _moved(self, t: Tensors) -> dict[str, Tensor]:
+        """The tensors on the backbone's device and in its precision.
 
         Where modules differ in precision (T5 in float16 keeps some in float32) each edit casts them to its module's.
         """
         device, dtype = self.backbone.model.device, None if self.held.mixed else self.backbone.model.dtype
-        for x in t.values():
-            if id(x) not in moved:
-                moved[id(x)] = x.to(device, dtype if x.is_floating_point() else None)
-        return {name: moved[id(x)] for name, x in t.items()}
+        return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in t.items()}
 
 
 def attach(backbone: Backbone, expression: Term, *, probe: bool = True) -> Attachment:

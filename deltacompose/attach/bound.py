@@ -13,6 +13,19 @@ from deltacompose.method.contract import Edit
 from deltacompose.method.weights import generator
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """The tensors of a bank of K deltas, each with a leading axis of K."""
+
+    size: int
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def of(cls, each: Sequence[Mapping[str, Tensor]]) -> Stacked:
+        """K mappings of equal names and shapes as one; a tensor that all of them share is not copied."""
+        return cls(len(each), {name: _together([t[name] for t in each]) for name in each[0]})
+
+
 class Held:
     """The tensors that the hooks of one attachment read. It has changing state: every training step puts new ones.
 
@@ -30,14 +43,9 @@ class Held:
         self.dropout: Sequence[int] | None = None
         self._names: dict[tuple[str, str], list[tuple[str, str]]] = {}
 
-    def put(
-        self, t: Mapping[str, Tensor] | Sequence[Mapping[str, Tensor]], dropout: Sequence[int] | None = None
-    ) -> None:
-        """Puts tensors in force: one mapping, or K of equal names and shapes."""
-        if isinstance(t, Mapping):
-            size, tensors = None, dict(t)
-        else:
-            size, tensors = len(t), {name: _together([one[name] for one in t]) for name in t[0]}
+    def put(self, t: Mapping[str, Tensor] | Stacked, dropout: Sequence[int] | None = None) -> None:
+        """Replaces the tensors by those of one delta, or of a bank."""
+        size, tensors = (t.size, dict(t.tensors)) if isinstance(t, Stacked) else (None, dict(t))
         if tensors.keys() != self.tensors.keys():
             self._names.clear()
         self.size, self.tensors, self.dropout = size, tensors, dropout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -28,6 +28,16 @@ class EncoderReader(Reader):
                 "task and needs a decoder or an encoder-decoder"
             )
         return len(row.input), max(map(len, row.candidates))
+
+    def kind(self, split: str, indices: Sequence[int]) -> Hashable:
+        rows = [self.rows(split)[index] for index in indices]
+        shared = all(row.candidates == rows[0].candidates for row in rows)
+        return len(rows), len(rows[0].candidates), shared
+
+    def tokens(self, rows: Sequence[Row]) -> int:
+        shared = all(row.candidates == rows[0].candidates for row in rows)
+        read = rows[:1] if shared else rows
+        return sum(len(row.input) for row in rows) + sum(len(c) for row in read for c in row.candidates)
 
     def collate(self, rows: Sequence[Row], lengths: tuple[int, int]) -> Batch:
         """`input` `(rows, tokens)`; `candidates` once where all rows have the same, else for every row."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,10 @@ class Reader(ABC):
         """
         return self.collate([self.rows(split)[index] for index in indices], lengths)
 
+    def kind(self, split: str, indices: Sequence[int]) -> Hashable:
+        """Equals that of other rows, also of another task, with which these can be joined at one padded length."""
+        return len(indices)
+
     @abstractmethod
     def lengths(self, row: Row) -> tuple[int, int]:
         """How many tokens of input and of answer a row needs."""
@@ -107,6 +111,10 @@ class Reader(ABC):
     @abstractmethod
     def loss(self, batch: Batch, deltas: int) -> Tensor:
         """The mean loss of each delta's rows, `(deltas,)`."""
+
+    def tokens(self, rows: Sequence[Row]) -> int:
+        """How many tokens a batch of rows has, without padding."""
+        return sum(len(row.input) + len(row.answer) for row in rows)
 
     def units(self, row: Row) -> int:
         """How much a row counts in the mean loss of a batch: what the mean is taken over."""

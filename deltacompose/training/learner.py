@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ from deltacompose.method.weights import (
 from deltacompose.scoring import Batch, Reader
 from deltacompose.scoring.as_trained import described
 from deltacompose.study.recipe import Recipe
+from deltacompose.training.flat import Matrices, Row, clip, copy, step
 from deltacompose.training.memory import peak
 
 
@@ -106,18 +107,29 @@ class Learner:
         )
         self.constants = {n: x.to(device) for n, x in known.items()}
         trained = {n: x for n, x in drawn.items() if n.startswith(stage)} | (earlier if self.recipe.thaw else {})
-        self.weights = {n: x.detach().to(device, torch.float32, copy=True).requires_grad_() for n, x in trained.items()}
+        ordered = {n: trained[n] for prefix, _ in parts(job.expression) for n in trained if n.startswith(prefix)}
         self.frozen = {} if self.recipe.thaw else {n: x.to(device) for n, x in earlier.items()}
-        if not self.weights:
+        if not ordered:
             raise BadInput(f"{job.expression} has nothing to train in its last stage")
-        self._unmoved = set(self.weights)  # weights that have had no gradient yet
-        self.optimiser = torch.optim.AdamW(self._groups(), weight_decay=self.recipe.weight_decay)
+        self.place(Matrices.of([ordered], device), 0)
         self.batches = list(_batches(job.reader, self.recipe, job.seed))
         if self.batches and len(self.batches[0][0]) < job.company.size:
             raise BadInput(
                 f"{job.company.size} processes are to share batches of {len(self.batches[0][0])} rows; give a larger "
                 "batch or fewer processes"
             )
+
+    def place(self, matrices: Matrices, index: int) -> None:
+        """Keeps what is trained in a row of these matrices from now on."""
+        layout = matrices.layout
+        self.weights = {n: x.detach().requires_grad_() for n, x in layout.views(matrices.weights[index]).items()}
+        self.gradients = layout.views(matrices.gradients[index])
+        peaks = {
+            prefix: self.recipe.learning_rates.get(part.name, part.learning_rate)
+            for prefix, part in parts(self.job.expression)
+            if any(n.startswith(prefix) for n in self.weights)
+        }
+        self.row = Row.of(matrices, index, peaks, self.recipe.weight_decay, self.step)
 
     @property
     def due(self) -> bool:
@@ -131,9 +143,14 @@ class Learner:
         """Trainable parameters."""
         return sum(x.numel() for x in self.weights.values())
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What the edits see in the next step."""
-        own = {**self.frozen, **self.weights, **self.constants}
+    @property
+    def rest(self) -> dict[str, Tensor]:
+        """What is not trained: earlier stages and constants."""
+        return {**self.frozen, **self.constants}
+
+    def tensors(self, weights: Tensors | None = None) -> dict[str, Tensor]:
+        """The tensors that the edits read in the next step, from its own weights or from views of them."""
+        own = {**self.frozen, **(self.weights if weights is None else weights), **self.constants}
         return prepared(self.job.expression, own, generator(self.job.seed, "prepare", self.step), self.job.stage)
 
     def kept(self) -> dict[str, Tensor]:
@@ -142,10 +159,32 @@ class Learner:
         final = finalized(self.job.expression, own, self.job.stage)
         return {n: x.clone() for n, x in final.items() if n not in self.constants}
 
-    def batch(self) -> Batch:
-        """This process's share of the next step's rows, padded as the whole batch is."""
-        indices, lengths = self.batches[self.step]
-        return self.job.reader.batch("train", self.job.company.share(indices), lengths)
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """The longest input and answer of the next step's batch, in tokens."""
+        return self.batches[self.step][1]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the next step's batch has."""
+        return len(self.batches[self.step][0])
+
+    @property
+    def kind(self) -> Hashable:
+        """Equals that of learners whose next batches can be joined when they are padded to one length."""
+        indices, _ = self.batches[self.step]
+        return self.job.reader.kind("train", self.job.company.share(indices))
+
+    def batch(self, lengths: tuple[int, int] | None = None) -> Batch:
+        """This process's share of the next step's rows, padded to these lengths, or as the whole batch is."""
+        indices, own = self.batches[self.step]
+        return self.job.reader.batch("train", self.job.company.share(indices), lengths or own)
+
+    def count_tokens(self) -> None:
+        """Adds the tokens of the next step's batch, without padding."""
+        reader, (indices, _) = self.job.reader, self.batches[self.step]
+        rows = reader.rows("train")
+        self.tokens += reader.tokens([rows[index] for index in self.job.company.share(indices)])
 
     @property
     def portion(self) -> float:
@@ -155,18 +194,13 @@ class Learner:
         return sum(job.company.share(units)) / sum(units)
 
     def learn(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
-        """One step of the optimiser, or the end of this delta if its numbers are no longer finite."""
-        for x, gradient in zip(self.weights.values(), gradients, strict=True):
-            x.grad = gradient
-        self._unmoved = {n for n in self._unmoved if (g := self.weights[n].grad) is None or not g.any()}
-        norm = torch.nn.utils.clip_grad_norm_(self.weights.values(), self.recipe.clip)
-        if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            self.failure = self.diverged(f"loss {float(loss):g} and gradient norm {float(norm):g}")
-            return
-        for group in self.optimiser.param_groups:
-            group["lr"] = group["peak"] * self.recipe.factor(self.step)
-        self.optimiser.step()
-        self._losses.append(float(loss))
+        """One step of the optimiser, or the end of this delta if its numbers are not finite."""
+        copy(list(self.gradients.values()), gradients)
+        advance([self], loss[None])
+
+    def stepped(self, loss: float) -> None:
+        """Notes that the weights have taken a step at this loss."""
+        self._losses.append(loss)
         self._update()
         self.step += 1
 
@@ -195,8 +229,8 @@ class Learner:
             return {}, {"failure": str(self.failure)}
         tensors = {f"weights/{n}": x.detach() for n, x in self.weights.items()}
         tensors |= {f"constants/{n}": x for n, x in self.constants.items()}
-        for n, x in self.weights.items():
-            tensors |= {f"{moment}/{n}": y for moment, y in self.optimiser.state.get(x, {}).items()}
+        for kind, moments in self._moments().items():
+            tensors |= {f"{kind}/{n}": x for n, x in moments.items()}
         best = self.best or Best(math.nan, {})
         tensors |= {f"best/{n}": x for n, x in best.weights.items()}
         info = {
@@ -207,7 +241,7 @@ class Learner:
             "best": best.score,
             "predictions": best.predictions,
         }
-        return tensors, info | {"losses": self._losses, "unmoved": sorted(self._unmoved)}
+        return tensors, info | {"losses": self._losses}
 
     def restore(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any]) -> None:
         """Goes on from a state: the weights that follow are those of an uninterrupted run."""
@@ -220,18 +254,15 @@ class Learner:
             for kind in _STATE
         }
         with torch.no_grad():
-            for n, x in self.weights.items():
-                x.copy_(own["weights"][n])
-        for n, x in self.weights.items():
-            if n in own["exp_avg"]:
-                moments = {moment: own[moment][n].clone() for moment in ("exp_avg", "exp_avg_sq")}
-                self.optimiser.state[x] = {"step": own["step"][n].cpu().clone(), **moments}
+            for kind, targets in {"weights": self.weights, **self._moments()}.items():
+                copy(list(targets.values()), [own[kind].get(n) for n in targets])
         self.constants = own["constants"]
         self.best = Best(info["best"], own["best"], tuple(info.get("predictions", ()))) if own["best"] else None
         self.step, self.seconds = info["step"], info["seconds"]
+        for span in self.row.spans:
+            span.count.fill_(self.step)
         self.tokens = 0 if self.job.company.rank else info["tokens"]  # those of all processes, which are summed again
         self.history, self._losses = list(info["history"]), list(info["losses"])
-        self._unmoved = set(info["unmoved"])
 
     def delta(self) -> Delta:
         """What has been learned, on the CPU, with the record of how."""
@@ -246,7 +277,7 @@ class Learner:
             "metric": job.reader.task.metric,
             "reading": described(job.reader),
             "history": self.history,
-            "without_gradient": sorted(self._unmoved),
+            "without_gradient": self._without_gradient(),
             "parameters": self.size,
             "ratio": self.size / sum(x.numel() for x in self.backbone.model.parameters()),
             "seconds": round(self.seconds, 3),
@@ -261,6 +292,17 @@ class Learner:
         weights = {n: x.detach().cpu() for n, x in best.weights.items() if n not in self.constants}
         constants = {n: best.weights.get(n, x).cpu() for n, x in self.constants.items()}
         return Delta(job.expression, weights, constants, backbone, {}, record)
+
+    def _moments(self) -> dict[str, dict[str, Tensor]]:
+        """Adam's moments by their names in torch and by tensor."""
+        matrices, k = self.row.matrices, self.row.index
+        views = matrices.layout.views
+        return {"exp_avg": views(matrices.first[k]), "exp_avg_sq": views(matrices.second[k])}
+
+    def _without_gradient(self) -> list[str]:
+        """The tensors that never had a gradient: both of their moments are zero still."""
+        first, second = self._moments().values()
+        return sorted(n for n in self.weights if not (first[n].any() or second[n].any()))
 
     def _all_tokens(self) -> int:
         return sum(self.job.company.gathered(self.tokens, self.backbone.model.device))
@@ -278,32 +320,41 @@ class Learner:
         ]
 
     def _update(self) -> None:
-        gradients = {n: x.grad for n, x in self.weights.items() if x.grad is not None}
         own = {**self.frozen, **self.weights, **self.constants}
         for prefix, part in self._updating():
-            new = part.update(part_of(own, prefix), part_of(gradients, prefix), self.step, self.recipe.steps)
+            new = part.update(part_of(own, prefix), part_of(self.gradients, prefix), self.step, self.recipe.steps)
             self.constants |= {prefix + n: x for n, x in named(part, "update", new).items()}
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """The optimiser's groups: a method's weights at the method's learning rate."""
-        groups = []
-        for prefix, part in parts(self.job.expression):
-            own = [x for n, x in self.weights.items() if n.startswith(prefix)]
-            if own:
-                groups.append(
-                    {"params": own, "lr": 0.0, "peak": self.recipe.learning_rates.get(part.name, part.learning_rate)}
-                )
-        return groups
+
+def advance(learners: Sequence[Learner], losses: Tensor) -> None:
+    """One step of the optimiser for each learner, whose gradients are in their rows; one that is not finite ends.
+
+    Args:
+        losses: `(learners,)`.
+    """
+    norms, values = clip([one.row for one in learners], [one.recipe.clip for one in learners], losses)
+    going = []
+    for learner, norm, loss in zip(learners, norms, values, strict=True):
+        if math.isfinite(norm) and math.isfinite(loss):
+            going.append((learner, loss))
+        else:
+            learner.failure = learner.diverged(f"loss {loss:g} and gradient norm {norm:g}")
+    step([learner.row for learner, _ in going], [learner.recipe.factor(learner.step) for learner, _ in going])
+    for learner, loss in going:
+        learner.stepped(loss)
 
 
-_STATE = ("weights", "constants", "exp_avg", "exp_avg_sq", "step", "best")
+POOL = 8
+"""How many batches are sorted by length together."""
+
+_STATE = ("weights", "constants", "exp_avg", "exp_avg_sq", "best")
 
 
 def _batches(reader: Reader, recipe: Recipe, seed: int) -> Iterator[tuple[list[int], tuple[int, int]]]:
-    """For every step the rows and the padded lengths of input and answer, which depend on task, recipe and seed alone.
+    """For every step the rows, and the longest input and answer among them, from task, recipe and seed alone.
 
-    Rows of like length go together (pools of eight batches), and lengths are rounded up, so that deltas often meet in
-    one shape.
+    Rows of like length go together: each epoch is shuffled, cut into pools of `POOL` batches, and each pool is sorted
+    by length.
     """
     lengths = [reader.lengths(row) for row in reader.rows("train")]
     size, source = min(recipe.batch, len(lengths)), generator(seed, "batches")
@@ -311,17 +362,12 @@ def _batches(reader: Reader, recipe: Recipe, seed: int) -> Iterator[tuple[list[i
     while True:
         order = torch.randperm(len(lengths), generator=source).tolist()
         epoch = []
-        for start in range(0, len(order), 8 * size):
-            pool = sorted(order[start : start + 8 * size], key=lambda i: (lengths[i], i))
+        for start in range(0, len(order), POOL * size):
+            pool = sorted(order[start : start + POOL * size], key=lambda i: (lengths[i], i))
             epoch += [pool[k : k + size] for k in range(0, len(pool) - size + 1, size)]
         for which in torch.randperm(len(epoch), generator=source).tolist():
             if steps == recipe.steps:
                 return
             rows = epoch[which]
-            longest = (max(lengths[i][0] for i in rows), max(lengths[i][1] for i in rows))
-            yield rows, (min(_rounded(longest[0], 16), max(reader.limit, longest[0])), _rounded(longest[1], 4))
+            yield rows, (max(lengths[i][0] for i in rows), max(lengths[i][1] for i in rows))
             steps += 1
-
-
-def _rounded(length: int, to: int) -> int:
-    return -(-length // to) * to

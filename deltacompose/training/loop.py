@@ -18,16 +18,19 @@ import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import Attachment, attach
+from deltacompose.attach.bound import Stacked
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
 from deltacompose.distributed import ALONE, Company
 from deltacompose.errors import Diverged
+from deltacompose.method.contract import Penalizes, Prepares, Tensors
 from deltacompose.method.weights import generator, parts, penalty
 from deltacompose.scoring import Batch, Reader
 from deltacompose.task.metrics import Score
 from deltacompose.task.task import score
-from deltacompose.training.learner import Job, Learner
+from deltacompose.training.flat import Matrices, copy
+from deltacompose.training.learner import Job, Learner, advance
 from deltacompose.training.memory import count_anew
 
 State = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -70,6 +73,7 @@ def train(
     for index, saved in (checkpoints.load() if checkpoints else {}).items():
         learners[index].restore(*saved)
     _share_constants(learners)
+    join(learners)
     attachment = attach(backbone, jobs[0].expression)
     try:
         with frozen(backbone.model), evaluating(backbone.model):
@@ -109,44 +113,108 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
 
 def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:
     """One step for some learners in one pass; their losses are summed, so each gets the gradient of its own."""
-    start, learners = time.perf_counter(), [one for one, _ in group]
+    start, learners = time.perf_counter(), [learner for learner, _ in group]
     first, company = learners[0].job, learners[0].job.company
-    joined = {name: torch.cat([batch[name] for _, batch in group]) for name in group[0][1]}
-    tensors = [one.tensors() for one in learners]
+    join(learners)
     rank = [company.rank] if company.size > 1 else []
-    seeds = [generator(one.job.seed, "step", one.step, *rank).initial_seed() for one in learners]
-    attachment.put(tensors if _banked(attachment, first.expression) else tensors[0], seeds)
-    losses = first.reader.loss(joined, len(group))
-    added = torch.stack([torch.as_tensor(penalty(first.expression, t, first.stage)) for t in tensors]).to(losses.device)
+    seeds = [generator(learner.job.seed, "step", learner.step, *rank).initial_seed() for learner in learners]
+    leaves, tensors = _tensors(learners)
+    attachment.put(tensors, seeds)
+    losses = first.reader.loss(_joined([batch for _, batch in group]), len(group))
+    if any(isinstance(part, Penalizes) for _, part in parts(first.expression)):
+        own = _unstacked(tensors)
+        terms = [torch.as_tensor(penalty(first.expression, t, first.stage)) for t in own]
+        losses = losses + torch.stack(terms).to(losses.device) / company.size
     if company.size > 1:
-        losses, added = losses * losses.new_tensor([one.portion for one in learners]), added / company.size
-    losses = losses + added
-    leaves = [x for one in learners for x in one.weights.values()]
-    found = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+        losses = losses * losses.new_tensor([learner.portion for learner in learners])
+    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
     *summed, whole = company.summed([*found, losses.detach()])
-    # A sum over memory that is laid out otherwise rounds otherwise; a bank of one has views where others have copies.
-    gradients = (x if x is None else x.contiguous() for x in summed)
-    for (one, batch), loss in zip(group, losses.detach() if whole is None else whole, strict=True):
-        one.tokens += sum(x.numel() for name, x in batch.items() if name in ("input", "candidates", "ids"))
-        one.learn(loss, [next(gradients) for _ in one.weights])
+    _take(learners, summed)
+    for learner in learners:
+        learner.count_tokens()
+    advance(learners, losses.detach() if whole is None else whole)
     seconds = (time.perf_counter() - start) / len(group)
-    for one in learners:
-        one.seconds += seconds
+    for learner in learners:
+        learner.seconds += seconds
+
+
+def join(learners: Sequence[Learner]) -> None:
+    """Puts the weights of learners that pass together into rows of one bank's matrices, where they are not yet."""
+    if any(learner.row.matrices is not learners[0].row.matrices for learner in learners):
+        apart = {id(learner.row.matrices): learner.row.matrices for learner in learners}
+        alone = [matrices for matrices in apart.values() if len(matrices.weights) == 1]
+        if len(alone) < len(learners):
+            raise ValueError("learners of different banks cannot pass together")
+        matrices = Matrices.joined(alone)
+        for index, learner in enumerate(learners):
+            learner.place(matrices, index)
+
+
+def _tensors(learners: Sequence[Learner]) -> tuple[dict[str, Tensor], Tensors | Stacked]:
+    """The leaves that are trained, and what the edits see: of one delta its tensors, of several their stacks."""
+    if len(learners) == 1:
+        return learners[0].weights, learners[0].tensors()
+    matrices, rows = learners[0].row.matrices, [learner.row.index for learner in learners]
+    leaves = matrices.leaves(None if rows == list(range(len(matrices.weights))) else rows)
+    job = learners[0].job
+    if any(isinstance(part, Prepares) and prefix.startswith(f"{job.stage}.") for prefix, part in parts(job.expression)):
+        each = [learner.tensors({n: x[k] for n, x in leaves.items()}) for k, learner in enumerate(learners)]
+        return leaves, Stacked.of(each)
+    rest = {n: matrices.stack(n, [learner.rest[n] for learner in learners]) for n in learners[0].rest}
+    return leaves, Stacked(len(learners), {**rest, **leaves})
+
+
+def _unstacked(tensors: Tensors | Stacked) -> list[Tensors]:
+    if not isinstance(tensors, Stacked):
+        return [tensors]
+    return [{n: x[k] for n, x in tensors.tensors.items()} for k in range(tensors.size)]
+
+
+def _take(learners: Sequence[Learner], gradients: Sequence[Tensor | None]) -> None:
+    if len(learners) == 1:
+        copy(list(learners[0].gradients.values()), gradients)
+        return
+    matrices, rows = learners[0].row.matrices, [learner.row.index for learner in learners]
+    matrices.take_gradients(gradients, None if rows == list(range(len(matrices.weights))) else rows)
+
+
+def _joined(batches: Sequence[Batch]) -> Batch:
+    if len(batches) == 1:
+        return batches[0]
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) -> Iterator[list[tuple[Learner, Batch]]]:
-    """Learners at one step whose next batches have one shape, as many together as the budget of tokens allows.
+    """Learners at one step whose next batches pass together, padded to one length, as the budget of tokens allows.
 
     Those that are behind catch up apart, so that the others' passes are what they would be without them.
     """
-    alike: dict[Any, list[tuple[Learner, Batch]]] = {}
-    for one in learners:
-        batch = one.batch()
-        alike.setdefault((one.step, *(x.shape for x in batch.values())), []).append((one, batch))
+    banked = _banked(attachment, learners[0].job.expression)
+    alike: dict[Any, list[Learner]] = {}
+    for learner in learners:
+        alike.setdefault((learner.step, learner.kind), []).append(learner)
     for same in alike.values():
-        tokens = max(x.numel() for x in same[0][1].values())
-        size = max(1, budget // tokens) if _banked(attachment, same[0][0].job.expression) else 1
-        yield from (same[k : k + size] for k in range(0, len(same), size))
+        for group in _within(sorted(same, key=lambda learner: learner.lengths), budget if banked else 0):
+            lengths = _longest([learner.lengths for learner in group])
+            yield [(learner, learner.batch(lengths)) for learner in group]
+
+
+def _within(learners: Sequence[Learner], budget: int) -> list[list[Learner]]:
+    """Neighbours in groups whose padded batches hold at most so many tokens; a group has one learner at least."""
+    groups: list[list[Learner]] = []
+    for learner in learners:
+        tokens = 0
+        if groups:
+            together = [*groups[-1], learner]
+            tokens = sum(other.rows for other in together) * sum(_longest([other.lengths for other in together]))
+        if not groups or tokens > budget:
+            groups.append([])
+        groups[-1].append(learner)
+    return groups
+
+
+def _longest(lengths: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return max(inputs for inputs, _ in lengths), max(answers for _, answers in lengths)
 
 
 def _share_constants(learners: Sequence[Learner]) -> None:

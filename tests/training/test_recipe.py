@@ -17,7 +17,7 @@ from deltacompose.checks.batches import tiny
 from deltacompose.composition import parse
 from deltacompose.scoring import reader
 from deltacompose.study.recipe import Recipe
-from deltacompose.training import train
+from deltacompose.training import loop, train
 from deltacompose.training.learner import Job, Learner
 
 METHODS = plugins.load(disabled=True).methods
@@ -72,17 +72,20 @@ class Seen:
         self.raw: dict[int, list[list[Tensor]]] = {}
         self.used: dict[int, list[list[Tensor]]] = {}
         self.weights: dict[int, list[list[Tensor]]] = {}
-        learn = Learner.learn
+        advance = loop.advance
 
-        def noted(one: Learner, loss: Tensor, gradients: Any) -> None:
-            # A gradient is clipped in place, so what it was is copied first.
-            seed, before = one.job.seed, [x.detach().clone() for x in one.weights.values()]
-            self.raw.setdefault(seed, []).append([g.clone() for g in gradients])
-            learn(one, loss, gradients)
-            self.used.setdefault(seed, []).append([x.grad.clone() for x in one.weights.values()])
-            self.weights.setdefault(seed, [before]).append([x.detach().clone() for x in one.weights.values()])
+        def noted(learners: Any, losses: Tensor) -> None:
+            # A gradient is clipped in place, so it is copied first.
+            for learner in learners:
+                before = [x.detach().clone() for x in learner.weights.values()]
+                self.raw.setdefault(learner.job.seed, []).append([x.clone() for x in learner.gradients.values()])
+                self.weights.setdefault(learner.job.seed, [before])
+            advance(learners, losses)
+            for learner in learners:
+                self.used.setdefault(learner.job.seed, []).append([x.clone() for x in learner.gradients.values()])
+                self.weights[learner.job.seed].append([x.detach().clone() for x in learner.weights.values()])
 
-        monkeypatch.setattr(Learner, "learn", noted)
+        monkeypatch.setattr(loop, "advance", noted)
 
 
 def norm(tensors: list[Tensor]) -> float:
