@@ -72,12 +72,14 @@ class Attachment:
     Attributes:
         once: a place that the model passes once for all rows of a batch, so that only one delta can be in force there;
             None where a bank can be.
+        drops: whether an edit has dropout.
     """
 
     def __init__(self, backbone: Backbone, expression: Term, probe: bool = True) -> None:
         self.backbone = backbone
         self.held = Held(mixed=_mixed(backbone.model))
         self.once: str | None = None
+        self.drops = False
         self._bounds: list[Bound] = []
         self._unshown = probe and not can_be_shown(backbone)
         self._awaited: RemovableHandle | None = None
@@ -91,6 +93,7 @@ class Attachment:
                 for edit in edits:
                     place = getattr(edit, "place", None)
                     self.once = place.name if place is not None and place.kind in _ONCE else self.once
+                    self.drops = self.drops or bool(getattr(edit, "dropout", 0.0))
                     bound = Bound(edit, self.held, prefix, next(numbers))
                     self._bounds.append(bound)
                     _ATTACH[type(edit)](self._rack, backbone, edit, bound)

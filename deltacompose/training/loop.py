@@ -187,12 +187,14 @@ def _joined(batches: Sequence[Batch]) -> Batch:
 def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) -> Iterator[list[tuple[Learner, Batch]]]:
     """Learners at one step whose next batches pass together, padded to one length, as the budget of tokens allows.
 
-    Those that are behind catch up apart, so that the others' passes are what they would be without them.
+    Those that are behind catch up apart, so that the others' passes are what they would be without them. With dropout
+    only batches of one length pass together: a mask is drawn for the padded batch, and must not depend on the bank.
     """
     banked = _banked(attachment, learners[0].job.expression)
     alike: dict[Any, list[Learner]] = {}
     for learner in learners:
-        alike.setdefault((learner.step, learner.kind), []).append(learner)
+        lengths = learner.lengths if attachment.drops else None
+        alike.setdefault((learner.step, learner.kind, lengths), []).append(learner)
     for same in alike.values():
         for group in _within(sorted(same, key=lambda learner: learner.lengths), budget if banked else 0):
             lengths = _longest([learner.lengths for learner in group])

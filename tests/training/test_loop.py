@@ -58,6 +58,15 @@ def nearly_equal(a: Delta, b: Delta, most: float = 1e-5) -> bool:
     return all(distance(x, b.weights[n], 1e-2) < most for n, x in a.weights.items())
 
 
+def acts_alike(backbone: Backbone, a: Delta, b: Delta) -> bool:
+    """Whether two deltas are one function but for rounding.
+
+    Their weights may differ more: Adam scales rounding up where a gradient is zero in exact arithmetic, as that of the
+    bias of an attention's keys.
+    """
+    return distance(output(backbone, a), output(backbone, b), 1e-2) < 1e-4
+
+
 def told(delta: Delta) -> list[Any]:
     return [[point[name] for name in ("step", "score")] for point in delta.record["history"]]
 
@@ -74,14 +83,14 @@ def test_the_size_of_the_bank_changes_nothing_but_rounding(family):
         for found, expected in zip(deltas, alone, strict=True):
             assert told(found) == told(expected)
             assert found.record["tokens"] == expected.record["tokens"]
-            assert nearly_equal(found, expected)
-    assert not nearly_equal(alone[0], alone[1])
+            assert acts_alike(shared(family), found, expected)
+    assert not acts_alike(shared(family), alone[0], alone[1])
 
 
 def test_what_fits_into_one_pass_changes_nothing_but_rounding():
     jobs = [job("bert", MIXED, seed) for seed in range(3)]
     for few, many in zip(trained(*jobs, budget=1), trained(*jobs, budget=10**6), strict=True):
-        assert nearly_equal(few, many)
+        assert acts_alike(shared("bert"), few, many)
 
 
 def test_deltas_with_weights_where_a_bank_cannot_act_train_one_at_a_time():
