@@ -289,10 +289,10 @@ def changes(fields, path=()):
     """Every configuration that differs in one field, at any depth: its path, and all fields."""
     for name, value in fields.items():
         if isinstance(value, dict):
-            for at, inner in changes(value, (*path, name)):
+            for at, inner in changes(value, (*path, str(name))):
                 yield at, {**fields, name: inner}
         for other in perturbed(value):
-            yield (*path, name), {**fields, name: other}
+            yield (*path, str(name)), {**fields, name: other}
 
 
 def rebuilt(model, config):
