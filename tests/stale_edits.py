@@ -265,6 +265,16 @@ def rows(folder: Path) -> Iterator[tuple[str, int, int, str, bool]]:
     yield from plugin_rows(folder)
 
 
+TELLING = (
+    "layer_norm_eps",
+    "layer_norm_epsilon",
+    "rms_norm_eps",
+    "activation",
+    "activation_function",
+    "feed_forward_proj",
+)
+"""Fields of which each family has one that changes its outputs."""
+
 WORDS = ("relu", "gelu_new", "silu", "gated-gelu", "relative_key", "eager", "other")
 
 
@@ -322,7 +332,7 @@ def fields_that_change_outputs(family, some=None):
     before, known = outputs(model), described(model.config)
     tried = list(changes(model.config.to_dict()))
     if some is not None:
-        telling = [change for change in tried if "eps" in change[0][-1] or "tie" in change[0][-1]]
+        telling = [change for change in tried if change[0][-1] in TELLING and change[1][change[0][-1]] != "other"]
         tried = telling + random.Random(family).sample(tried, some)
     for path, fields in tried:
         with warnings.catch_warnings():
