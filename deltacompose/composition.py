@@ -17,7 +17,8 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
+from deltacompose.limits import EXPRESSION_CHARACTERS, INTEGER, PARTS
 
 Setting = bool | int | float | str | None | tuple["Setting", ...]
 """What a setting of a method may hold: it must print and read back as itself."""
@@ -59,7 +60,9 @@ class Part(Term):
                 object.__setattr__(self, field, kind.validate_python(given))
             except ValidationError as error:
                 reason = error.errors()[0]["msg"].removeprefix("Input ").removeprefix("Value error, ")
-                raise BadInput(f"{self.name}: {field}={given!r}: {reason[:1].lower()}{reason[1:]}") from None
+                raise BadInput(f"{self.name}: {field}={quoted(given)}: {reason[:1].lower()}{reason[1:]}") from None
+            if isinstance(given, int) and abs(given) >= INTEGER:
+                raise BadInput(f"{self.name}: {field}={quoted(given)}: an integer must be smaller than 2**63")
 
     def __str__(self) -> str:
         """The method as text, with the settings that differ from their defaults."""
@@ -90,6 +93,8 @@ class Composition(Term):
     def __post_init__(self) -> None:
         if not self.stages or not all(self.stages):
             raise BadInput("a composition needs at least one method in every stage")
+        if (count := sum(map(len, self.stages))) > PARTS:
+            raise BadInput(f"a composition has {count} methods; the limit is {PARTS}")
 
     def __str__(self) -> str:
         return " >> ".join(" + ".join(map(str, stage)) for stage in self.stages)
@@ -129,7 +134,14 @@ def parse(text: str, methods: Mapping[str, type[Part]], expressions: Mapping[str
     Raises:
         BadInput: unknown method or setting, a setting of the wrong type, or anything else that is no composition.
     """
-    return composition(_Reader(text, methods, expressions or {}).read())
+    if len(text) > EXPRESSION_CHARACTERS:
+        raise BadInput(
+            f"the composition {quoted(text)} has {len(text)} characters; the limit is {EXPRESSION_CHARACTERS}"
+        )
+    try:
+        return composition(_Reader(text, methods, expressions or {}).read())
+    except RecursionError:
+        raise BadInput(f"the composition {quoted(text)} is nested too deep") from None
 
 
 @dataclass(frozen=True)
@@ -146,7 +158,7 @@ class _Reader:
             tree = ast.parse(self.text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BadInput(
-                f"{self.text!r} is no composition ({error}); write for example 'prompt + lora(rank=8) >> adapter'"
+                f"{quoted(self.text)} is no composition ({error}); write for example 'prompt + lora(rank=8) >> adapter'"
             ) from None
         return self._term(tree.body)
 
@@ -161,11 +173,11 @@ class _Reader:
             case ast.Call(ast.Name(name), [], keywords) if all(k.arg for k in keywords):
                 given = [str(k.arg) for k in keywords]
                 if len(set(given)) < len(given):
-                    raise BadInput(f"a setting stands twice in {ast.unparse(node)!r}")
+                    raise BadInput(f"a setting stands twice in {_unparsed(node)}")
                 return self._named(name, {str(k.arg): self._setting(k.value) for k in keywords})
             case ast.Call(ast.Name(name), [_, *_]):
                 raise BadInput(f"settings of {name!r} are given by name, as in {name}({self._example(name)})")
-        raise BadInput(f"{ast.unparse(node)!r} in {self.text!r} is no method; join methods by '+' and '>>'")
+        raise BadInput(f"{_unparsed(node)} in {quoted(self.text)} is no method; join methods by '+' and '>>'")
 
     def _setting(self, node: ast.expr) -> Setting:
         match node:
@@ -175,9 +187,9 @@ class _Reader:
                 return -value
             case ast.Tuple(elements):
                 return tuple(self._setting(element) for element in elements)
-        found = ast.unparse(node)
         raise BadInput(
-            f"{found!r} in {self.text!r} is no setting; it may be a number, text, True, False, None or a tuple of those"
+            f"{_unparsed(node)} in {quoted(self.text)} is no setting; it may be a number, text, True, False, None "
+            "or a tuple of those"
         )
 
     def _named(self, name: str, settings: dict[str, Setting]) -> Term:
@@ -199,6 +211,14 @@ class _Reader:
     def _example(self, name: str) -> str:
         fields = _fields(self.methods[name]) if name in self.methods else ()
         return f"{fields[0].name}={fields[0].default!r}" if fields else "rank=8"
+
+
+def _unparsed(node: ast.expr) -> str:
+    """A quotation of a part of an expression; what is nested too deep to print is named by its kind."""
+    try:
+        return quoted(ast.unparse(node))
+    except (RecursionError, ValueError):
+        return f"<{type(node).__name__}>"
 
 
 def configured(method: type[Part], settings: Mapping[str, Setting]) -> Part:

@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved file_digests
+0   errors moved file_digests limits validation formats
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring
@@ -33,6 +33,9 @@ ROOF = {"figures", "report", "checks", "api", "cells", "results", "migration", "
 """What built-in members never import."""
 NO_TORCH = {
     "errors",
+    "limits",
+    "validation",
+    "formats",
     "moved",
     "file_digests",
     "composition",
@@ -44,7 +47,7 @@ NO_TORCH = {
     "store",
     "figures",
 }
-NO_TORCH |= {"planning", "report"}
+NO_TORCH |= {"planning", "report", "limits", "validation", "formats"}
 LIGHT = ("errors", "moved", "plugins.hookspecs", "plugins.members", "plugins.loader", "plugins.scaffold")
 TORCH = {"torch", "transformers", "peft", "torchvision", "accelerate"}
 HEAVY = TORCH | {"numpy", "scipy", "sklearn", "pandas", "matplotlib", "seaborn", "pydantic", "networkx", "jinja2"}

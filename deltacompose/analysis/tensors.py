@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, quoted
+from deltacompose.formats.files import Missing
+from deltacompose.formats.tensor_files import INDICES, read_header
 
 FILE = "delta.safetensors"
 _TRAINED = "weights/"
@@ -28,11 +30,12 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     """
     path = path / FILE if path.is_dir() else path
     try:
+        read_header(path, (*_TYPES, *INDICES))
         entries = dict(deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
-    except FileNotFoundError:
+    except Missing:
         raise BadInput(f"there is no file {path}") from None
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} is cut off or no safetensors file ({error})") from None
+        raise BadInput(f"{path} is truncated or not a safetensors file ({error})") from None
     trained = [name for name in sorted(entries) if name.startswith(_TRAINED)] or sorted(entries)
     if not trained:
         raise BadInput(f"{path} holds no tensors")
@@ -42,7 +45,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
 def _array(path: Path, name: str, entry: Mapping[str, Any]) -> NDArray[Any]:
     kind = entry["dtype"]
     if kind not in _TYPES:
-        raise BadInput(f"{path}: tensor {name} is of type {kind}; a delta's tensors are {', '.join(_TYPES)}")
+        raise BadInput(f"{path}: tensor {quoted(name)} is of type {kind}; a delta's tensors are {', '.join(_TYPES)}")
     array = np.frombuffer(entry["data"], dtype=_TYPES[kind]).reshape(entry["shape"])
     if kind == "BF16":
         return (array.astype(np.uint32) << 16).view(np.float32)

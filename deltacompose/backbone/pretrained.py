@@ -22,8 +22,9 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.file_digests import WEIGHTS
+from deltacompose.formats.files import is_folder
 from deltacompose.study.config import SHARDED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -100,7 +101,7 @@ def find(checkpoint: Checkpoint) -> Path:
     """
     location = checkpoint.location
     folder = Path(location).expanduser()
-    if not folder.is_dir():
+    if not is_folder(folder):
         folder = _fetched(location)
     if not any((folder / name).is_file() for name in WEIGHTS):
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
@@ -207,7 +208,9 @@ def _fetched(name: str) -> Path:
     """The snapshot of a model on the hub, or of one part of a pipeline; from the cache where there is no network."""
     found = re.fullmatch(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(/\w[\w.-]*)?", name)
     if found is None:
-        raise BadInput(f"no folder {name!r}, and it is no name on the Hugging Face hub, such as google-t5/t5-small")
+        raise BadInput(
+            f"no folder {quoted(name)}, and it is not a name on the Hugging Face hub, such as google-t5/t5-small"
+        )
     repository, part = found[1], (found[2] or "")[1:]
     wanted = [f"{part}/{pattern}" for pattern in WANTED] if part else WANTED
     try:

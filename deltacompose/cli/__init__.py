@@ -14,7 +14,7 @@ from deltacompose.cli import exchange as handover
 from deltacompose.cli import listings as catalogue
 from deltacompose.cli import similarity as analysis
 from deltacompose.cli.stdout import document_alone
-from deltacompose.errors import BadInput, Diverged
+from deltacompose.errors import BadInput, Diverged, bounded
 
 INTERRUPTED = 130
 """The exit status after ctrl-C, as shells have it."""
@@ -71,7 +71,8 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        print(f"error: {error.filename or ''}: {error.strerror or error}".replace(": : ", ": "), file=sys.stderr)
+        reason = f"error: {error.filename or ''}: {error.strerror or error}".replace(": : ", ": ")
+        print(bounded(reason), file=sys.stderr)
         sys.exit(2)
     except Exception as error:
         _usage(error)
@@ -86,5 +87,7 @@ def _usage(error: Exception) -> None:
     show = getattr(error, "show", None)
     if show is None:
         raise error
+    if isinstance(getattr(error, "message", None), str):
+        error.message = bounded(error.message)  # type: ignore[attr-defined]
     show()
     sys.exit(getattr(error, "exit_code", 2))

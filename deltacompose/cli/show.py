@@ -10,10 +10,20 @@ import typer
 
 from deltacompose.cli.stdout import write_document
 
+_SHOWN = 10
+
 
 def as_json(data: object) -> None:
     """Writes one JSON document to stdout."""
     write_document(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def damaged(problems: Sequence[object]) -> None:
+    """What of a store cannot be read and was left out, on stderr: the first ten, and how many more there are."""
+    for problem in problems[:_SHOWN]:
+        typer.echo(f"damaged: {problem}", err=True)
+    if len(problems) > _SHOWN:
+        typer.echo(f"damaged: {len(problems) - _SHOWN} more; `deltacompose verify` lists all", err=True)
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

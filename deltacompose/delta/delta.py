@@ -7,18 +7,27 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from typing_extensions import TypedDict
 
 from deltacompose.attach.attachment import attached
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, parse
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, quoted
+from deltacompose.formats.files import Missing
+from deltacompose.formats.json_files import read_json
+from deltacompose.formats.tensor_files import FLOATS, INDICES, check_shapes, read_header
+from deltacompose.method.contract import HasConstants
+from deltacompose.method.weights import finalized, init_constants, init_weights
+from deltacompose.validation import validated
 
 FORMAT = 1
 """The version of the folder's layout."""
@@ -51,13 +60,31 @@ class Delta:
             yield model
 
     def check(self, backbone: Backbone) -> None:
-        """Refuses a backbone other than the one that the delta was trained on."""
+        """Refuses a backbone other than the one that the delta was trained on, and tensors that do not fit it."""
         if self.backbone and self.backbone["fingerprint"] != backbone.fingerprint:
             raise BadInput(
-                f"this delta of {self.expression} was trained on {self.backbone['name']} "
+                f"this delta of {self.expression} was trained on {quoted(self.backbone['name'])[1:-1]} "
                 f"(fingerprint {self.backbone['fingerprint'][:12]}), not on {backbone.name} "
                 f"({backbone.fingerprint[:12]})"
             )
+        self._check_tensors(backbone)
+
+    def _check_tensors(self, backbone: Backbone) -> None:
+        """Refuses weights that are not those of the expression on the backbone, and constants of no part.
+
+        A method whose start cannot be made here, as its file or its training data are not at hand, is not checked.
+        """
+        making = {prefix for prefix, part in self.expression.parts() if isinstance(part, HasConstants)}
+        for name in self.constants:
+            if not name.startswith(tuple(making)):
+                raise BadInput(f"the delta of {self.expression} has a constant {quoted(name)}, which is of no method")
+        try:
+            weights, constants = _expected(backbone, self.expression)
+        except BadInput:
+            return
+        where = f"the delta of {self.expression} on {backbone.name}"
+        check_shapes(where, _shapes(self.weights), weights)
+        check_shapes(where, _shapes(self.constants), constants)
 
     def save(self, folder: str | Path) -> Path:
         """Writes `delta.safetensors` and `delta.json` into a folder, which is made if need be."""
@@ -95,9 +122,9 @@ def load(folder: str | Path, methods: Mapping[str, type[Part]]) -> Delta:
     expression = parse(described["expression"], methods)
     if json.loads(json.dumps(expression.describe())) != described["settings"]:
         raise BadInput(
-            f"{folder}: {described['expression']!r} has other default settings in the installed "
+            f"{folder}: {quoted(described['expression'])} has other default settings in the installed "
             f"{', '.join(sorted(set(described['plugins'].values()))) or 'plugins'} than when the delta was saved: "
-            f"{json.dumps(described['settings'])}"
+            f"{quoted(described['settings'])}"
         )
     tensors = _tensors(Path(folder) / "delta.safetensors", described.get("sha256"))
     split = {
@@ -114,36 +141,86 @@ def load(folder: str | Path, methods: Mapping[str, type[Part]]) -> Delta:
     )
 
 
+class _Note(TypedDict):
+    """What `delta.json` holds."""
+
+    expression: str
+    settings: list[list[dict[str, Any]]]
+    backbone: dict[str, str]
+    plugins: dict[str, str]
+    record: dict[str, Any]
+    sha256: NotRequired[str]
+
+
 def _described(folder: Path) -> dict[str, Any]:
     path = folder / "delta.json"
     try:
-        described = json.loads(path.read_text())
-    except FileNotFoundError:
+        described: dict[str, Any] = read_json(path, dict[str, Any])
+    except Missing:
         raise BadInput(
             f"{folder} holds no delta: there is no {path.name}; a delta's folder has delta.json and delta.safetensors"
         ) from None
-    except (OSError, ValueError) as error:
-        raise BadInput(f"{path} cannot be read as a delta's record ({error})") from None
-    wanted = ("format", "expression", "settings", "backbone", "plugins", "record")
-    if not isinstance(described, dict) or any(key not in described for key in wanted):
-        raise BadInput(f"{path} is no delta's record; it needs {', '.join(wanted)}")
-    if described["format"] != FORMAT:
-        raise BadInput(f"{path} has format {described['format']!r}; this version of deltacompose reads format {FORMAT}")
+    if "format" not in described:
+        raise BadInput(f"{path} is not a delta's record: format is missing")
+    if type(described["format"]) is not int or described["format"] != FORMAT:
+        raise BadInput(
+            f"{path} has format {quoted(described['format'])}; this version of deltacompose reads format {FORMAT}"
+        )
+    validated(_Note, described, str(path))
+    if described["backbone"] and not {"name", "fingerprint"} <= described["backbone"].keys():
+        raise BadInput(f"{path}: backbone has no name and fingerprint; found {quoted(described['backbone'])}")
     return described
 
 
 def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
-    """The tensors of a file; its hash is compared where the delta's record has one."""
+    """The tensors of a file; its hash is compared where the delta's record has one.
+
+    The header is checked first: weights are floating-point numbers, constants may be indices too.
+    """
     try:
-        tensors: dict[str, Tensor] = load_file(path)
-        found = _sha256(path)
-    except FileNotFoundError:
+        header = read_header(path, (*FLOATS, *INDICES))
+    except Missing:
         raise BadInput(f"{path.parent} holds no delta: there is no {path.name}") from None
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"{path} is cut off or no safetensors file ({error})") from None
+    for name, entry in header.items():
+        kind = name.partition("/")[0]
+        if kind not in ("weights", "constants"):
+            raise BadInput(f"{path}: the tensor {quoted(name)} is neither under weights/ nor under constants/")
+        if kind == "weights" and entry.dtype not in FLOATS:
+            raise BadInput(
+                f"{path}: the tensor {quoted(name)} has the dtype {entry.dtype}; weights are {', '.join(FLOATS)}"
+            )
+    found = _sha256(path)
     if sha256 not in (None, found):
         raise BadInput(f"{path} is not the file that delta.json beside it was written for: its sha256 is {found[:12]}")
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise BadInput(f"{path} is truncated or not a safetensors file ({error})") from None
+    check_finite(str(path), tensors)
     return tensors
+
+
+def check_finite(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuses tensors with NaN or infinity; `where` begins the message."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(f"{where}: the tensor {quoted(name)} has values that are not finite")
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@lru_cache(maxsize=32)
+def _expected(backbone: Backbone, expression: Composition) -> tuple[Shapes, Shapes]:
+    """Names and shapes of an expression's finalised weights and of its constants, from weights at their start."""
+    with torch.no_grad():
+        constants = init_constants(backbone, expression)
+        final = finalized(expression, {**init_weights(backbone, expression), **constants})
+    return _shapes({n: x for n, x in final.items() if n not in constants}), _shapes(constants)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(x.shape) for name, x in tensors.items()}
 
 
 def _sha256(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +18,7 @@ from deltacompose.delta.peft_options import check_options
 from deltacompose.delta.peft_saved import changed_parts, saved_changes
 from deltacompose.delta.prefix_positions import Prefixes, attentions, check_window, turned
 from deltacompose.errors import BadInput, unknown
+from deltacompose.formats.patterns import matches
 
 
 def expressed(adapter: Adapter, backbone: Backbone, methods: Methods) -> Imported:
@@ -79,7 +79,7 @@ def _scaled(backbone: Backbone, module: str, of_input: bool) -> list[Place]:
 def _targeted(module: str, targets: Any) -> bool:
     """peft's rule: a text is a pattern, a list is of names or their ends."""
     if isinstance(targets, str):
-        return re.fullmatch(targets, module) is not None
+        return matches(targets, module, "feedforward_modules")
     return any(module.endswith(one) for one in targets)
 
 

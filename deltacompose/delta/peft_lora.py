@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from deltacompose.delta.peft_modules import Imported, Methods, Weighted, by_modu
 from deltacompose.delta.peft_saved import changed_parts, saved_changes
 from deltacompose.delta.peft_tied import sharing, whole_matrices
 from deltacompose.errors import BadInput
+from deltacompose.formats.patterns import matches
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def _scale(config: Mapping[str, Any], module: str, own: Mapping[str, Tensor]) ->
 def _alpha(config: Mapping[str, Any], module: str) -> float:
     """α of a module: that of the first pattern that matches the end of its path, as peft takes it."""
     for pattern, alpha in (config.get("alpha_pattern") or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if matches(rf"(.*\.)?({pattern})", module, "alpha_pattern"):
             return float(alpha)
     return float(config["lora_alpha"])
 

@@ -48,7 +48,8 @@ from typing import Any
 
 import yaml
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
+from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.places.notation import KINDS, Place, Spot, read_spot, split_name
 
 Number = int | str | tuple[int | str, ...]
@@ -110,12 +111,7 @@ class Table:
 
 def read_table_file(path: Path) -> Table:
     """The table in a YAML file, which is named as the file is."""
-    with path.open(encoding="utf-8") as file:
-        try:
-            data = yaml.load(file, _Strict)
-        except yaml.YAMLError as error:
-            raise BadInput(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    return read_table(path.stem, data)
+    return read_table(path.stem, read_yaml(path))
 
 
 def read_table(name: str, data: Any) -> Table:
@@ -171,7 +167,7 @@ def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozens
         matches = filter(None, map(re.compile(re.escape(whole).replace(r"\*", r"(\d+)")).fullmatch, modules))
         ordered = sorted(matches, key=lambda match: [int(number) for number in match.groups()])
         if not ordered and not pattern.endswith("?"):
-            raise BadInput(f"table {table.name!r} has blocks at {pattern!r}, where the model has none")
+            raise BadInput(f"table {table.name!r} has blocks at {quoted(pattern)}, where the model has none")
         found += [match.string.removeprefix(f"{base}.") for match in ordered]
     return tuple(found)
 
@@ -201,17 +197,6 @@ _OPERATORS: Mapping[str, Callable[[int, int], int]] = {
     "*": operator.mul,
     "/": operator.floordiv,
 }
-
-
-class _Strict(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which plain YAML keeps the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _in_forward_order(patterns: Mapping[str, Any], layers: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
@@ -255,14 +240,14 @@ def _table(name: str, data: Any) -> Table:
     places = {pattern: _spots(pattern, spots, stacks) for pattern, spots in _named(given["places"]).items()}
     serves = given["serves"]
     if not isinstance(serves, list) or not all(isinstance(one, str) for one in serves):
-        raise BadInput(f"serves is {serves!r}; expected a list of model types, as in [llama, mistral]")
+        raise BadInput(f"serves is {quoted(serves)}; expected a list of model types, as in [llama, mistral]")
     return Table(name, tuple(serves), kind, {one: _stack(one, stacks[one]) for one in BACKBONE_KINDS[kind]}, places)
 
 
 def _mapping(what: str, data: Any, keys: set[str], optional: frozenset[str] = frozenset()) -> dict[str, Any]:
     """The data, if it is a mapping with all of the keys, perhaps the optional ones, and no others."""
     if not isinstance(data, Mapping):
-        raise BadInput(f"{what} is {data!r}; expected a mapping with the keys {', '.join(sorted(keys))}")
+        raise BadInput(f"{what} is {quoted(data)}; expected a mapping with the keys {', '.join(sorted(keys))}")
     for key in data:
         if key not in keys | optional:
             raise unknown(f"key of {what}", str(key), keys | optional)
@@ -290,7 +275,9 @@ def _blocks(data: Any) -> tuple[str, ...]:
     patterns = data if isinstance(data, list) else [data]
     for one in patterns:
         if not isinstance(one, str) or re.fullmatch(r"\w+(?:\.(?:\w+|\*))*\??", one) is None or "*" not in one:
-            raise BadInput(f"blocks are at {one!r}; expected a module path with a '*' for each number, as blocks.*")
+            raise BadInput(
+                f"blocks are at {quoted(one)}; expected a module path with a '*' for each number, as blocks.*"
+            )
     return tuple(patterns)
 
 
@@ -298,7 +285,7 @@ def _number(key: str, data: Any) -> Number:
     for one in data or [data] if isinstance(data, list) else [data]:
         if isinstance(one, bool) or not (isinstance(one, int) or _is_formula(one)):
             raise BadInput(
-                f"{key} is {one!r}; expected a number, a configuration's attribute, or 'attribute / attribute'"
+                f"{key} is {quoted(one)}; expected a number, a configuration's attribute, or 'attribute / attribute'"
             )
     return tuple(data) if isinstance(data, list) else data
 
@@ -320,11 +307,13 @@ def _spots(pattern: str, data: Any, stacks: Mapping[str, Any]) -> tuple[str, ...
     if stack and stack not in stacks:
         raise unknown("stack", stack, stacks)
     if layer not in (None, "{layer}"):
-        raise BadInput(f"{pattern!r} names one layer; write {{layer}}, and a '?' where not every layer has the module")
+        raise BadInput(
+            f"{quoted(pattern)} names one layer; write {{layer}}, and a '?' where not every layer has the module"
+        )
     alternatives = tuple(data) if isinstance(data, list) else (data,)
     for text in alternatives:
         if not isinstance(text, str):
-            raise BadInput(f"{pattern} is {text!r}; expected a module path")
+            raise BadInput(f"{pattern} is {quoted(text)}; expected a module path")
         open_layers = ["{layer}" in path for path in read_spot(text).paths]
         if set(open_layers) != {layer is not None}:
             raise BadInput(f"{pattern}: {text}: {{layer}} stands in the name or in the path, but not in both")

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Hashable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import ConfigDict
 
 from deltacompose.errors import BadInput
-from deltacompose.study.recipe import Recipe
+from deltacompose.formats.yaml_files import read_yaml
+from deltacompose.limits import ENTRIES, EXPRESSION_CHARACTERS, NAME_CHARACTERS, PROCESSES
+from deltacompose.study.recipe import Count, Recipe
+from deltacompose.validation import checked, plain
 
 SHARDED = "sharded"
 """The device of a backbone whose layers are dealt out over the processes that train together."""
@@ -29,6 +33,13 @@ LAUNCHED = "DELTACOMPOSE_LAUNCHED"
 KEYS = 2
 """The version of cell keys: raised when what they cover changes. Version 1 did not cover tokenizers, configurations,
 exact weights, written-out tables and the code of methods."""
+
+RESERVED = ("untouched", "random", "chance")
+"""Names of reference rows of a transfer matrix, which a task cannot have."""
+
+Name = Annotated[str, MinLen(1), MaxLen(NAME_CHARACTERS)]
+Expression = Annotated[str, MinLen(1), MaxLen(EXPRESSION_CHARACTERS)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
 
 _STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -92,9 +103,9 @@ class Rows:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    train: Annotated[int, Ge(1)] | None = None
-    val: Annotated[int, Ge(1)] | None = None
-    test: Annotated[int, Ge(1)] | None = None
+    train: Count | None = None
+    val: Count | None = None
+    test: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -115,12 +126,12 @@ class SubspaceChoice:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     composition: str
-    dimensions: Annotated[int, Ge(1)]
+    dimensions: Count
     way: Literal["pca", "autoencoder"] = "pca"
     seen: tuple[str, ...] = ()
     tune: bool = True
-    hidden: Annotated[int, Ge(1)] | None = None
-    steps: Annotated[int, Ge(1)] = 1000
+    hidden: Count | None = None
+    steps: Count = 1000
     alpha: Annotated[float, Ge(0)] = 1.0
 
 
@@ -143,7 +154,7 @@ class DimensionChoice:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    most: Annotated[int, Ge(1)]
+    most: Count
     reference: str = "full"
     share: Annotated[float, Gt(0), Le(1)] = 0.9
     resolution: Annotated[float, Ge(0)] = 0.25
@@ -186,25 +197,25 @@ class Study:
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
-    name: Annotated[str, MinLen(1)]
-    tasks: Annotated[tuple[str, ...], MinLen(1)]
-    compositions: Annotated[tuple[str, ...], MinLen(1)]
+    name: Name
+    tasks: Annotated[tuple[Name, ...], MinLen(1), MaxLen(ENTRIES)]
+    compositions: Annotated[tuple[Expression, ...], MinLen(1), MaxLen(ENTRIES)]
     backbone: BackboneChoice = BackboneChoice()
-    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], MinLen(1), MaxLen(ENTRIES)] = (0,)
     training: Recipe = Recipe()
     stages: tuple[dict[str, Any], ...] = ()
     rows: Rows = Rows()
-    grid: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)] = (1.0,)
-    shots: Annotated[int, Ge(1)] | None = None
+    grid: Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1), MaxLen(ENTRIES)] = (1.0,)
+    shots: Count | None = None
     template: bool = True
     transfer: bool = False
-    start_from: tuple[str, ...] = ()
+    start_from: Annotated[tuple[Name, ...], MaxLen(ENTRIES)] = ()
     efficiency: bool = False
     measures: tuple[str, ...] = ()
     subspace: SubspaceChoice | None = None
     dimension: DimensionChoice | None = None
     swap: bool = False
-    processes: Annotated[int, Ge(1)] = 1
+    processes: Annotated[int, Ge(1), Le(PROCESSES)] = 1
     split: Literal["val", "test"] = "test"
     own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     folder: str = field(default=".", compare=False)
@@ -213,10 +224,15 @@ class Study:
         for what in ("tasks", "compositions", "seeds", "grid", "start_from", "measures"):
             values = tuple(getattr(self, what))
             object.__setattr__(self, what, values)
-            twice = sorted({str(value) for value in values if values.count(value) > 1})
+            twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if twice:
                 raise BadInput(f"study {self.name!r}: {what} has {', '.join(twice)} twice")
-
+        for name in (*self.tasks, *self.start_from, *self.own_tasks):
+            if name in RESERVED:
+                raise BadInput(
+                    f"study {self.name!r}: a task cannot have the name {name!r}, which names a reference row of the "
+                    f"transfer matrix; reserved names: {', '.join(RESERVED)}"
+                )
         if self.backbone.device == SHARDED:
             self._check_sharded()
 
@@ -238,27 +254,23 @@ class Study:
                 raise BadInput(
                     f"study {self.name!r}: stages[{stage}] has no setting {name!r}; it has {', '.join(known)}"
                 )
-        return recipe_of({**_plain(self.training), **changes}, f"study {self.name!r}: stages[{stage}]")
+        return recipe_of({**plain(self.training), **changes}, f"study {self.name!r}: stages[{stage}]")
 
     @classmethod
     def read(cls, path: str | Path) -> Study:
         """The study of a YAML file.
 
         Raises:
-            BadInput: no such file, no YAML, a key twice, a field that a study does not have, a value of a wrong type.
+            BadInput: no such file, not valid YAML, a field that a study does not have, a value of a wrong type or out
+                of its range.
         """
         path = Path(path)
-        try:
-            data = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-        except OSError as error:
-            raise BadInput(f"no study can be read from {path}: {error.strerror}") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise BadInput(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        data = read_yaml(path)
         if not isinstance(data, dict):
-            raise BadInput(f"{path} holds no study; it needs at least name, tasks and compositions")
+            raise BadInput(f"{path} does not hold a study; it needs at least name, tasks and compositions")
         if "folder" in data:
             raise BadInput(f"{path}: folder is where the file lies, and not written in it")
-        study: Study = _checked(cls, data, str(path))
+        study = checked(cls, data, str(path))
         return replace(study, folder=str(path.parent.resolve()))
 
     def write(self, path: str | Path) -> None:
@@ -267,8 +279,8 @@ class Study:
 
     def described(self) -> dict[str, Any]:
         """The study as plain data, without what has its default."""
-        plain, default = _plain(self), _plain(Study(name="-", tasks=("-",), compositions=("-",)))
-        return {name: value for name, value in plain.items() if name != "folder" and value != default[name]}
+        own, default = plain(self), plain(Study(name="-", tasks=("-",), compositions=("-",)))
+        return {name: value for name, value in own.items() if name != "folder" and value != default[name]}
 
 
 def recipe_of(settings: Mapping[str, Any], where: str) -> Recipe:
@@ -277,62 +289,4 @@ def recipe_of(settings: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         BadInput: a setting that a recipe does not have, or a value of a wrong type or range; begins with `where`.
     """
-    recipe: Recipe = _checked(Recipe, settings, where)
-    return recipe
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error, not the last one winning."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-@cache
-def _adapter(kind: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _checked(kind: Any, data: Mapping[str, Any], where: str) -> Any:
-    """Plain data as a record, checked strictly: no field that is not known, no text for a number."""
-    try:
-        return _adapter(kind).validate_json(json.dumps(data), strict=True)
-    except ValidationError as error:
-        raise BadInput(f"{where}: {'; '.join(_sentence(kind, one) for one in error.errors())}") from None
-    except TypeError as error:
-        raise BadInput(f"{where}: {error}; quote dates and other words that YAML reads as something else") from None
-
-
-def _sentence(kind: Any, error: Any) -> str:
-    at = ".".join(map(str, error["loc"]))
-    said = error["msg"].removeprefix("Value error, ")
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        owner = _RECORDS.get(str(error["loc"][0]), kind) if len(error["loc"]) > 1 else kind
-        return f"no field {at!r}; fields: {', '.join(f.name for f in fields(owner) if f.name != 'folder')}"
-    if error["type"] in ("missing", "missing_argument"):
-        return f"{at} is missing"
-    found = error.get("input")
-    hint = (
-        " (YAML reads 1e-3 as text; write 1.0e-3)" if error["type"] == "float_type" and isinstance(found, str) else ""
-    )
-    return f"{at}: {found!r}: {said[:1].lower()}{said[1:]}{hint}" if at else said
-
-
-_RECORDS = {
-    "training": Recipe,
-    "backbone": BackboneChoice,
-    "rows": Rows,
-    "subspace": SubspaceChoice,
-    "dimension": DimensionChoice,
-}
-"""The fields of a study that are records themselves."""
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    kind: Any = type(record)
-    plain: dict[str, Any] = json.loads(_adapter(kind).dump_json(record))
-    return plain
+    return checked(Recipe, settings, where)

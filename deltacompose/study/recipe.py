@@ -9,6 +9,11 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict
 
+from deltacompose.limits import COUNT
+
+Count = Annotated[int, Ge(1), Le(COUNT)]
+"""A number of steps, rows, dimensions, ...: at least one, and bounded."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -30,16 +35,16 @@ class Recipe:
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-    steps: Annotated[int, Ge(0)] = 200
-    batch: Annotated[int, Ge(1)] = 16
+    steps: Annotated[int, Ge(0), Le(COUNT)] = 200
+    batch: Count = 16
     learning_rates: Mapping[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     warmup: Annotated[float, Ge(0), Le(1)] = 0.06
     weight_decay: Annotated[float, Ge(0)] = 0.0
     clip: Annotated[float, Gt(0)] = 1.0
-    evaluate_every: Annotated[int, Ge(1)] = 50
+    evaluate_every: Count = 50
     keep: Literal["best", "last"] = "best"
     thaw: bool = False
-    limit: Annotated[int, Ge(1)] = 128
+    limit: Count = 128
     checkpointing: bool = False
 
     def factor(self, step: int) -> float:

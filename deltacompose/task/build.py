@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import string
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.description import LETTERS, Columns, TaskRow, row_from_mapping
 from deltacompose.task.examples import SPLITS, Example
 from deltacompose.task.sources import column, own_splits, read_rows, state_of, text
@@ -168,7 +169,7 @@ def _labelled(values: Mapping[str, str], raw: str, task: TaskRow) -> str:
     if raw in values:
         return values[raw]
     raise BadInput(
-        f"the label {raw!r} in column {task.columns.target!r} is outside the verbalizer; "
+        f"the label {quoted(raw)} in column {task.columns.target!r} is outside the verbalizer; "
         f"labels: {', '.join(values)} (`data.drop` leaves out rows without a label)"
     )
 
@@ -179,7 +180,7 @@ def _rounded(columns: Columns, raw: Any) -> str:
     try:
         return f"{float(raw):.{columns.decimals}f}"
     except (TypeError, ValueError):
-        raise BadInput(f"{text(raw)[:40]!r} in column {columns.target!r} is no number to be rounded") from None
+        raise BadInput(f"{quoted(text(raw), 40)} in column {columns.target!r} is no number to be rounded") from None
 
 
 def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -217,9 +218,15 @@ def _misfits(row: TaskRow) -> Iterator[str]:
         if label not in row.words:
             yield str(unknown("label", label, row.words))
     names = ["input", *map(_short, row.columns.inputs)]
-    for _, name, _, _ in string.Formatter().parse(row.template):
+    for name in _names(row.template):
         if name and not set(name) & set(".[]") and name not in names:
-            yield f"template {row.template!r}: {unknown('column', name, names)}"
+            yield f"template {quoted(row.template)}: {unknown('column', name, names)}"
+
+
+def _names(template: str) -> Iterator[str | None]:
+    """The names in the braces of a template; none of one that cannot be read, which `Task` refuses."""
+    with contextlib.suppress(ValueError):
+        yield from (name for _, name, _, _ in string.Formatter().parse(template))
 
 
 def _short(name: str) -> str:

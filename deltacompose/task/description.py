@@ -12,23 +12,21 @@ The embedded tasks, those of the Hugging Face hub and a user's own in a study fi
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Ge, Le
+from pydantic import ConfigDict
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.examples import SPLITS
+from deltacompose.validation import checked
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 PARQUET = "refs/convert/parquet"
 """The hub's own parquet copy of a data set, for those whose main branch is a script, which is never run."""
 
-_UNEXPECTED = ("unexpected_keyword_argument", "extra_forbidden")
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
 
@@ -86,7 +84,7 @@ class Columns:
     values: Mapping[str, str] | tuple[str, ...] | None = None
     candidates: str | tuple[str, ...] | None = None
     positions: str | None = None
-    decimals: int | None = None
+    decimals: Annotated[int, Ge(0), Le(20)] | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -118,7 +116,7 @@ class TaskRow:
     category: str
     template: str = "{input}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
-    options: int = 0
+    options: Annotated[int, Ge(0), Le(len(LETTERS))] = 0
     data: Data = field(default_factory=Data)
     schema: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     source: str = ""
@@ -145,12 +143,7 @@ class TaskRow:
 def row_from_mapping(name: str, mapping: Mapping[str, Any]) -> TaskRow:
     """The description of a task, checked strictly against the fields of `TaskRow`."""
     _refuse_bare_words(name, mapping)
-    try:
-        return _row_type().validate_json(json.dumps(mapping))  # as JSON, lists may stand for tuples in strict mode
-    except TypeError as error:
-        raise BadInput(f"task {name!r} holds something that is no text, number, list or mapping: {error}") from None
-    except ValidationError as error:
-        raise BadInput(f"task {name!r}: {_first(error)}") from None
+    return checked(TaskRow, mapping, f"task {name!r}", "entry")
 
 
 def _check_splits(splits: Iterable[str]) -> None:
@@ -166,28 +159,7 @@ def _refuse_bare_words(name: str, mapping: Mapping[Any, Any], where: str = "") -
     for key, value in mapping.items():
         if isinstance(key, bool) or not isinstance(key, (str, int)):
             raise BadInput(
-                f"task {name!r}: the key {key!r}{where} is no text; put yes, no, true, false, null in quotes"
+                f"task {name!r}: the key {quoted(key)}{where} is not text; put yes, no, true, false, null in quotes"
             )
         if isinstance(value, Mapping):
-            _refuse_bare_words(name, value, f" in {key!r}")
-
-
-@cache
-def _row_type() -> TypeAdapter[TaskRow]:
-    return TypeAdapter(TaskRow)
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint of a validation as a sentence, with what exists where a name is unknown."""
-    errors = error.errors()
-    one = next((each for each in errors if each["type"] in _UNEXPECTED), errors[0])
-    where = ".".join(map(str, one["loc"]))
-    if one["type"] in _UNEXPECTED:
-        owner = {"columns": Columns, "data": Data}.get(str(one["loc"][0]) if len(one["loc"]) > 1 else "", TaskRow)
-        return str(unknown("entry", where, [each.name for each in dataclasses.fields(owner)]))
-    if one["type"].startswith("missing"):
-        return f"`{where}` is missing"
-    said = one["msg"].removeprefix("Value error, ")
-    return f"`{where}`: {said[:1].lower()}{said[1:]}" + (
-        "" if one["type"] == "value_error" else f", not {one['input']!r}"
-    )
+            _refuse_bare_words(name, value, f" in {quoted(key)}")

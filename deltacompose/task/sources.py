@@ -6,17 +6,18 @@ cache and offline switch (`HF_HUB_OFFLINE=1`) are honoured.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.file_digests import file_digest
+from deltacompose.formats.row_files import read_csv_rows, read_json_rows
 from deltacompose.task.description import PARQUET, Data
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
@@ -49,7 +50,7 @@ def is_on_hub(path: str | Mapping[str, str], folder: Path) -> bool:
         return False
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
         raise BadInput(
-            f"{path!r} is no data: it is no {', '.join(SUFFIXES)} file, there is no folder {folder / path}, "
+            f"{quoted(path)} is no data: it is no {', '.join(SUFFIXES)} file, there is no folder {folder / path}, "
             "and a hub data set is named 'name' or 'owner/name'"
         )
     return True
@@ -74,7 +75,7 @@ def read_rows(path: str | Mapping[str, str], data: Data, split: str, folder: Pat
     kept = [row for row in rows if not any(text(column(row, name)) in values for name, values in data.drop.items())]
     if not kept:
         dropped = f"; dropped: {dict(data.drop)}" if data.drop else ""
-        raise BadInput(f"no row of {split!r} is left of {len(rows)} in {path!r}{dropped}")
+        raise BadInput(f"no row of {split!r} is left of {len(rows)} in {quoted(path)}{dropped}")
     return kept
 
 
@@ -127,39 +128,17 @@ def text(value: Any) -> str:
 
 
 def _file_rows(file: Path) -> list[dict[str, Any]]:
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            return _json_rows(file, lines) if file.suffix.lower() == ".jsonl" else _csv_rows(file, lines)
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{file} is not UTF-8 text") from None
-
-
-def _csv_rows(file: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
-    reader = csv.DictReader(lines, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", strict=True)
-    rows: list[dict[str, Any]] = []
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise BadInput(f"{file}, line {reader.line_num}: another number of cells than the header has columns")
-            rows.append(dict(row))
-    except csv.Error as error:
-        raise BadInput(f"{file}, line {reader.line_num}: {error}") from None
-    return rows
-
-
-def _json_rows(file: Path, lines: Iterable[str]) -> list[dict[str, Any]]:
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BadInput(f"{file}, line {number}: no JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise BadInput(f"{file}, line {number}: a row is an object with columns, not {line.strip()[:40]!r}")
-        rows.append(row)
-    return rows
+    if file.suffix.lower() == ".jsonl":
+        return read_json_rows(file)
+    rows = read_csv_rows(file, "\t" if file.suffix.lower() == ".tsv" else ",")
+    header = rows[0][1] if rows else []
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise BadInput(f"{file} has the column {quoted(twice[0])} twice")
+    for line, row in rows[1:]:
+        if len(row) != len(header):
+            raise BadInput(f"{file}, line {line}: another number of cells than the header has columns")
+    return [dict(zip(header, row, strict=True)) for _, row in rows[1:]]
 
 
 def _of_split(rows: list[dict[str, Any]], by: str | None, name: str, file: Path) -> list[dict[str, Any]]:
@@ -204,13 +183,13 @@ def load(path: str, data: Data, split: str, folder: Path) -> Any:
         return library.load_dataset(**_address(path, data, folder), split=name, streaming=data.streaming)
     except _unreachable() as error:
         raise Unreachable(
-            f"the hub cannot be reached for {path!r} and there is no copy of it in the cache "
+            f"the hub cannot be reached for {quoted(path)} and there is no copy of it in the cache "
             f"{cache_folder(data)} ({_line(error)}); where there is a network, "
             "`deltacompose prefetch` puts one there"
         ) from None
     except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
         config = f", configuration {data.config!r}" if data.config else ""
-        raise BadInput(f"data set {path!r}{config}, split {name!r}: {_line(error)}") from None
+        raise BadInput(f"data set {quoted(path)}{config}, split {name!r}: {_line(error)}") from None
 
 
 def cache_folder(data: Data) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.examples import SPLITS, Example, FewShot, Limited
 from deltacompose.task.metrics import METRICS, Score, is_number, metric
 
@@ -237,13 +237,14 @@ def _template_problems(template: str) -> Iterator[str]:
     try:
         pieces = list(string.Formatter().parse(template))
     except ValueError as error:
-        yield f"template {template!r} cannot be read ({error}); write {{{{ for a brace"
+        yield f"template {quoted(template)} cannot be read ({error}); write {{{{ for a brace"
         return
     for _, name, form, conversion in pieces:
         if name is not None and (not name or any(mark in name for mark in ".[]") or form or conversion):
-            yield f"template {template!r} has braces that hold more or less than a name; write {{input}} or {{column}}"
+            shown = quoted(template)
+            yield f"template {shown} has braces that hold more or less than a name; write {{input}} or {{column}}"
     if not any(name for _, name, _, _ in pieces):
-        yield f"template {template!r} shows nothing of the input; it needs {{input}} or a column"
+        yield f"template {quoted(template)} shows nothing of the input; it needs {{input}} or a column"
 
 
 def _checked(task: Task, split: str, examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -257,12 +258,12 @@ def _checked(task: Task, split: str, examples: tuple[Example, ...]) -> tuple[Exa
         allowed = task.labels[: len(one.candidates) or None]
         if task.kind == "choice" and one.target not in allowed:
             raise BadInput(
-                f"task {task.name!r}: the label {one.target!r} of example {one.id!r} is outside the verbalizer; "
-                f"labels: {', '.join(allowed)}"
+                f"task {task.name!r}: the label {quoted(one.target)} of example {quoted(one.id)} is outside the "
+                f"verbalizer; labels: {', '.join(allowed)}"
             )
         if len(one.candidates) > len(task.labels):
             found = f"{len(one.candidates)} candidates for {len(task.labels)} labels"
-            raise BadInput(f"task {task.name!r}: example {one.id!r} has {found}")
+            raise BadInput(f"task {task.name!r}: example {quoted(one.id)} has {found}")
     return examples
 
 

@@ -249,7 +249,7 @@ SAID = [
     (("export", "delta", "new"), "delta is a delta; say --to peft or --to merged"),
     (("export", "delta", "llama", "--to", "peft"), "llama is there already and not empty; name a new folder"),
     (("export", "adapter", "new", "--to", "merged"), "adapter cannot be merged: it acts on the activations at"),
-    (("import", "delta", "new"), "is no peft adapter's folder: there is no adapter_config.json"),
+    (("import", "delta", "new"), "is not a peft adapter's folder: there is no adapter_config.json"),
 ]
 
 
@@ -336,7 +336,7 @@ def test_a_scale_that_is_at_no_place_is_refused(tmp_path):
 IN = [
     ({"peft_type": "OFT"}, "no importable peft type 'OFT'; .*IA3, LORA, "),
     ({"peft_type": "LORAS"}, "no importable peft type 'LORAS'; did you mean 'LORA'"),
-    ({"peft_type": None}, "is no configuration of peft's: it has no peft_type"),
+    ({"peft_type": None}, "peft_type: None: input should be a valid string|peft_type is missing"),
     ({"layer_replication": [[0, 2]]}, r"cannot import peft's option layer_replication=\[\[0, 2\]\] because it repeats"),
 ]
 
@@ -349,7 +349,7 @@ def test_what_cannot_be_imported_is_refused_with_a_sentence(folder, config, mess
 
 
 def test_folders_that_are_none_are_refused(folder, tmp_path):
-    with pytest.raises(BadInput, match=r"is no peft adapter's folder: there is no adapter_config.json"):
+    with pytest.raises(BadInput, match=r"is not a peft adapter's folder: there is no adapter_config.json"):
         import_peft(tmp_path, pico_backbone("llama"), KNOWN)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])

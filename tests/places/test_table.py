@@ -140,7 +140,7 @@ def test_the_first_alternative_that_exists_is_taken_in_each_layer():
 def test_a_key_that_stands_twice_in_a_file_is_refused(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("serves: [a]\nserves: [b]\n")
-    with pytest.raises(BadInput, match="the key 'serves' is given twice"):
+    with pytest.raises(BadInput, match="the key 'serves' stands twice"):
         read_table_file(file)
 
 

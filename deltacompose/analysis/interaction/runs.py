@@ -13,6 +13,7 @@ from deltacompose.analysis.interaction.composition_text import canonical
 from deltacompose.analysis.interaction.factorial import named
 from deltacompose.analysis.interaction.row_filter import Row, number
 from deltacompose.errors import BadInput, unknown
+from deltacompose.formats.row_files import read_csv_rows
 
 LINE = "(line)"
 _T = TypeVar("_T")
@@ -97,13 +98,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     Raises:
         BadInput: no such file, no rows, a column named twice, or a row with more or fewer fields than the header.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            lines = [(reader.line_num, fields) for fields in reader if fields]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path} cannot be read as CSV: {error}") from None
+    rows = read_csv_rows(path)
+    header, lines = (rows[0][1], rows[1:]) if rows else ([], [])
     if not lines or len(set(header)) < len(header):
         raise BadInput(f"{path} needs a header of different names and at least one row; header: {', '.join(header)}")
     for line, fields in lines:

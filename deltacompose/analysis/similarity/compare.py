@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,8 @@ import pandas as pd
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.similarity.formulas import neuron_overlap_windows
 from deltacompose.analysis.similarity.measure import Array, Measure, Needs, Undefined, compare, named
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, quoted
+from deltacompose.formats.array_files import read_arrays
 
 ROUNDING = 1e-12
 """Values all of which are as near to each other, absolutely or as a share of them, differ by rounding alone."""
@@ -295,38 +295,26 @@ def read_prompts(path: str | Path) -> Prompts:
     Raises:
         BadInput: no such file, something else than rows of finite numbers, unequal shapes, or a name twice.
     """
-    try:
-        file = np.load(path, allow_pickle=False)
-        names, arrays = [], {}
-        if isinstance(file, np.lib.npyio.NpzFile):
-            with file:
-                names, arrays = list(file.files), {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"cannot read the prompts {path}: {said}") from None
-    if not arrays:
-        raise BadInput(f"{path} holds no prompts; expected a .npz file with an array (tokens, width) for each task")
-    if len(arrays) < len(names):
-        raise BadInput(f"{path} names {', '.join(sorted({n for n in names if names.count(n) > 1}))} twice")
-    for name, array in arrays.items():
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-            raise BadInput(
-                f"{path}: {name!r} is of shape {array.shape} and type {array.dtype}; a prompt is (tokens, width)"
-            )
-        if not np.isfinite(array).all():
-            raise BadInput(
-                f"{path}: the prompt of {name!r} has {int((~np.isfinite(array)).sum())} values that are not finite"
-            )
-    _alike(arrays, path)
-    return Prompts(arrays, str(path))
+    shapes: dict[str, tuple[int, ...]] = {}
 
-
-def _alike(arrays: Mapping[str, Array], path: str | Path) -> None:
-    """Whether all prompts have one shape; the first that has another is named."""
-    first, *others = arrays
-    for name in others:
-        if arrays[name].shape != arrays[first].shape:
+    def check(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        if len(shape) != 2 or not np.prod(shape) or not np.issubdtype(dtype, np.floating):
             raise BadInput(
-                f"{path}: {name!r} has shape {arrays[name].shape} and {first!r} {arrays[first].shape}; "
+                f"{path}: {quoted(name)} is of shape {shape} and type {dtype}; a prompt is (tokens, width), as float"
+            )
+        first, expected = next(iter(shapes.items()), (name, shape))
+        if shape != expected:
+            raise BadInput(
+                f"{path}: {quoted(name)} has shape {shape} and {quoted(first)} {expected}; "
                 "all prompts need the same (tokens, width)"
             )
+        shapes[name] = shape
+
+    arrays = read_arrays(Path(path), check)
+    if not arrays:
+        raise BadInput(f"{path} holds no prompts; expected a .npz file with an array (tokens, width) for each task")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            count = int((~np.isfinite(array)).sum())
+            raise BadInput(f"{path}: the prompt of {quoted(name)} has {count} values that are not finite")
+    return Prompts(arrays, str(path))

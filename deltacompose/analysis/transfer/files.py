@@ -6,11 +6,10 @@ other program can use it; it gives the matrix back exactly.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,13 @@ import numpy as np
 import pandas as pd
 
 from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix, mean_over_seeds
-from deltacompose.errors import BadInput, unknown
+from deltacompose.analysis.transfer.csv_cells import cells_of_text, frame_of_csv
+from deltacompose.errors import BadInput, quoted, unknown
+from deltacompose.formats.files import opened
+from deltacompose.formats.json_files import parsed_json, read_json
+from deltacompose.limits import ROWS_BYTES, SCORES
+from deltacompose.study.config import RESERVED
+from deltacompose.validation import validated
 
 COLUMNS = (
     "composition", "backbone", "seed", "source", "target", "source_category", "target_category", "metric",
@@ -108,13 +113,15 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
         BadInput: a file that is no such table, a cell that stands twice, contradictory reference scores, percentages.
     """
     path = Path(path)
+    if _ending(path) == ".csv":
+        return from_frame(frame_of_csv(path), composition, str(path))
     try:
-        if _ending(path) == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, na_filter=False)
-        else:
-            table = pd.read_parquet(path)
+        with opened(path, ROWS_BYTES) as file:
+            table = pd.read_parquet(file)
     except ImportError:
         raise BadInput(f"cannot read {path}: parquet needs the package pyarrow") from None
+    except BadInput:
+        raise
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot read {path}: {error}") from None
     return from_frame(table, composition, str(path))
@@ -122,13 +129,16 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
 
 def from_frame(table: pd.DataFrame, composition: str | None = None, name: str = "the table") -> TransferMatrix:
     """The matrix of a tidy table; tasks and seeds stand in the order of their first row."""
+    twice = [str(column) for column, count in Counter(table.columns).items() if count > 1]
+    if twice:
+        raise BadInput(f"{name} has the column {quoted(twice[0])} twice")
     absent = [column for column in COLUMNS if column not in table.columns]
     if absent:
         raise BadInput(f"{name} is no transfer table: it lacks the columns {', '.join(absent)}")
     rows = _one_composition(table.to_dict("records"), composition, name)
     unknown_states = sorted({str(row["state"]) for row in rows} - set(STATES))
     if unknown_states:
-        raise BadInput(f"{name}: no state {unknown_states[0]!r}; states: {', '.join(STATES)}")
+        raise BadInput(f"{name}: no state {quoted(unknown_states[0])}; states: {', '.join(STATES)}")
     cells = _cells([row for row in rows if row["state"] != "reference"], name)
     return _matrix(cells, _examples(rows, name), name)
 
@@ -169,6 +179,7 @@ def _cells(rows: list[dict[Hashable, Any]], name: str) -> dict[Key, Row]:
 
 def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str) -> TransferMatrix:
     seeds, sources, targets = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
+    _check_size(name, sources, targets)
     shape = (len(seeds), len(sources), len(targets))
     values, trivial, failed = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     for (seed, source, target), row in cells.items():
@@ -194,6 +205,12 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         chance_of=_text_of(first, "chance_of"),
     )
     return _of_share(matrix, name)
+
+
+def _check_size(name: str, sources: Sequence[str], targets: Sequence[str]) -> None:
+    """Refuses a table so large that tests of its cells would not end in reasonable time."""
+    if max(len(sources), len(targets)) > SCORES:
+        raise BadInput(f"{name} has {len(sources)} sources and {len(targets)} targets; the limit is {SCORES} of each")
 
 
 def _of_share(matrix: TransferMatrix, name: str) -> TransferMatrix:
@@ -229,14 +246,12 @@ def _categories(rows: Iterable[Row]) -> dict[str, str]:
 
 def _examples(rows: Iterable[Row], name: str) -> dict[Key, Floats]:
     texts = {_key(row, name): row.get("example_scores") for row in rows}
-    try:
-        return {
-            key: np.array(json.loads(text), dtype=float)
-            for key, text in texts.items()
-            if isinstance(text, str) and text
-        }
-    except ValueError as error:
-        raise BadInput(f"{name}: example_scores is no JSON list of numbers ({error})") from None
+    where = f"{name}: example_scores"
+    return {
+        key: np.array(validated(list[float], parsed_json(text, where), where), dtype=float)
+        for key, text in texts.items()
+        if isinstance(text, str) and text
+    }
 
 
 def _key(row: Row, name: str) -> Key:
@@ -245,8 +260,8 @@ def _key(row: Row, name: str) -> Key:
             raise BadInput(f"{name}: a row has no {end}; every score needs a source and a target")
     try:
         return int(row["seed"]), str(row["source"]), str(row["target"])
-    except ValueError:
-        raise BadInput(f"{name}: seed {row['seed']!r} is no whole number") from None
+    except (ValueError, TypeError):
+        raise BadInput(f"{name}: seed {quoted(row['seed'])} is not a whole number") from None
 
 
 def _number(value: Any, name: str, where: str = "") -> float:
@@ -254,14 +269,17 @@ def _number(value: Any, name: str, where: str = "") -> float:
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan")):
         return np.nan
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise BadInput(f"{name}: {value!r}{where} is no number; leave a missing score empty") from None
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadInput(f"{name}: {quoted(value)}{where} is not a number; leave a missing score empty") from None
+    if np.isinf(number):
+        raise BadInput(f"{name}: {quoted(value)}{where} is not a finite number")
+    return number
 
 
 def _ending(path: Path) -> str:
     if path.suffix not in (".csv", ".parquet"):
-        raise BadInput(f"a transfer table ends in .csv or .parquet, not {path.name!r}")
+        raise BadInput(f"a transfer table ends in .csv or .parquet, not {quoted(path.name)}")
     return path.suffix
 
 
@@ -271,18 +289,8 @@ def read_categories(path: str | Path) -> dict[str, str]:
     Raises:
         BadInput: a file that is no such object, or names a task twice.
     """
-    try:
-        pairs = json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=list)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read the categories {path}: {error}") from None
-    if not isinstance(pairs, list) or not all(
-        isinstance(pair, list | tuple) and isinstance(pair[1], str) for pair in pairs
-    ):
-        raise BadInput(f"{path} is no JSON object of task names and categories")
-    repeated = [task for task, count in Counter(task for task, _ in pairs).items() if count > 1]
-    if repeated:
-        raise BadInput(f"{path} names {', '.join(repeated)} twice")
-    return dict(pairs)
+    categories: dict[str, str] = read_json(Path(path), dict[str, str])
+    return categories
 
 
 def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -> TransferMatrix:
@@ -294,12 +302,16 @@ def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -
     Raises:
         BadInput: a name twice, a row of another length, a cell that is neither a number nor empty, percentages.
     """
-    table = _cells_of_text(Path(path))
+    table = cells_of_text(Path(path))
     targets, names = table[0][1:], [row[0] for row in table[1:]]
+    _check_size(str(path), names, targets)
+    for name in RESERVED:
+        if name in targets or (name == "chance" and name in names):
+            raise BadInput(f"{path}: {name!r} cannot be the name of a task; the row of chance scores is 'random'")
     for kind, given in (("column", targets), ("row", names)):
         repeated = [name for name, count in Counter(given).items() if count > 1]
         if repeated:
-            raise BadInput(f"{path}: the {kind} {repeated[0]!r} stands there twice")
+            raise BadInput(f"{path}: the {kind} {quoted(repeated[0])} stands there twice")
     rows = {
         row[0]: np.array(
             [_number(cell, str(path), f" ({row[0]} → {target})") for cell, target in zip(row[1:], targets, strict=True)]
@@ -352,37 +364,3 @@ def write_scores(matrix: TransferMatrix, path: str | Path) -> Path:
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
     return path
-
-
-def _cells_of_text(path: Path) -> list[list[str]]:
-    """The stripped cells of a CSV, each row as long as the header."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            table = [[cell.strip() for cell in row] for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"cannot read the scores {path}: {error}") from None
-    if len(table) < 2 or len(table[0]) < 2:
-        raise BadInput(f"{path} is no table of scores: expected a header of targets and a row per source")
-    for row in table[1:]:
-        if len(row) != len(table[0]):
-            raise BadInput(f"{path}: the row {row[0]!r} has {len(row) - 1} scores for {len(table[0]) - 1} targets")
-    return _named_alone(table, path)
-
-
-def _named_alone(table: list[list[str]], path: Path) -> list[list[str]]:
-    """The table without columns that have neither a name nor a cell, as trailing commas make them.
-
-    Raises:
-        BadInput: a column or a row with scores has no name.
-    """
-    empty = {k for k in range(1, len(table[0])) if not any(row[k] for row in table)}
-    kept = [[cell for k, cell in enumerate(row) if k not in empty] for row in table]
-    for number, name in enumerate(kept[0][1:], start=2):
-        if not name:
-            raise BadInput(f"{path}: column {number} has scores and no name; name its target in the header")
-    for number, row in enumerate(kept[1:], start=2):
-        if not row[0]:
-            raise BadInput(f"{path}: row {number} has scores and no name; name its source in the first column")
-    if len(kept[0]) < 2:
-        raise BadInput(f"{path} is not a valid table of scores: expected a header of targets and a row per source")
-    return kept

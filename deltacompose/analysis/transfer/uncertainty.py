@@ -141,10 +141,10 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
         raise BadInput(f"q={q!r}: a false discovery rate lies between 0 and 1")
     shape = (len(matrix.sources), len(matrix.targets))
     difference, low, high, p = np.full((4, *shape), np.nan)
-    covers = set()
+    covers, off_diagonal = set(), matrix.off_diagonal
     for s, t, cell in _differences(matrix, against):
         difference[s, t], low[s, t], high[s, t] = cell.value, cell.low, cell.high
-        if matrix.off_diagonal[s, t]:
+        if off_diagonal[s, t]:
             p[s, t] = cell.p
             covers.add(cell.covers)
     if np.isnan(p).all():
@@ -161,7 +161,10 @@ def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estim
 
 def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
     """Whether `marks` would find a cell to test."""
-    return any(matrix.off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))
+    if len(matrix.seeds) < 2 and not matrix.examples:
+        return False
+    off_diagonal = matrix.off_diagonal
+    return any(off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))
 
 
 def _differences(matrix: TransferMatrix, against: Against) -> Iterator[tuple[int, int, Estimate]]:

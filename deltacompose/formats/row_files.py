@@ -1,0 +1,97 @@
+"""Rows of CSV and JSON-lines files: bounded in the size of a row and the number of columns.
+
+A file is read twice: first to check it, keeping nothing, so that a file whose last row is damaged is refused without
+all others having been kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deltacompose.errors import BadInput, quoted
+from deltacompose.formats.files import opened
+from deltacompose.formats.json_files import parsed_json
+from deltacompose.limits import COLUMNS, ROW_CHARACTERS, ROWS_BYTES
+
+
+def read_csv_rows(path: Path, delimiter: str = ",", strict: bool = True) -> list[tuple[int, list[str]]]:
+    """The rows of a CSV file, each with the number of its last line; empty lines are left out.
+
+    Raises:
+        Missing: there is no such file.
+        BadInput: it cannot be read, is larger than the limit, is not UTF-8, is not valid CSV, or has a row that is
+            too long or has too many columns.
+    """
+    for _ in _csv_rows(path, delimiter, strict):
+        pass
+    return list(_csv_rows(path, delimiter, strict))
+
+
+def read_json_rows(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file.
+
+    Raises:
+        Missing: there is no such file.
+        BadInput: it cannot be read, is larger than the limit, is not UTF-8, or has a line that is not a JSON object
+            or is too long.
+    """
+    for _ in _json_rows(path):
+        pass
+    return list(_json_rows(path))
+
+
+def csv_header(path: Path) -> list[str]:
+    """The first row of a CSV file; empty where there is none."""
+    return next((row for _, row in _csv_rows(path, ",", strict=False)), [])
+
+
+def _csv_rows(path: Path, delimiter: str, strict: bool) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(_lines(path), delimiter=delimiter, strict=strict)
+    try:
+        for row in reader:
+            if len(row) > COLUMNS:
+                raise BadInput(
+                    f"{path}, line {reader.line_num}: the row has {len(row)} columns; the limit is {COLUMNS}"
+                )
+            if sum(map(len, row)) > ROW_CHARACTERS:  # a quoted cell may span lines
+                raise BadInput(
+                    f"{path}, line {reader.line_num}: the row has over {ROW_CHARACTERS} characters, the limit"
+                )
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(_lines(path), start=1):
+        row = parsed_json(line, f"{path}, line {number}")
+        if not isinstance(row, dict):
+            raise BadInput(
+                f"{path}, line {number}: a row is a JSON object with columns, not {quoted(line.strip(), 60)}"
+            )
+        if len(row) > COLUMNS:
+            raise BadInput(f"{path}, line {number}: the row has {len(row)} columns; the limit is {COLUMNS}")
+        yield row
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file, with their ends; one that is too long is refused before it is read whole."""
+    with io.TextIOWrapper(opened(path, ROWS_BYTES), encoding="utf-8-sig", newline="") as file:
+        number = 1
+        try:
+            while line := file.readline(ROW_CHARACTERS + 1):
+                if len(line) > ROW_CHARACTERS:
+                    raise BadInput(
+                        f"{path}, line {number}: the row has more than {ROW_CHARACTERS} characters, the limit"
+                    )
+                yield line
+                number += 1
+        except UnicodeDecodeError:
+            raise BadInput(f"{path} is not UTF-8 text") from None
+        except OSError as error:
+            raise BadInput(f"cannot read {path}: {error.strerror or error}") from None
