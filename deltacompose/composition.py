@@ -182,6 +182,8 @@ class _Reader:
     def _setting(self, node: ast.expr) -> Setting:
         match node:
             case ast.Constant(bool() | int() | float() | str() | None as value):
+                if isinstance(value, str) and not value.isascii() and value.encode(errors="ignore").decode() != value:
+                    raise BadInput(f"{quoted(value)} has half of a surrogate pair, which is not valid text")
                 return value
             case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)) if not isinstance(value, bool):
                 return -value

@@ -13,7 +13,7 @@ YAML_DEPTH = 50
 YAML_DIGITS = 40
 """Characters of a number in a YAML document."""
 
-JSON_BYTES = 16 * MIB
+JSON_BYTES = 8 * MIB
 """Size of a JSON file: a delta's record, peft's configuration, categories."""
 JSON_DEPTH = 100
 """Lists and objects within each other in a JSON file."""
@@ -60,3 +60,8 @@ COUNT = 10**9
 """Steps, examples per step, rows, dimensions of a study."""
 PROCESSES = 10_000
 """Processes that train one delta together."""
+
+LEAST_NUMBERS = 30_000_000
+"""Numbers that a method's trainable tensors may have on any backbone, and ..."""
+TIMES_BACKBONE = 4
+"""... so many times the backbone's parameters on a large one."""

@@ -177,6 +177,9 @@ def _check_tensors(path: Path, adapter: Adapter) -> None:
         part = _part(name)
         if part in _FACTORS:
             _check_factor(path, tensors, name, part)
+        rows = tensors.get(name.replace("lora_magnitude_vector", "lora_B").removesuffix(".weight") + ".weight")
+        if part == "lora_magnitude_vector" and rows is not None and tensor.numel() != len(rows):
+            raise BadInput(f"{path}: {quoted(name)} has {tensor.numel()} numbers; expected {len(rows)}, one a row")
         if part == "ia3_l" and tensor.numel() != max(tensor.shape, default=0):
             raise BadInput(f"{path}: {quoted(name)} has the shape {tuple(tensor.shape)}; expected one scale a feature")
         if name == "prompt_embeddings" and tensor.ndim != 2:

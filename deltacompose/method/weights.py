@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Term, composition
 from deltacompose.errors import BadInput
+from deltacompose.method.allocation import Bounded
 from deltacompose.method.contract import Carries, Finalizes, HasConstants, Method, Penalizes, Prepares, Tensors
 
 
@@ -60,10 +61,15 @@ def init_weights(backbone: Backbone, expression: Term, seed: int = 0) -> dict[st
 
     What a part draws depends on the seed, its stage and its own text, so `a + b` and `b + a` start alike, and a
     sequence starts as its beginning alone would.
+
+    Raises:
+        BadInput: a part makes more numbers than `limits` allows.
     """
     weights: dict[str, Tensor] = {}
     for prefix, part, source in _sources(composition(expression), seed):
-        weights |= {prefix + name: tensor for name, tensor in named(part, "init", part.init(backbone, source)).items()}
+        with Bounded(part, backbone):
+            start = part.init(backbone, source)
+        weights |= {prefix + name: tensor for name, tensor in named(part, "init", start).items()}
     return weights
 
 

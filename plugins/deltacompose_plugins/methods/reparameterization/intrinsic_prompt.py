@@ -14,7 +14,10 @@ from safetensors.torch import load
 from torch import Generator, Tensor
 
 from deltacompose.backbone import Backbone
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, quoted
+from deltacompose.formats.files import read_bytes
+from deltacompose.formats.tensor_files import read_header
+from deltacompose.limits import ARRAY_BYTES
 from deltacompose.method import Category, Edit, Method, Tensors, TokenEdit
 from deltacompose_plugins.methods.addition.prompt import stream_of
 from deltacompose_plugins.methods.reparameterization import projections
@@ -96,9 +99,10 @@ class IntrinsicPrompt(Method):
 
 def _content(file: str) -> bytes:
     try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise BadInput(f"intrinsic_prompt: no decoder can be read from file={file!r} ({error.strerror})") from None
+        read_header(Path(file))
+        return read_bytes(Path(file), ARRAY_BYTES)
+    except BadInput as error:
+        raise BadInput(f"intrinsic_prompt: no decoder can be read from file={quoted(file)} ({error})") from None
 
 
 def _decoded(stream: str, width: int, t: Tensors) -> Tensor:
