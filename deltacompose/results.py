@@ -43,7 +43,7 @@ def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
     graph, added = _planned(study, None if store is None else work.facts(study, store.format))
     if store is None:
         return graph
-    return planning.grown(graph, added, lambda key: store.record(key) if store.has(key) else None)
+    return planning.grown(graph, added, store.intact)
 
 
 def _planned(study: Study, known: planning.Facts | None = None) -> tuple[nx.DiGraph, planning.Extension]:
@@ -179,7 +179,7 @@ def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
     in the notes, by what has changed: they are right for what they were computed from.
     """
     problems, options = store.verify(), work.options_of(study)
-    damaged = {problem.key for problem in problems}
+    damaged = {problem.key for problem in problems if problem.key}
     planned = plan(study, store)
     for key in planned:
         if store.has(key) and key not in damaged:
@@ -215,16 +215,26 @@ def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Ite
         yield f"{count} stored cells are of earlier inputs: {what} changed since"
 
 
-def records(store: Store | str | Path, study: Study | None = None) -> list[Mapping[str, Any]]:
+def records(
+    store: Store | str | Path, study: Study | None = None, damaged: list[Problem] | None = None
+) -> list[Mapping[str, Any]]:
     """The records of a store, the failed ones too; evaluations with the score of each example.
 
     Args:
         study: if given, only the cells that it asks for, and those that its finished cells have added.
+        damaged: takes a problem for each cell that is damaged, which is then left out; without it the first is raised.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
     wanted = None if study is None else set(plan(study, store))
-    found = [*store.records(), *store.records(state="failed")]
-    return list(with_examples((one for one in found if wanted is None or one["key"] in wanted), store.folder))
+    found = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
+    chosen = [one for one in found if wanted is None or one["key"] in wanted]
+
+    def tell(key: str, reason: str) -> None:
+        if damaged is None:
+            raise BadInput(reason)
+        damaged.append(Problem(key, "predictions.jsonl", f"is damaged: {reason}"))
+
+    return list(with_examples(chosen, store.folder, tell))
 
 
 def of_transfer(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -43,7 +43,7 @@ def export(
 ) -> None:
     """Write all cells of a store as one tidy table; or a delta, as an adapter of peft's or merged into its backbone."""
     from deltacompose.cli.interop import export_delta
-    from deltacompose.store.store import open_store
+    from deltacompose.store.store import Problem, open_store
 
     if to:
         return export_delta(what, out, to, backbone, as_json)
@@ -52,5 +52,7 @@ def export(
     place = store_of(what, store)
     if not place.is_dir():
         raise BadInput(f"there is no store {place}; `deltacompose run {what}` makes one")
-    rows = open_store(place, create=False).export(out)
+    damaged: list[Problem] = []
+    rows = open_store(place, create=False).export(out, damaged)
+    show.damaged(damaged)
     return show.as_json({"cells": rows, "file": str(out)}) if as_json else typer.echo(f"{rows} cells in {out}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +15,11 @@ from deltacompose.analysis.similarity.compare import Deltas, Prompts, read_promp
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas, stored_deltas
 from deltacompose.analysis.transfer import files as tables
 from deltacompose.analysis.transfer.findings import gather, measures_transfer
+from deltacompose.cli import show
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput, unknown
-from deltacompose.store.store import open_store
+from deltacompose.formats.row_files import csv_header
+from deltacompose.store.store import Problem, open_store
 from deltacompose.study.config import Study
 
 TABLES = (".csv", ".parquet")
@@ -131,15 +132,7 @@ def _scores(path: Path, categories: Mapping[str, str], composition: str | None) 
 
 
 def _is_tidy(path: Path) -> bool:
-    return path.suffix == ".parquet" or set(tables.COLUMNS) <= set(_header(path))
-
-
-def _header(path: Path) -> list[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"cannot read the scores {path}: {error}") from None
+    return path.suffix == ".parquet" or set(tables.COLUMNS) <= set(csv_header(path))
 
 
 def _from_store(given: Files, source: Path) -> Material:
@@ -151,7 +144,9 @@ def _from_store(given: Files, source: Path) -> Material:
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     store = open_store(place, create=False)
-    records = results.records(store, study)
+    damaged: list[Problem] = []
+    records = results.records(store, study, damaged)
+    show.damaged(damaged)
     of_transfer = results.of_transfer(records)
     own = tables.read_categories(given.categories) if given.categories else results.categories_of(records, store, study)
     found = gather(of_transfer, own, (), split) if of_transfer else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from deltacompose.planning.cost import Cost
-    from deltacompose.store.store import Store
+    from deltacompose.store.store import Problem, Store
 
 StudyFile = Annotated[Path, typer.Argument(help="The study's YAML file.")]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of the results.  [default: results/<study>]")]
@@ -154,6 +154,7 @@ def status(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False)
 
     opened = needed(study, store)
     facts = engine.status(opened, None if study.is_dir() else _planned(study, opened))
+    show.damaged(facts["damaged"])
     if as_json:
         return show.as_json(facts)
     counts = ("cells", "done", "running", "waiting", "failed", "blocked")
@@ -194,7 +195,9 @@ def report(
     opened = needed(study, store)
     folder = out or opened.root / "figures"
     read = None if study.is_dir() else Study.read(study)
-    records = results.of_transfer(results.records(opened, read))
+    damaged: list[Problem] = []
+    records = results.of_transfer(results.records(opened, read, damaged))
+    show.damaged(damaged)
     categories = results.categories_of(records, opened, read)
     written = pages.write_figures(records, folder, categories)
     page = pages.write(records, folder, read.name if read else opened.root.name, categories)
@@ -213,8 +216,9 @@ def lift(study: StudyFile, store: StoreFolder = None, as_json: AsJson = False) -
     from deltacompose.study.config import Study
 
     read = Study.read(study)
-    opened = needed(study, store)
-    records = results.of_transfer(results.records(opened, read))
+    opened, damaged = needed(study, store), list[Problem]()
+    records = results.of_transfer(results.records(opened, read, damaged))
+    show.damaged(damaged)
     rows = results.lifts(records, read.split, results.categories_of(records, opened, read))
     if as_json:
         return show.as_json(rows)

@@ -8,7 +8,8 @@ from typing import Any
 import networkx as nx
 
 from deltacompose.analysis.environments import differences
-from deltacompose.store.store import Store, alive, machine
+from deltacompose.store.reading import missing_of
+from deltacompose.store.store import Problem, Store, alive, machine
 
 
 def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
@@ -18,11 +19,15 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
         `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers. `eta`: seconds left, by the word of the
         latest run, or None where none goes on. `runs`: `{"machine", "pid", "alive"}` of the runs that have not ended;
         whether one on another machine lives cannot be known, and is None. `failures`, `blocked_by`: reasons by key.
+        `damaged`: what cannot be read, in a sentence each; damaged cells count as waiting.
         `environments`: in what the libraries and processors differ with which cells were computed, a text for each.
         `evaluated`: the latest development score of cells under way, `{"label", "step", "score"}` by key.
     """
-    runs, running, last = _log(store)
-    done, failed = set(store.keys()), set(store.keys("failed"))
+    damaged: list[Problem] = []
+    runs, running, last = _log(store, damaged)
+    done = {record["key"] for record in store.records(damaged=damaged)}
+    failures = {record["key"]: record for record in store.records(state="failed", damaged=damaged)}
+    failed = set(failures)
     if plan is not None:
         done, failed = done & set(plan), failed & set(plan)
     failed -= done
@@ -32,7 +37,7 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
     cells = len(plan) if plan is not None else max(len(known), _cells(last))
     counts = {"cells": cells, "done": len(done), "failed": len(failed), "running": len(running)}
     counts |= {"blocked": len(blocked), "waiting": cells - len(known)}
-    reasons = {key: _reason(store, key) for key in sorted(failed)}
+    reasons = {key: f"{failures[key]['error']}: {failures[key]['message']}" for key in sorted(failed)}
     eta = last[-1]["eta"] if runs and last else None
     scores = {
         event["key"]: {name: event[name] for name in ("label", "step", "score")}
@@ -41,23 +46,27 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
     }
     facts = {"eta": eta, "runs": list(runs.values()), "evaluated": scores}
     facts["environments"] = differences(store.environments())
+    facts["damaged"] = [str(problem) for problem in damaged]
     return counts | facts | {"failures": reasons, "blocked_by": blocked}
 
 
-def _log(store: Store) -> tuple[dict[str, dict[str, Any]], set[str], list[dict[str, Any]]]:
+def _log(store: Store, damaged: list[Problem]) -> tuple[dict[str, dict[str, Any]], set[str], list[dict[str, Any]]]:
     """Runs that have not ended, the cells they have under way, and the events of the latest run."""
     runs: dict[str, dict[str, Any]] = {}
     under_way: dict[str, set[str]] = {}
     latest: list[dict[str, Any]] = []
-    for event in store.events():
+    for event in store.events(damaged):
+        if missing := missing_of(event):
+            damaged.append(Problem("", "events.jsonl", f"has an event without {missing}"))
+            continue
         run = event["run"]
         if event["event"] == "run":
             runs[run] = {"machine": event["machine"], "pid": event["pid"]}
             under_way[run], latest = set(), []
         if event["event"] == "start":
-            under_way[run] |= set(event["keys"])
+            under_way.setdefault(run, set()).update(event["keys"])
         if event["event"] in ("done", "failed", "again"):
-            under_way[run] -= {event.get("key"), *event.get("keys", ())}
+            under_way.setdefault(run, set()).difference_update({event.get("key"), *event.get("keys", ())})
         if event["event"] in ("end", "stop"):
             runs.pop(run, None)
         latest.append(event)
@@ -79,9 +88,4 @@ def _logged_blocks(events: list[dict[str, Any]], done: set[str]) -> dict[str, st
 
 
 def _cells(events: list[Mapping[str, Any]] | list[dict[str, Any]]) -> int:
-    return int(events[-1]["counts"]["cells"]) if events else 0
-
-
-def _reason(store: Store, key: str) -> str:
-    failure = store.failure(key)
-    return f"{failure['error']}: {failure['message']}"
+    return int(events[-1]["counts"].get("cells", 0)) if events else 0

@@ -46,8 +46,9 @@ def cost(plan: nx.DiGraph, store: Store | None, speeds: Speeds, workers: int = 1
     one machine share its memory bandwidth, so they are somewhat slower together than one alone.
     """
     cells: dict[str, Cell] = dict(plan.nodes(data="cell"))
-    stored = {key for key in cells if store is not None and store.has(key)}
-    rates, measured = _rates(cells, stored, store, speeds)
+    records = {} if store is None else {key: record for key in cells if (record := store.intact(key)) is not None}
+    stored = set(records)
+    rates, measured = _rates(cells, records, speeds)
     seconds = {key: _seconds(cell, rates) for key, cell in cells.items() if key not in stored}
     kinds = [
         _row(kind, cells, stored, seconds) | {"basis": STORED if kind in measured else TIMED}
@@ -66,16 +67,16 @@ def _row(kind: str, cells: Mapping[str, Cell], stored: set[str], seconds: Mappin
 
 
 def _rates(
-    cells: Mapping[str, Cell], stored: set[str], store: Store | None, speeds: Speeds
+    cells: Mapping[str, Cell], records: Mapping[str, Mapping[str, Any]], speeds: Speeds
 ) -> tuple[dict[str, float], set[str]]:
     """Operations per second by kind of cell, and the kinds for which stored cells of this plan have shown them."""
     spent: dict[str, list[float]] = {}
-    for key in stored if store is not None else ():
+    for key, record in records.items():
         so_far = spent.setdefault(cells[key].kind, [0.0, 0.0])
         so_far[0] += cells[key].cost
-        so_far[1] += store.record(key)["seconds"] if store is not None else 0.0
+        so_far[1] += record["seconds"]
     rates = {kind: flops / seconds for kind, (flops, seconds) in spent.items() if flops and seconds}
-    wanted = {cell.kind for key, cell in cells.items() if key not in stored and cell.cost}
+    wanted = {cell.kind for key, cell in cells.items() if key not in records and cell.cost}
     return (rates if wanted <= rates.keys() else {**speeds(), **rates}), set(rates)
 
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from deltacompose.errors import BadInput
+from deltacompose.formats.files import opened
 
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 """What the system answers where trying again is no use."""
@@ -104,8 +105,12 @@ def sync_all(folder: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file.
+
+    Raises:
+        BadInput: it cannot be read, or is a named pipe or something else that is not a regular file.
+    """
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

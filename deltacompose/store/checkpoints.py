@@ -9,7 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from deltacompose.errors import BadInput
+from deltacompose.formats.json_files import read_json
+from deltacompose.limits import STORED_BYTES
 from deltacompose.store import atomic as disk
+from deltacompose.store import reading
 
 
 def save(root: Path, writes: Mapping[str, Callable[[Path], None]]) -> None:
@@ -41,16 +45,16 @@ def common(root: Path, keys: Iterable[str]) -> dict[str, Path]:
 def together(root: Path, key: str) -> tuple[str, ...]:
     """The cells with which a cell's newest checkpoint was saved, in their order."""
     for number in _numbers(root, key):
-        with contextlib.suppress(OSError, ValueError):
-            return tuple(json.loads((_home(root, key) / str(number) / "together.json").read_bytes()))
+        if found := reading.names(_home(root, key) / str(number) / "together.json"):
+            return found
     return ()
 
 
 def glimpse(root: Path, key: str, name: str) -> Any:
     """A JSON file of a cell's newest checkpoint, as it is; None where there is none or a newer one is being written."""
     for number in _numbers(root, key):
-        with contextlib.suppress(OSError, ValueError):
-            return json.loads((_home(root, key) / str(number) / name).read_bytes())
+        with contextlib.suppress(BadInput):
+            return read_json(_home(root, key) / str(number) / name, Any, STORED_BYTES)
     return None
 
 
@@ -66,7 +70,7 @@ def _numbers(root: Path, key: str) -> list[int]:
 def _is_whole(checkpoint: Path) -> bool:
     """Whether the files are what was written."""
     try:
-        sums = json.loads((checkpoint / "checksums.json").read_bytes())
+        sums: dict[str, str] = read_json(checkpoint / "checksums.json", dict[str, str], STORED_BYTES)
         return all(disk.checksum(checkpoint / name) == expected for name, expected in sums.items())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, BadInput):
         return False

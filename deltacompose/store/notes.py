@@ -9,16 +9,23 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from typing_extensions import TypedDict
+
+from deltacompose.errors import BadInput
+from deltacompose.formats.json_files import read_json
 from deltacompose.store import atomic
 from deltacompose.store.environment import environment
 
 
 def labels(root: Path) -> dict[str, str]:
     """The category of each task; empty where none is kept or the file is damaged."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        content = json.loads((root / "labels.json").read_bytes())
-        return {str(task): str(category) for task, category in content["categories"].items()}
+    with contextlib.suppress(BadInput):
+        return dict(read_json(root / "labels.json", _Labels)["categories"])
     return {}
+
+
+class _Labels(TypedDict):
+    categories: dict[str, str]
 
 
 def keep_labels(root: Path, categories: Mapping[str, str]) -> None:
@@ -32,9 +39,9 @@ def environments(root: Path) -> list[dict[str, str]]:
     """Every environment in which a cell of the store was computed."""
     found = []
     for name in sorted(atomic.names(root / "environments")):
-        with contextlib.suppress(OSError, ValueError):
-            found.append(json.loads((root / "environments" / name).read_bytes()))
-    return [one for one in found if isinstance(one, dict)]
+        with contextlib.suppress(BadInput):
+            found.append(read_json(root / "environments" / name, dict[str, str]))
+    return found
 
 
 def keep_environment(root: Path) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Problem:
     reason: str
 
     def __str__(self) -> str:
-        return f"cell {self.key}: {self.file} {self.reason}"
+        return f"cell {self.key}: {self.file} {self.reason}" if self.key else f"{self.file} {self.reason}"
 
 
 def checked_key(key: str) -> str:

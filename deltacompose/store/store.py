@@ -31,11 +31,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deltacompose.errors import BadInput
+from deltacompose.formats.files import Missing
+from deltacompose.formats.json_files import read_json
 from deltacompose.store import atomic as disk
-from deltacompose.store import checkpoints, notes
+from deltacompose.store import checkpoints, notes, reading
 from deltacompose.store.atomic import Unwritable, alive, machine
 from deltacompose.store.export import write_table
-from deltacompose.store.record import KEY, Damaged, Problem, ReadOnly, checked_key, digest, inputs, sealed
+from deltacompose.store.record import KEY, Damaged, Problem, ReadOnly, checked_key, inputs, sealed
 from deltacompose.study.config import KEYS, Cell
 
 __all__ = ["FORMAT", "Damaged", "Problem", "ReadOnly", "Store", "Unwritable", "alive", "machine", "open_store"]
@@ -54,10 +56,10 @@ def open_store(path: str | Path, create: bool = True) -> Store:
     """
     root = Path(path).absolute()
     try:
-        content = json.loads((root / "store.json").read_bytes())
-    except FileNotFoundError:
+        content = read_json(root / "store.json", dict[str, Any])
+    except Missing:
         return _new_store(root, create)
-    except (OSError, ValueError) as error:
+    except BadInput as error:
         raise BadInput(f"{root} cannot be opened as a store: store.json is unreadable ({error})") from error
     found = content.get("format") if isinstance(content, dict) else None
     if type(found) is not int or not 1 <= found <= FORMAT:
@@ -142,34 +144,30 @@ class Store:
             BadInput: there is no such cell.
             Damaged: its record is truncated, foreign, or not what was stored.
         """
-        path = self.folder(key) / "record.json"
-        try:
-            record = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            if path.parent.exists():
-                raise Damaged(f"{path} is missing beside the cell's files; a run computes the cell again") from None
-            raise BadInput(f"the store {self.root} has no cell {key}") from None
-        except ValueError:
-            raise Damaged(f"{path} is truncated or no JSON; a run computes the cell again") from None
-        if not isinstance(record, dict) or record.get("key") != key or record.pop("digest", None) != digest(record):
-            raise Damaged(f"{path} is not what was stored; a run computes the cell again")
-        return record
+        return reading.record(self.folder(key), key)
 
     def failure(self, key: str) -> dict[str, Any]:
         """The record of a failed cell: `error`, `message`, `traceback`, `attempts` and its inputs."""
-        try:
-            failure: dict[str, Any] = json.loads(self._failure(key).read_bytes())
-        except FileNotFoundError:
-            raise BadInput(f"the store {self.root} keeps no failure of cell {key}") from None
-        except ValueError:
-            raise Damaged(f"{self._failure(key)} is truncated or no JSON; a retry forgets it") from None
-        return failure
+        return reading.failure(self._failure(key))
 
-    def records(self, kind: str | None = None, state: State = "done") -> Iterator[dict[str, Any]]:
-        """All records, in the order of their keys; those of one kind where one is named."""
-        read = self.failure if state == "failed" else self.record
+    def records(
+        self, kind: str | None = None, state: State = "done", damaged: list[Problem] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """All records, in the order of their keys; those of one kind where one is named.
+
+        Args:
+            damaged: takes a problem for each record that is damaged, which is then left out; without it the first
+                damaged one is raised.
+        """
+        read, name = (self.failure, "failure") if state == "failed" else (self.record, "record.json")
         for key in self.keys(state):
-            record = read(key)
+            try:
+                record = read(key)
+            except Damaged as error:
+                if damaged is None:
+                    raise
+                damaged.append(Problem(key, name, f"is damaged: {error}"))
+                continue
             if kind is None or record["kind"] == kind:
                 yield record
 
@@ -215,7 +213,7 @@ class Store:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if self._readable(key):
+            if self.intact(key) is not None:
                 return False
             self.set_aside(key)
             return self._placed(folder, key)
@@ -223,12 +221,12 @@ class Store:
         disk.sync(place.parent.parent)
         return True
 
-    def _readable(self, key: str) -> bool:
+    def intact(self, key: str) -> dict[str, Any] | None:
+        """The record of a finished cell; None where there is none, or it is damaged and a run computes it again."""
         try:
-            self.record(key)
+            return self.record(key)
         except BadInput:
-            return False
-        return True
+            return None
 
     def fail(self, cell: Cell, error: BaseException, attempts: int = 1) -> None:
         """Keep why a cell failed; `attempts` add to those of an earlier failure. A finished cell stays finished."""
@@ -315,8 +313,11 @@ class Store:
         return {"host": socket.gethostname(), "finished": now, "environment": notes.keep_environment(self.root)}
 
     def verify(self) -> list[Problem]:
-        """Compare every file of every finished cell with the checksum that was recorded when it was stored."""
-        return [problem for key in self.keys() for problem in self._problems(key)]
+        """Compare every file of every finished cell with its recorded checksum, and read every failure."""
+        problems = [problem for key in self.keys() for problem in self._problems(key)]
+        for _ in self.records(state="failed", damaged=problems):
+            pass
+        return problems
 
     def problems(self, key: str) -> list[Problem]:
         """What is wrong with one finished cell."""
@@ -330,12 +331,8 @@ class Store:
             return
         if Cell(record["kind"], record["spec"], tuple(record["parents"]), version=self.format).key != key:
             yield Problem(key, "record.json", "says other inputs than those its key was made of")
-        for name, expected in record["files"].items():
-            try:
-                if disk.checksum(self.folder(key) / name) != expected:
-                    yield Problem(key, name, "has another checksum than when it was stored")
-            except OSError as error:
-                yield Problem(key, name, f"cannot be read: {error.strerror}")
+        for name, reason in reading.changed(self.folder(key), record["files"]):
+            yield Problem(key, name, reason)
 
     def gc(self, keep: Iterable[str], dry: bool = True, leftovers: bool = False) -> list[Path]:
         """What is not needed for the cells in `keep` and for those they rest on; removed only if not `dry`.
@@ -371,9 +368,13 @@ class Store:
         """Remove what dead processes of this machine left in `tmp/`, and only that; gives how many there were."""
         return disk.sweep(self.root)
 
-    def export(self, path: str | Path) -> int:
-        """Write all cells, finished and failed, as a tidy .csv or .parquet table; gives the number of rows."""
-        return write_table([*self.records(), *self.records(state="failed")], Path(path))
+    def export(self, path: str | Path, damaged: list[Problem] | None = None) -> int:
+        """Write all cells, finished and failed, as a tidy .csv or .parquet table; gives the number of rows.
+
+        Args:
+            damaged: takes the damaged ones, as in `records`.
+        """
+        return write_table([*self.records(damaged=damaged), *self.records(state="failed", damaged=damaged)], Path(path))
 
     def log(self, event: Mapping[str, Any]) -> None:
         """Append one event to `events.jsonl`."""
@@ -382,12 +383,13 @@ class Store:
             torn = file.read(1) not in (b"", b"\n")  # a writer was killed in mid-line
             file.write(b"\n" * torn + json.dumps(event).encode() + b"\n")
 
-    def events(self) -> Iterator[dict[str, Any]]:
-        """All events, oldest first; a line that a killed writer left unfinished is passed over."""
-        with contextlib.suppress(FileNotFoundError), open(self.root / "events.jsonl", "rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):
-                    yield json.loads(line)
+    def events(self, damaged: list[Problem] | None = None) -> Iterator[dict[str, Any]]:
+        """All events, oldest first; a line that a killed writer left unfinished, or that is damaged, is left out.
+
+        Args:
+            damaged: takes a problem for each line that is left out.
+        """
+        return reading.events(self.root / "events.jsonl", [] if damaged is None else damaged)
 
     def _failure(self, key: str) -> Path:
         return self.root / "failed" / f"{checked_key(key)}.json"

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
 from deltacompose.errors import BadInput, unknown
+from deltacompose.formats.row_files import read_json_rows
+from deltacompose.validation import validated
 
 Record = Mapping[str, Any]
 Key = tuple[int, str, str]
 
 
-def with_examples(records: Iterable[Record], folder: Callable[[str], Path]) -> Iterator[Record]:
+def with_examples(
+    records: Iterable[Record], folder: Callable[[str], Path], damaged: Callable[[str, str], object] | None = None
+) -> Iterator[Record]:
     """Each record, that of a finished evaluation with its per-example scores as `example_scores`.
 
     Args:
         folder: where a cell of a key keeps its files; `predictions.jsonl` there has a `score` in every row.
+        damaged: is told the key and the reason of a cell whose predictions cannot be read, which is left out.
 
     Raises:
-        BadInput: a file of predictions that cannot be read.
+        BadInput: predictions cannot be read, and nobody is to be told.
     """
     for record in records:
         if record.get("kind") != "evaluate" or record.get("state", "done") != "done":
@@ -32,10 +37,19 @@ def with_examples(records: Iterable[Record], folder: Callable[[str], Path]) -> I
             continue
         path = folder(str(record["key"])) / "predictions.jsonl"
         try:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+            rows = validated(list[_Answer], read_json_rows(path), str(path))
+            if not rows:
+                raise BadInput(f"{path} has no rows")
+        except BadInput as error:
+            if damaged is None:
+                raise BadInput(f"the predictions {path} cannot be read: {error}") from None
+            damaged(str(record["key"]), str(error))
+        else:
             yield {**record, "example_scores": [float(row["score"]) for row in rows]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(f"the predictions {path} cannot be read: {error!r}") from None
+
+
+class _Answer(TypedDict):
+    score: float
 
 
 def from_records(
