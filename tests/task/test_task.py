@@ -497,8 +497,8 @@ def test_a_description_that_is_wrong_is_answered_by_one_sentence(tmp_path, chang
     [
         ("x.csv", "text,stars\na,b,c\n", "x.csv, line 2: another number of cells than the header has columns"),
         ("x.csv", 'text,stars\n"a,bad\n', r"x.csv, line \d: unexpected end of data"),
-        ("x.jsonl", '{"text": "a", "stars": "bad"}\n{"text"\n', "x.jsonl, line 2: no JSON"),
-        ("x.jsonl", "[1, 2]\n", r"x.jsonl, line 1: a row is an object with columns, not '\[1, 2\]'"),
+        ("x.jsonl", '{"text": "a", "stars": "bad"}\n{"text"\n', "x.jsonl, line 2 is not valid JSON"),
+        ("x.jsonl", "[1, 2]\n", r"x.jsonl, line 1: a row is a JSON object with columns, not '\[1, 2\]'"),
         ("x.csv", b"text,stars\n\xff\xfe,bad\n", "x.csv is not UTF-8 text"),
         ("x.csv", "text,stars\n", "no row of 'train' is left of 0 in 'x.csv'"),
     ],
