@@ -89,7 +89,7 @@ def test_the_wheel_has_every_file_of_both_packages(built):
 
 def test_the_wheel_has_its_data(built):
     inside = set(zipfile.ZipFile(built[0]).namelist())
-    assert {"deltacompose/py.typed", "deltacompose/plugins/scaffold/report.html"} <= inside
+    assert {"deltacompose/py.typed", "deltacompose/report/templates/report.html"} <= inside
     assert "deltacompose/plugins/scaffold/plugin/pyproject.toml.jinja" in inside
     assert {"deltacompose_plugins/DATA_LICENSES.md", "deltacompose_plugins/tasks/hub.yaml"} <= inside
     assert {f"deltacompose_plugins/tasks/rows/{name}.jsonl" for name in descriptions("embedded")} <= inside
