@@ -23,6 +23,9 @@ LOCAL = ("workers", "threads", "devices")
 DEADLINE = 9.0
 """Seconds within which a scheduler must answer, however long its workers may take to come."""
 
+CLOSING = 120.0
+"""Seconds in which the processes of a local cluster have ended, also on a machine that does other work."""
+
 LOCAL_WAIT = 300.0
 """Seconds for the first worker of a local cluster to start, also on a machine that does other work."""
 
@@ -128,7 +131,7 @@ class Dask:
         with contextlib.suppress(TimeoutError):
             self._client.close(timeout=5)
         if self._cluster is not None:
-            self._cluster.close(timeout=5)
+            self._cluster.close(timeout=CLOSING)
 
 
 def _is_running(options: Mapping[str, Any]) -> bool:
