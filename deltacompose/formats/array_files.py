@@ -59,13 +59,11 @@ def _clearly(path: Path) -> Iterator[None]:
         raise
     except (*_DAMAGES, tokenize.TokenError, zlib.error, struct.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise BadInput(f"cannot read {path} as an npz file: {reason}") from None
+        raise BadInput(f"cannot read {path} as an npz file, whose members are arrays: {reason}") from None
 
 
 def _checked(path: Path, file: ZipFile, member: ZipInfo, check: Check) -> str:
     """The name of a member's array, its header agreeing with its size."""
-    if not member.filename.endswith(".npy"):
-        raise BadInput(f"{path}: the member {quoted(member.filename)} is not an array (.npy)")
     name = member.filename.removesuffix(".npy")
     with file.open(member) as content:
         shape, _, dtype = _header(content)

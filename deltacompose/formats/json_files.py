@@ -27,18 +27,20 @@ def read_json(path: Path, kind: Any, limit: int = JSON_BYTES) -> Any:
     return validated(kind, parsed_json(read_bytes(path, limit), str(path)), str(path))
 
 
-def parsed_json(content: bytes | str, name: str) -> Any:
+def parsed_json(content: bytes | str, name: str, finite: bool = True) -> Any:
     """The data of a JSON document.
 
     Args:
         name: of the file or line, for the error.
+        finite: whether NaN and infinity, which Python writes and JSON does not have, are refused.
 
     Raises:
         BadInput: it is not valid JSON, has a key twice or a number that is not finite, or is nested too deep.
     """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        data = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+        checks: dict[str, Any] = {"parse_constant": _constant, "parse_float": _finite} if finite else {}
+        data = json.loads(text, object_pairs_hook=_object, **checks)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair cannot be printed or hashed later
     except UnicodeEncodeError:

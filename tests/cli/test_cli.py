@@ -316,7 +316,7 @@ def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refuse
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("run", "tony.yaml"), "no study can be read from tony.yaml: No such file or directory"),
+        (("run", "tony.yaml"), "cannot read tony.yaml: No such file or directory"),
         (("run", "tiny.yaml", "--engine", "pol"), "no engine 'pol'; did you mean 'pool'? engines: dask"),
         (
             ("run", "tiny.yaml", "--engine", "inprocess", "--workers", "2"),

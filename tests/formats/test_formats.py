@@ -146,7 +146,7 @@ def test_arrays_are_read_and_checked_before_the_first_is_decompressed(tmp_path):
     [
         ({"a.npy": npy((100_000, 100_000), bytes(100))}, "takes 40000000000 bytes, and there are 100"),
         ({"a.npy": npy("(" * 5000)}, "cannot read .* as an npz file"),
-        ({"a.txt": b"x"}, "is not an array"),
+        ({"a.txt": b"hello, this is text"}, "the magic string is not correct"),
         ({"a.npy": b"x"}, "cannot read .* as an npz file"),
         ({"a.npy": npy((2**20,), bytes(2**22))}, "its arrays take .* bytes; the limit is 1000000"),
     ],

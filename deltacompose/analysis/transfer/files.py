@@ -246,12 +246,16 @@ def _categories(rows: Iterable[Row]) -> dict[str, str]:
 
 def _examples(rows: Iterable[Row], name: str) -> dict[Key, Floats]:
     texts = {_key(row, name): row.get("example_scores") for row in rows}
+    return {key: _example_scores(text, name) for key, text in texts.items() if isinstance(text, str) and text}
+
+
+def _example_scores(text: str, name: str) -> Floats:
+    """The scores of one cell's examples, NaN where one is not known."""
     where = f"{name}: example_scores"
-    return {
-        key: np.array(validated(list[float], parsed_json(text, where), where), dtype=float)
-        for key, text in texts.items()
-        if isinstance(text, str) and text
-    }
+    scores = np.array(validated(list[float], parsed_json(text, where, finite=False), where), dtype=float)
+    if np.isinf(scores).any():
+        raise BadInput(f"{where} has infinite values")
+    return scores
 
 
 def _key(row: Row, name: str) -> Key:
