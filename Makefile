@@ -7,7 +7,7 @@ KILLS ?= 50
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install study test lint types campaign clean
+.PHONY: install study test lint types speed campaign clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,9 @@ lint: $(INSTALLED)
 
 types: $(INSTALLED)
 	$(BIN)/mypy
+
+speed: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/steps.py
 
 campaign: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign.py --kills $(KILLS)
