@@ -2,12 +2,12 @@
 
     OMP_NUM_THREADS=1 python studies/speed/steps.py [--shapes tiny-t5] [--dtype bfloat16] [--out results/speed]
 
-Both arms train rank-8 LoRA on one frozen backbone, with the same loss on padded rows, AdamW and clipping. The places are
-query and value, of cross attention too; on GPT-2, whose query and value are one matrix, `attention.output` and `ffn.up`.
-peft runs in a bare loop, without a trainer. Each round times both arms, which take turns in going first. A ratio is
-peft's time over ours: above 1 the bank is faster. On a CPU the time is the CPU time of the thread, which other processes
-disturb less than the clock. `difference` is that of the two first losses at equal weights. Writes `summary.json` and
-`summary.md`.
+Both arms train rank-8 LoRA on one frozen backbone, with the same loss on padded rows, AdamW and clipping. The places
+are query and value, of cross attention too; on GPT-2, whose query and value are one matrix, `attention.output` and
+`ffn.up`. peft runs in a bare loop, without a trainer. Each round times both arms, which take turns in going first. A
+ratio is peft's time over ours: above 1 the bank is faster. On a CPU the time is the CPU time of the thread, which
+other processes disturb less than the clock. `difference` is that of the two first losses at equal weights. Writes
+`summary.json` and `summary.md`.
 """
 
 from __future__ import annotations
