@@ -198,6 +198,7 @@ def _in_child(folder, words, files):
         os.dup2(file.fileno(), number)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w")
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started us in the background
     sys.argv = ["deltacompose", *words]
     sys.path.insert(0, str(folder))
     loaded.cache_clear()

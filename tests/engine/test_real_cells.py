@@ -30,7 +30,7 @@ def study(tmp_path_factory):
 def left_alone(study, tmp_path_factory):
     """The store of the study when nothing happens."""
     place = tmp_path_factory.mktemp("undisturbed")
-    dc.run(study, place)
+    dc.run(study, place, bank=1)
     return open_store(place)
 
 
@@ -51,13 +51,14 @@ def events(store, name):
     return [event for event in store.events() if event["event"] == name]
 
 
-def test_a_bank_without_room_is_halved_until_it_has_and_no_weight_changes(study, undisturbed, tmp_path):
+def test_a_bank_without_room_is_halved_until_it_has_and_no_weight_changes(study, tmp_path):
     store, outcome = carried_out(study, tmp_path, "greedy", bank=4)
     assert not outcome.failed
     banks = [len(event["keys"]) for event in events(store, "start") if event["labels"][0].startswith("train")]
     assert banks == [4, 2, 2]
     assert {event["reason"] for event in events(store, "again")} == {"OutOfMemoryError: no room for so many deltas"}
-    assert realwork.contents(store) == undisturbed
+    dc.run(study, tmp_path / "pairs", bank=2)
+    assert realwork.contents(store) == realwork.contents(open_store(tmp_path / "pairs"))
 
 
 def test_a_training_that_was_too_slow_goes_on_from_its_checkpoint(study, undisturbed, tmp_path):
@@ -112,7 +113,7 @@ def test_sigterm_inside_a_training_stops_the_run_and_the_next_one_ends_alike(stu
     assert list((store.root / "tmp").iterdir()) == []
     assert [event["reason"] for event in events(store, "stop")] == ["KeyboardInterrupt"]
     assert len(store.keys()) < len(undisturbed)
-    dc.run(study, place)
+    dc.run(study, place, bank=1)
     assert realwork.contents(store) == undisturbed
 
 
