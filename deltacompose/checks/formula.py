@@ -48,9 +48,25 @@ def stated(method: Method, backbone: Backbone) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def plain(method: Method) -> Method:
+    """The method at its defaults but for the settings that have a letter: what a formula is stated for.
+
+    Raises:
+        NotArithmetic: it has settings without a default.
+    """
+    try:
+        return type(method)(**{name: method.settings[name] for name in _letters(method).values()})
+    except (TypeError, KeyError):
+        raise NotArithmetic(f"{method} has settings without a default") from None
+
+
+def _letters(method: Method) -> dict[str, str]:
+    return {found["letter"]: found["setting"] for found in _LETTER.finditer(type(method).__doc__ or "")}
+
+
 def _settings(method: Method) -> dict[str, int]:
     """The letters that the docstring gives to settings that are whole numbers."""
-    letters = {found["letter"]: found["setting"] for found in _LETTER.finditer(type(method).__doc__ or "")}
+    letters = _letters(method)
     values = {letter: method.settings.get(name) for letter, name in letters.items()}
     return {letter: value for letter, value in values.items() if type(value) is int}
 

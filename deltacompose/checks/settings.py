@@ -11,13 +11,14 @@ from itertools import zip_longest
 from keyword import iskeyword
 from typing import Any, Literal
 
-from deltacompose.checks.formula import NotArithmetic, stated
+from deltacompose.checks.formula import NotArithmetic, plain, stated
 from deltacompose.checks.runner import Check
 from deltacompose.checks.signature import signature
 from deltacompose.checks.subject import Subject, differing, place_settings
 from deltacompose.composition import parse
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Category, Method
+from deltacompose.method.weights import init_weights
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.members import Member
 
@@ -113,23 +114,27 @@ def every_setting_matters(subject: Subject) -> None:
     method = subject.method
     expected = list(signature(subject, method))
     for name in method.settings:
-        if not any(_differs(subject, other, expected) for other in _others_of(subject, method, name)) and not any(
+        others = list(_others_of(subject, method, name))
+        if not others or any(_differs(subject, other, expected) for other in others):
+            continue  # of a setting that takes no other value that is known here nothing can be said
+        if not any(
             _differs(subject, other, list(signature(subject, base)))
             for base in changed(method)
-            for other in _others_of(subject, base, name)
             if base.settings[name] == method.settings[name]
+            for other in _others_of(subject, base, name)
         ):
             raise subject.broken(f"setting {name!r} changes nothing that the method does; read it, or leave it out")
 
 
 def stated_formula(subject: Subject) -> None:
     """The stated formula, where it can be computed, is the number of parameters."""
-    method, backbone = subject.method, subject.backbone
+    backbone = subject.backbone
     try:
+        method = plain(subject.method)
         numbers = stated(method, backbone)
-    except NotArithmetic:
-        return
-    size = sum(x.numel() for x in subject.alone.start.values())
+        size = sum(x.numel() for x in init_weights(backbone, method).values())
+    except (NotArithmetic, BadInput):
+        return  # words, or a method that refuses its defaults here
     if size not in numbers:
         raise subject.broken(
             f"its formula {method.formula!r} gives {' or '.join(map(str, numbers))} parameters, and init {size}; "
