@@ -9,19 +9,31 @@ from typing import Annotated
 
 import typer
 
-from deltacompose.cli import delta, graph, interaction, interop, predict, store, study, subspace
-from deltacompose.cli import exchange as handover
-from deltacompose.cli import listings as catalogue
-from deltacompose.cli import similarity as analysis
+from deltacompose.cli import (
+    delta,
+    exchange,
+    graph,
+    interaction,
+    listings,
+    predict,
+    similarity,
+    store,
+    study,
+    subspace,
+    transfer,
+)
+from deltacompose.cli.grouped import GroupedCommands
+from deltacompose.cli.options import STUDIES
 from deltacompose.cli.stdout import document_alone
 from deltacompose.errors import BadInput, Diverged, bounded
 
 INTERRUPTED = 130
-"""The exit status after ctrl-C, as shells have it."""
+"""Exit status after ctrl-C: 128 + SIGINT, as in shells."""
 
 app = typer.Typer(
     name="deltacompose",
-    help="Compose delta-tuning methods, and find out how tasks relate.",
+    cls=GroupedCommands,
+    help="Compose delta-tuning methods and analyse how tasks relate.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -29,36 +41,29 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(
-    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Use the built-in members alone.")] = False,
+def program(
+    no_plugins: Annotated[bool, typer.Option("--no-plugins", help="Built-in members only.")] = False,
 ) -> None:
     if no_plugins:
         os.environ["DELTACOMPOSE_NO_PLUGINS"] = "1"
 
 
-study.register(app)
-delta.register(app)
-analysis.register(app)
-predict.register(app)
-graph.register(app)
-subspace.register(app)
-catalogue.register(app)
-handover.register(app)
-interop.register(app)
-app.command()(interaction.interaction)
-app.add_typer(store.app, name="store")
+for commands in (study, delta, transfer, similarity, predict, graph, subspace, interaction, listings, exchange):
+    commands.register(app)
+app.add_typer(store.app, name="store", rich_help_panel=STUDIES)
 
 
 def main() -> None:
-    """Runs the command. Bad input is one sentence on stderr and exit status 2; ctrl-C is 130.
+    """Runs the command line.
 
-    A delta that diverges is no fault of the command line, and no bug: one sentence too, and status 1.
+    Bad input ends with one sentence on stderr and exit status 2, ctrl-C with status 130. A delta that diverges is
+    neither bad input nor a bug: it ends with one sentence and status 1.
     """
     try:
-        # `typer.Exit` comes back as its number here, and is not raised; so does ctrl-C, by typer's version
+        # typer returns the status of `typer.Exit` instead of raising it; some versions do the same for ctrl-C
         with document_alone(sys.argv[1:]):
             status = app(standalone_mode=False, prog_name="deltacompose")
-    except BrokenPipeError:  # what reads our output has ended, as `head` does
+    except BrokenPipeError:  # the reader of our output has exited, as `head` does
         with contextlib.suppress(OSError, ValueError):  # a stream in memory has no descriptor
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -77,13 +82,13 @@ def main() -> None:
     except Exception as error:
         _usage(error)
     if status == INTERRUPTED:
-        print("stopped; what was finished is kept", file=sys.stderr)
+        print("interrupted; finished cells are kept", file=sys.stderr)
     if status:
         sys.exit(status)
 
 
 def _usage(error: Exception) -> None:
-    """Shows a mistake in the command line as typer does; anything else is a fault of ours and keeps its traceback."""
+    """Prints a usage error as typer does; any other exception is a bug and keeps its traceback."""
     show = getattr(error, "show", None)
     if show is None:
         raise error

@@ -1,4 +1,4 @@
-"""Commands about one delta: train, evaluate, generate."""
+"""Commands on one delta: train, evaluate, generate."""
 
 from __future__ import annotations
 
@@ -8,46 +8,49 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deltacompose.cli import show
+from deltacompose.cli import output
+from deltacompose.cli.options import DELTAS, AsJson
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
     from deltacompose.backbone.backbone import Backbone
     from deltacompose.delta.delta import Delta
 
-BackboneName = Annotated[str, typer.Option(help="A backbone's name, a folder, or a name on the hub.")]
-Split = Annotated[str, typer.Option(help="train, val or test.")]
-Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+BackboneName = Annotated[str, typer.Option(help="Name of a backbone, a folder, or a name on the hub.")]
+Split = Annotated[str, typer.Option(help="Split to evaluate: train, val or test.")]
+Dtype = Annotated[str, typer.Option(help="Data type of the backbone: float32, bfloat16 or float16.")]
 OwnBackbone = Annotated[
-    str | None, typer.Option(help="A backbone's name, a folder, or a name on the hub.  [default: the delta's own]")
+    str | None, typer.Option(help="Name of a backbone, a folder, or a name on the hub.  [default: the delta's own]")
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Longest input in tokens.  [default: as the delta was trained]")]
-DeltaFolder = Annotated[Path, typer.Argument(help="The delta's folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Maximum length of an input in tokens.  [default: as in training]")
+]
+DeltaFolder = Annotated[Path, typer.Argument(help="Folder of the delta.")]
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the program."""
     for command in (train, evaluate, generate):
-        app.command()(command)
+        app.command(rich_help_panel=DELTAS)(command)
 
 
 def train(
-    composition: Annotated[str, typer.Argument(help="For example 'prompt + lora(rank=4) >> adapter'.")],
-    task: Annotated[str, typer.Argument(help="The name of a task.")],
+    composition: Annotated[str, typer.Argument(help="Composition, as in 'prompt + lora(rank=4) >> adapter'.")],
+    task: Annotated[str, typer.Argument(help="Name of a task.")],
     out: Annotated[Path, typer.Argument(help="Folder for the delta.")],
     backbone: BackboneName = "embedded",
     dtype: Dtype = "float32",
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights, the batches and the dropout.")] = 0,
-    steps: Annotated[int, typer.Option(min=0, help="Optimiser steps of each stage.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the weights, the batches and the dropout.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Optimiser steps per stage.")] = 200,
     batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
-    limit: Annotated[int, typer.Option(min=1, help="Longest input in tokens.")] = 128,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum length of an input in tokens.")] = 128,
     learning_rate: Annotated[
-        list[str] | None, typer.Option(help="Of one method, as lora=1e-4; may be repeated.  [default: its own]")
+        list[str] | None,
+        typer.Option(help="Learning rate of a method, as lora=1e-4; may be repeated.  [default: the method's own]"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train one composition on one task and save the delta."""
+    """Train a composition on a task."""
     from deltacompose import api
 
     recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4), "limit": limit}
@@ -57,7 +60,7 @@ def train(
     delta = api.train(loaded, composition, task, seed, **recipe, learning_rates=rates)
     delta.save(out)
     if as_json:
-        return show.as_json(dict(delta.record))
+        return output.write_json(dict(delta.record))
     record = delta.record
     typer.echo(
         f"{delta.expression} on {task}: {record['metric']} {record['dev']:.3f} on development data, saved in {out}"
@@ -67,49 +70,52 @@ def train(
 
 def evaluate(
     delta: DeltaFolder,
-    task: Annotated[str, typer.Argument(help="The name of a task.")],
+    task: Annotated[str, typer.Argument(help="Name of a task.")],
     split: Split = "val",
     backbone: OwnBackbone = None,
     dtype: Dtype = "float32",
     limit: Limit = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score one delta on a task, beside the untouched backbone and chance."""
+    """Score a delta on a task.
+
+    The scores of the untouched backbone and of chance are given for comparison.
+    """
     from deltacompose import api
     from deltacompose.scoring.as_trained import Reading, mismatches
     from deltacompose.training.loop import evaluate as evaluated
 
-    given = api.load_delta(delta)
-    loaded = _own_backbone(given, backbone, dtype)
-    read = api.reader_for(loaded, given, task, limit)
-    for sentence in mismatches(read, Reading.of(given.record)):
+    trained = api.load_delta(delta)
+    loaded = _own_backbone(trained, backbone, dtype)
+    reader = api.reader_for(loaded, trained, task, limit)
+    for sentence in mismatches(reader, Reading.of(trained.record)):
         typer.echo(f"note: {sentence}", err=True)
-    measured = evaluated(read, given, split).score
+    score = evaluated(reader, trained, split).score
     facts = {
         "task": task,
         "split": split,
-        "limit": read.limit,
-        "metric": measured.metric,
-        "score": measured.value,
-        "trivial": measured.trivial,
+        "limit": reader.limit,
+        "metric": score.metric,
+        "score": score.value,
+        "trivial": score.trivial,
     }
-    facts["untouched"] = evaluated(read, None, split).score.value
-    facts["chance"] = read.task.chance(split)
+    facts["untouched"] = evaluated(reader, None, split).score.value
+    facts["chance"] = reader.task.chance(split)
     if as_json:
-        return show.as_json(facts)
-    show.table([facts], tuple(facts))
+        return output.write_json(facts)
+    output.print_table([facts], tuple(facts))
     return None
 
 
 def generate(
     delta: DeltaFolder,
-    text: Annotated[list[str], typer.Argument(help="Inputs.")],
+    text: Annotated[list[str], typer.Argument(help="Input texts.")],
     backbone: OwnBackbone = None,
     dtype: Dtype = "float32",
-    tokens: Annotated[int, typer.Option(min=1, help="The most new tokens.")] = 40,
+    tokens: Annotated[int, typer.Option(min=1, help="Maximum number of new tokens.")] = 40,
     limit: Limit = None,
     template: Annotated[
-        str | None, typer.Option(help="Template around each input, with {input}.  [default: the delta's own]")
+        str | None, typer.Option(help="Template that contains {input}.  [default: the delta's own]")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -118,40 +124,41 @@ def generate(
     from deltacompose.scoring import answers
     from deltacompose.scoring.as_trained import BARE, Reading
 
-    given = api.load_delta(delta)
-    loaded, reading = _own_backbone(given, backbone, dtype), Reading.of(given.record)
-    around = template or reading.template or BARE
-    with given.attached(loaded):
-        outputs = answers(loaded, text, tokens, limit or reading.limit, around)
+    trained = api.load_delta(delta)
+    loaded, reading = _own_backbone(trained, backbone, dtype), Reading.of(trained.record)
+    chosen = template or reading.template or BARE
+    with trained.attached(loaded):
+        replies = answers(loaded, text, tokens, limit or reading.limit, chosen)
     if as_json:
-        return show.as_json([{"input": one, "output": output} for one, output in zip(text, outputs, strict=True)])
-    for output in outputs:
-        typer.echo(output)
+        pairs = zip(text, replies, strict=True)
+        return output.write_json([{"input": prompt, "output": reply} for prompt, reply in pairs])
+    for reply in replies:
+        typer.echo(reply)
     return None
 
 
-def _own_backbone(given: Delta, name: str | None, dtype: str) -> Backbone:
-    """The backbone that a delta is of, or the one of that name, with the head that the delta was trained with."""
+def _own_backbone(delta: Delta, name: str | None, dtype: str) -> Backbone:
+    """The backbone of a delta, or the one of that name, with the head that the delta was trained with."""
     from deltacompose import api
     from deltacompose.scoring.as_trained import Reading
 
-    name = name or given.backbone.get("name")
+    name = name or delta.backbone.get("name")
     if name is None:
-        raise BadInput("the delta does not record its backbone; give --backbone")
-    return api.load_backbone(name, dtype=dtype, head=Reading.of(given.record).head)
+        raise BadInput("the delta does not record its backbone; name it with --backbone")
+    return api.load_backbone(name, dtype=dtype, head=Reading.of(delta.record).head)
 
 
 def _rate(text: str) -> tuple[str, float]:
-    """The method and its learning rate, of `lora=1e-4`."""
+    """The method and the learning rate in a text such as `lora=1e-4`."""
     method, _, number = text.partition("=")
     try:
         return method, float(number)
     except ValueError:
-        raise BadInput(f"--learning-rate {text!r} is no method with its rate; write lora=1e-4") from None
+        raise BadInput(f"{text!r} is not a valid --learning-rate (expected METHOD=RATE, as lora=1e-4)") from None
 
 
 def _check_writable(folder: Path) -> None:
-    """Makes the folder, and a file in it for a moment: better an error now than after the training."""
+    """Makes the folder and a temporary file in it, so that an error comes before the training and not after it."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass

@@ -1,58 +1,120 @@
-"""Commands that carry things elsewhere: what a study needs to nodes without a network, results to other programs."""
+"""Commands that exchange data with other programs: the hub's cache, tables of results, peft and transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from deltacompose.cli import show
+from deltacompose.cli import output
 from deltacompose.cli.delta import BackboneName
-from deltacompose.cli.study import AsJson, StudyFile, store_of
-from deltacompose.errors import BadInput
+from deltacompose.cli.options import EXCHANGE, AsJson, StudyFile, StudyStore
+from deltacompose.cli.study import store_of
+from deltacompose.errors import BadInput, unknown
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the program."""
     for command in (prefetch, export):
-        app.command()(command)
+        app.command(rich_help_panel=EXCHANGE)(command)
+    app.command("import", rich_help_panel=EXCHANGE)(import_adapter)
 
 
 def prefetch(study: StudyFile, as_json: AsJson = False) -> None:
-    """Fetch the backbone and the data sets of a study into the hub's cache, for nodes without a network."""
+    """Fetch the backbone and data sets of a study.
+
+    They are kept in the hub's cache, which can be copied to nodes without a network.
+    """
     from deltacompose import results
     from deltacompose.study.config import Study
 
     rows = results.prefetch(Study.read(study))
     if as_json:
-        show.as_json(rows)
+        output.write_json(rows)
     else:
-        show.table(rows, ("what", "name", "state", "cache", "reason"))
+        output.print_table(rows, ("what", "name", "state", "cache", "reason"))
     if any(row["state"] == "failed" for row in rows):
         raise typer.Exit(1)
 
 
 def export(
-    what: Annotated[Path, typer.Argument(help="A study file, or a store; a delta's folder.")],
-    out: Annotated[Path, typer.Argument(help="A .csv or .parquet file; of a delta, a new folder.")],
-    store: Annotated[Path | None, typer.Option("--store", help="Folder of the results of a study.")] = None,
-    to: Annotated[str, typer.Option(help="Of a delta: peft (an adapter) or merged (a plain model).")] = "",
+    what: Annotated[Path, typer.Argument(help="Study file, store or folder of a delta.")],
+    out: Annotated[Path, typer.Argument(help="New .csv or .parquet file; for a delta, a new folder.")],
+    store: StudyStore = None,
+    to: Annotated[str, typer.Option(help="Format for a delta: peft (an adapter) or merged (a plain model).")] = "",
     backbone: BackboneName = "embedded",
     as_json: AsJson = False,
 ) -> None:
-    """Write all cells of a store as one tidy table; or a delta, as an adapter of peft's or merged into its backbone."""
-    from deltacompose.cli.interop import export_delta
+    """Export a store as a table, or a delta.
+
+    The table is tidy, one row per cell. A delta becomes an adapter that peft loads, or is merged into its backbone.
+    """
     from deltacompose.store.store import Problem, open_store
 
     if to:
-        return export_delta(what, out, to, backbone, as_json)
+        return _export_delta(what, out, to, backbone, as_json)
     if (what / "delta.json").exists():
-        raise BadInput(f"{what} is a delta; say --to peft or --to merged")
+        raise BadInput(f"{what} is a delta; add --to peft or --to merged")
     place = store_of(what, store)
     if not place.is_dir():
         raise BadInput(f"there is no store {place}; `deltacompose run {what}` makes one")
     damaged: list[Problem] = []
     rows = open_store(place, create=False).export(out, damaged)
-    show.damaged(damaged)
-    return show.as_json({"cells": rows, "file": str(out)}) if as_json else typer.echo(f"{rows} cells in {out}")
+    output.print_damaged(damaged)
+    return output.write_json({"cells": rows, "file": str(out)}) if as_json else typer.echo(f"{rows} cells in {out}")
+
+
+def _export_delta(folder: Path, out: Path, to: str, backbone: str, as_json: bool) -> None:
+    """Writes a delta as an adapter of peft, or merged into a plain transformers model."""
+    from deltacompose import api
+    from deltacompose.delta import exchange
+
+    if to not in ("peft", "merged"):
+        raise unknown("format", to, ["peft", "merged"])
+    _check_new(out)
+    delta, loaded = api.load_delta(folder), api.load_backbone(backbone)
+    facts: dict[str, Any] = {"expression": str(delta.expression), "to": to, "folder": str(out)}
+    if to == "peft":
+        facts["type"] = exchange.export_peft(delta, loaded, out)
+        summary = f"{delta.expression} exported to peft as {facts['type']}, in {out}"
+    else:
+        merged = exchange.export_merged(delta, loaded, out)
+        facts |= {"largest_difference": merged.difference, "largest_logit": merged.size}
+        summary = (
+            f"{delta.expression} merged, in {out}: logits differ by at most {merged.difference:.2g} from those with "
+            f"the delta attached, which are up to {merged.size:.2g}"
+        )
+    return output.write_json(facts) if as_json else typer.echo(summary)
+
+
+def import_adapter(
+    folder: Annotated[Path, typer.Argument(help="Folder saved by peft: adapter_config.json and safetensors.")],
+    out: Annotated[Path, typer.Argument(help="New or empty folder for the delta.")],
+    backbone: BackboneName = "embedded",
+    any_base: Annotated[
+        bool, typer.Option("--any-base", help="Permission for an adapter that names another base model.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import an adapter that peft has saved."""
+    from deltacompose import api
+    from deltacompose.delta import exchange
+
+    _check_new(out)
+    imported = exchange.import_peft(folder, api.load_backbone(backbone), api.methods(), any_base=any_base)
+    delta = api.with_origins(imported)
+    delta.save(out)
+    facts = {"expression": str(delta.expression), "type": delta.record["imported"], "folder": str(out)}
+    return output.write_json(facts) if as_json else typer.echo(f"{facts['type']} as {delta.expression}, in {out}")
+
+
+def _check_new(folder: Path) -> None:
+    """Refuses to overwrite files, and makes the folder before any work is done.
+
+    Raises:
+        BadInput: the folder is a file, or is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} exists and is not an empty folder; name a new folder")
+    folder.mkdir(parents=True, exist_ok=True)

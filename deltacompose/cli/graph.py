@@ -1,4 +1,4 @@
-"""`deltacompose graph`: the graph of the tasks, by how they transfer or by how near their deltas are."""
+"""`deltacompose graph`: the task graph, from transfer or from the similarity of deltas."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltacompose.cli import answers, show
-from deltacompose.cli.answers import Answer, number
+from deltacompose.cli import output
 from deltacompose.cli.options import (
+    ANALYSES,
     AsJson,
     Categories,
     Composition,
@@ -22,6 +22,7 @@ from deltacompose.cli.options import (
     Split,
     StoreFolder,
 )
+from deltacompose.cli.output import Answer, number
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ if TYPE_CHECKING:
 
 
 OF = "the mean over targets of relative performance"
-"""What a budget of sources is spent on."""
+"""The objective that the choice of sources under a budget maximises."""
 
 
 def register(app: typer.Typer) -> None:
     """Adds this command to the program."""
-    app.command()(graph)
+    app.command(rich_help_panel=ANALYSES)(graph)
 
 
 def graph(
@@ -46,14 +47,14 @@ def graph(
     prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
-    measure: Annotated[str, typer.Option(help="A measure of similarity to make the graph of, not of transfer.")] = "",
-    kind: Annotated[str, typer.Option(help="knn, mutual_knn, mst, threshold or disparity.")] = "knn",
-    k: Annotated[int, typer.Option(help="Neighbours of each task.")] = 3,
-    level: Annotated[float | None, typer.Option(help="Of a threshold, or of the disparity filter.")] = None,
-    value: Annotated[str, typer.Option(help="relative, corrected or raw.")] = "relative",
-    directed: Annotated[bool, typer.Option("--directed", help="Edges from source to target.")] = False,
+    measure: Annotated[str, typer.Option(help="Measure of similarity for the weights.  [default: transfer]")] = "",
+    kind: Annotated[str, typer.Option(help="Kind of graph: knn, mutual_knn, mst, threshold or disparity.")] = "knn",
+    k: Annotated[int, typer.Option(help="Number of neighbours of each task.")] = 3,
+    level: Annotated[float | None, typer.Option(help="Level of the threshold or of the disparity filter.")] = None,
+    value: Annotated[str, typer.Option(help="Transfer value of the weights: relative, corrected or raw.")] = "relative",
+    directed: Annotated[bool, typer.Option("--directed", help="Directed edges, from source to target.")] = False,
     budget: Annotated[
-        int | None, typer.Option(help="Choose that many sources that serve the tasks best on average.")
+        int | None, typer.Option(help="Number of sources to choose, the best for all tasks on average.")
     ] = None,
     split: Split = "",
     store: StoreFolder = None,
@@ -61,66 +62,78 @@ def graph(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """The task graph: edges, communities, their agreement with the categories, and which sources to start from."""
+    """Build the task graph.
+
+    Edges, communities, their agreement with the categories, and the best sources to initialise from.
+    """
     from deltacompose.analysis.graph import build as graphs
-    from deltacompose.cli.inputs import Files, read
+    from deltacompose.cli.inputs import Options, read
 
     if measure and budget is not None:
-        raise BadInput("--budget chooses sources by how they transfer, and --measure asks for no transfer; give one")
-    given = read(Files(source, store, scores, prompts, categories, composition, split))
+        raise BadInput(
+            "cannot combine --budget with --measure, because a budget of sources needs transfer; give one of them"
+        )
+    inputs = read(Options(source, store, scores, prompts, categories, composition, split))
     drawn: dict[str, nx.Graph] = {}
 
     def of_transfer(text: str, matrix: TransferMatrix) -> Answer:
         drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, value, directed)
-        found = graphs.summary(matrix, tasks, permutations)
-        return {"composition": text, **found, "sources": _sources(matrix, budget, found["limitations"])}
+        summary = graphs.summary(matrix, tasks, permutations)
+        return {"composition": text, **summary, "sources": _sources(matrix, budget, summary["limitations"])}
 
     def of_measure(text: str, deltas: Deltas) -> Answer:
         compared = _compared(text, deltas, measure)
-        matrix = compared.as_matrix(text, given.categories)
+        matrix = compared.as_matrix(text, inputs.categories)
         drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, "raw", directed)
-        found = graphs.summary(matrix, tasks, permutations, about=compared.limitations)
-        tasks.graph["value"] = found["value"] = measure
+        summary = graphs.summary(matrix, tasks, permutations, about=compared.limitations)
+        tasks.graph["value"] = summary["value"] = measure
         if compared.weighs:
-            tasks.graph["weighs"] = found["weighs"] = compared.weighs
-        return {"composition": text, **found, "sources": None}
+            tasks.graph["weighs"] = summary["weighs"] = compared.weighs
+        return {"composition": text, **summary, "sources": None}
 
-    found = (
-        answers.of_each(given.needed_deltas(), of_measure)
+    answer = (
+        output.answer_each(inputs.needed_deltas(), of_measure)
         if measure
-        else answers.of_each(given.needed_matrices(), of_transfer)
+        else output.answer_each(inputs.needed_matrices(), of_transfer)
     )
     if out is not None:
-        for text, stem in answers.stems(found).items():
-            _write(drawn[text], answers.each(found)[text], out, stem)
-    answers.give("graph", found, as_json, out, _say)
+        for text, stem in output.stems(answer).items():
+            _write(drawn[text], output.by_composition(answer)[text], out, stem)
+    output.write_answer("graph", answer, as_json, out, _print)
 
 
 def _compared(text: str, deltas: Deltas, measure: str) -> Comparison:
-    """The values of one measure."""
+    """The values of one measure.
+
+    Raises:
+        BadInput: the measure cannot be computed.
+    """
     from deltacompose.analysis.similarity.compare import compare_all
     from deltacompose.plugins import loader as plugins
 
-    found, lacking = compare_all(plugins.loaded().measures, deltas, [measure])
+    comparisons, lacking = compare_all(plugins.loaded().measures, deltas, [measure])
     if lacking:
         raise BadInput(f"{text or 'the prompts'}: {lacking[measure]}")
-    return found[measure]
+    return comparisons[measure]
 
 
 def _sources(matrix: TransferMatrix, budget: int | None, limitations: list[str]) -> dict[str, Any]:
-    """Taskonomy's ordinal ranking of each target's sources, and the choice under a budget; None with the reason."""
+    """The ordinal ranking of each target's sources (Zamir et al. 2018, 1804.08328) and the choice under a budget.
+
+    Either is None if it cannot be computed; the reason is then added to `limitations`.
+    """
     chosen = None if budget is None else _chosen(matrix, budget, limitations)
     return {"ordinal": _ordinal(matrix, limitations), "budget": chosen}
 
 
 def _ordinal(matrix: TransferMatrix, limitations: list[str]) -> dict[str, dict[str, float]] | None:
-    """For each target its sources' ordinal weights, the greatest first."""
+    """The ordinal weights of each target's sources, largest first."""
     from deltacompose.analysis.prediction.source_selection import ordinal_affinity
 
     try:
         affinity = ordinal_affinity(matrix)
     except BadInput as reason:
-        limitations.append(f"no ordinal ranking of sources: {reason}")
+        limitations.append(f"cannot rank the sources: {reason}")
         return None
     result = {}
     for t, target in enumerate(matrix.targets):
@@ -130,7 +143,10 @@ def _ordinal(matrix: TransferMatrix, limitations: list[str]) -> dict[str, dict[s
 
 
 def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict[str, Any]:
-    """The best sources of relative performance, a chosen one serving itself; the untouched backbone costs nothing."""
+    """The sources with the best relative performance.
+
+    A chosen source serves its own task. The untouched backbone may serve a task and does not count in the budget.
+    """
     import numpy as np
 
     from deltacompose.analysis.matrix import mean_over_seeds, shortened
@@ -141,25 +157,25 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
     named: Callable[[Any], str] = lambda which: shortened([matrix.targets[t] for t in np.flatnonzero(which)])
     if (without := np.isnan(gains).all(axis=0)).any():
         raise BadInput(
-            f"--budget: no source has a relative performance on {named(without)}, so none can be chosen for it"
+            f"cannot choose sources, because none has a relative performance on {named(without)}; omit --budget"
         )
     if (unknown := np.isnan(untouched)).any():
-        limitations.append(f"the untouched backbone serves none of {named(unknown)}: its score there is unknown")
-    limitations.append(f"sources are chosen for {OF}, each target counting as much as any other")
-    found = choose(gains, budget, untouched)
-    serving = ["untouched" if s < 0 else matrix.sources[s] for s in found.serving]
+        limitations.append(f"the untouched backbone is not considered for {named(unknown)}: its score there is unknown")
+    limitations.append(f"sources are chosen to maximise {OF}; all targets have equal weight")
+    choice = choose(gains, budget, untouched)
+    serving = ["untouched" if s < 0 else matrix.sources[s] for s in choice.serving]
     return {
-        "sources": [matrix.sources[s] for s in found.sources],
+        "sources": [matrix.sources[s] for s in choice.sources],
         "serving": dict(zip(matrix.targets, serving, strict=True)),
-        "mean_relative": found.value / len(matrix.targets),
+        "mean_relative": choice.value / len(matrix.targets),
         "of": OF,
-        "gap": found.gap,
-        "way": found.way,
+        "gap": choice.gap,
+        "way": choice.way,
     }
 
 
 def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
-    """The graph as GraphML, GEXF and node-link JSON, and its picture as PDF and PNG."""
+    """Writes the graph as GraphML, GEXF and node-link JSON, and its drawing as PDF and PNG."""
     from deltacompose.analysis.graph import build as graphs
     from deltacompose.figures.graph import network
 
@@ -173,12 +189,12 @@ def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
         network(tasks, out / f"{stem}graph.{suffix}", stability={(u, v): s for u, v, s in edges} if known else None)
 
 
-def _say(text: str, answer: Answer) -> None:
+def _print(text: str, answer: Answer) -> None:
     if "weighs" in answer:
         typer.echo(f"weights: {answer['weighs']}")
-    show.table(answer["edges"], ("source", "target", "weight", "stability"))
+    output.print_table(answer["edges"], ("source", "target", "weight", "stability"))
     for algorithm, parts in answer["communities"].items():
-        groups = [[name for name, part in parts.items() if part == one] for one in sorted(set(parts.values()))]
+        groups = [[name for name, label in parts.items() if label == part] for part in sorted(set(parts.values()))]
         typer.echo(f"{algorithm}: " + "; ".join(", ".join(group) for group in groups))
     for algorithm in ("average_linkage", "louvain"):
         ari, p = answer[f"ari_{algorithm}"], answer[f"ari_{algorithm}_p"]

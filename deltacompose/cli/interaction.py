@@ -1,4 +1,4 @@
-"""`deltacompose interaction`: what methods do together, from a store or from a tidy CSV of anybody's runs."""
+"""`deltacompose interaction`: interactions of methods, from a store or from a tidy CSV of any runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltacompose.cli.options import StoreFolder
+from deltacompose.cli.options import ANALYSES, AsJson, Out, StoreFolder
 from deltacompose.cli.stdout import write_document
 from deltacompose.errors import BadInput, unknown
 
@@ -23,32 +23,42 @@ STUDIES = (".yaml", ".yml")
 KINDS = ("train", "evaluate", "efficiency")
 
 
+def register(app: typer.Typer) -> None:
+    """Adds this command to the program."""
+    app.command(rich_help_panel=ANALYSES)(interaction)
+
+
 def interaction(
     source: Annotated[
-        Path, typer.Argument(help="A store, a study's YAML file, or a CSV file with one row per run (or per mean).")
+        Path, typer.Argument(help="Store, YAML file of a study, or CSV file with one row per run (or per mean).")
     ],
     factors: Annotated[
-        str, typer.Option(help="The methods, joined by commas: 0/1 columns, or methods in the text.")
+        str, typer.Option(help="Methods, separated by commas: 0/1 columns, or methods in the text.")
     ] = "",
-    composition: Annotated[str, typer.Option(help="Column of a CSV that gives the combination as text.")] = "",
-    by: Annotated[str, typer.Option(help="Columns, joined by commas, whose values form groups.")] = "",
-    unit: Annotated[str, typer.Option(help="Column that is averaged over last, most often the task.")] = "",
-    grid: Annotated[str, typer.Option(help="Column to choose from per combination and unit: the learning rate.")] = "",
-    seed: Annotated[str, typer.Option(help="Column of the seed; `seed` where there is one.")] = "",
+    composition: Annotated[str, typer.Option(help="Column of a CSV with the composition as text.")] = "",
+    by: Annotated[str, typer.Option(help="Columns, separated by commas, whose values form groups.")] = "",
+    unit: Annotated[str, typer.Option(help="Column to average over last, usually the task.")] = "",
+    grid: Annotated[
+        str, typer.Option(help="Column to select from per composition and unit, such as the learning rate.")
+    ] = "",
+    seed: Annotated[str, typer.Option(help="Column of the seed.  [default: seed, if present]")] = "",
     dev: Annotated[str, typer.Option(help="Column of the development score.")] = "",
-    score: Annotated[str, typer.Option(help="Column of the score reported; higher is better.  [default: score]")] = "",
+    score: Annotated[str, typer.Option(help="Column of the reported score; higher is better.  [default: score]")] = "",
     train: Annotated[str, typer.Option(help="Column of the score on the training split.")] = "",
-    chance: Annotated[str, typer.Option(help="Column of what a constant answer scores.")] = "",
-    select: Annotated[str, typer.Option(help="Choose from the grid on `dev`, or on `test` (which flatters).")] = "dev",
-    where: Annotated[str, typer.Option(help="Rows to keep: COLUMN OP LITERAL, joined by `and`.")] = "",
-    percent: Annotated[float, typer.Option(help="Of the final score, for the speed of convergence.")] = 90.0,
+    chance: Annotated[str, typer.Option(help="Column of the score of a constant answer.")] = "",
+    select: Annotated[
+        str, typer.Option(help="Split to select from the grid on: dev, or test (optimistically biased).")
+    ] = "dev",
+    where: Annotated[str, typer.Option(help="Condition on the rows: COLUMN OP LITERAL, joined by `and`.")] = "",
+    percent: Annotated[float, typer.Option(help="Percentage of the final score that counts as converged.")] = 90.0,
     store: StoreFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one record per group.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Folder for the JSON, the tables and the figures.")] = None,
+    as_json: AsJson = False,
+    out: Out = None,
 ) -> None:
-    """What methods do to each other: means, effects, Möbius terms, Shapley values and conditional marginals.
+    """Analyse how methods interact.
 
-    With intervals, the optimism of choosing on test, trivial solutions, what is missing, and the effects of order.
+    Means, effects, Möbius terms, Shapley values and conditional marginals for each group, with intervals, the optimism
+    of selection on test, trivial solutions, missing combinations, and effects of order.
     """
     from deltacompose.analysis.interaction import runs as tidy
     from deltacompose.analysis.interaction.analysis import analyse, histories
@@ -57,8 +67,8 @@ def interaction(
     if select not in ("dev", "test"):
         raise unknown("split to select on", select, ["dev", "test"])
     chosen: Any = select
-    given = {"unit": unit, "grid": grid, "seed": seed, "dev": dev, "score": score, "train": train, "chance": chance}
-    options = {name: column for name, column in (given | {"composition": composition}).items() if column}
+    columns = {"unit": unit, "grid": grid, "seed": seed, "dev": dev, "score": score, "train": train, "chance": chance}
+    options = {name: column for name, column in (columns | {"composition": composition}).items() if column}
     groups, methods = _listed(by), _listed(factors)
     if source.is_dir() or source.suffix in STUDIES:
         _refuse(options)
@@ -99,7 +109,7 @@ def _from_csv(
     columns = tidy.Columns(**{"score": "score", **options})
     if not factors and columns.composition is None:
         raise BadInput(
-            "a CSV needs --factors with the 0/1 columns of the methods, or --composition with the column of the text"
+            "cannot tell the methods of a CSV; give --factors (0/1 columns) or --composition (the column of the text)"
         )
     rows, remarks = _kept(rows, where)
     if columns.composition in rows[0] and not factors:
@@ -118,8 +128,8 @@ def _from_store(
 
     store = needed(source, folder)
     wanted = _asked_for(source, store)
-    found = (record for kind in KINDS for record in store.records(kind))
-    records = [record for record in found if wanted is None or record["key"] in wanted]
+    stored_records = (record for kind in KINDS for record in store.records(kind))
+    records = [record for record in stored_records if wanted is None or record["key"] in wanted]
     shared = dict.fromkeys([*by, *(clause.column for clause in (read(where) if where else ()))])
     rows, remarks = _kept(stored.rows(records, list(shared)), where)
     present = sorted(methods([row["composition"] for row in rows]))
@@ -132,7 +142,7 @@ def _from_store(
 
 
 def _asked_for(source: Path, store: Store) -> set[str] | None:
-    """The keys of a study's cells; None of a store, all of which is meant."""
+    """The keys of a study's cells; None for a store, which is analysed whole."""
     if source.is_dir():
         return None
     from deltacompose import results
@@ -149,22 +159,25 @@ def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
     clauses = read(where)
     result = kept(rows, clauses)
     if not result:
-        raise BadInput(f"no row meets {where!r}; there are {len(rows)} rows")
+        raise BadInput(f"no row meets the condition {where!r} (found {len(rows)} rows)")
     return result, absent(rows, clauses)
 
 
 def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, Any]]) -> None:
-    """Every figure that the record has the numbers for; where it has none for the effects, that is said."""
+    """Draws every figure whose numbers the record has; a note on stderr replaces the figure of effects."""
     from deltacompose.figures import interaction as figures
     from deltacompose.figures.files import slug
     from deltacompose.figures.style import save, styled
 
     stem = f"-{slug(title)}" if title else ""
     drawn = {}
-    if any(value is not None for each in record["marginals"].values() for value in each.values()):
+    if any(value is not None for effects in record["marginals"].values() for value in effects.values()):
         drawn["effects"] = figures.effects(record, title)
     else:
-        typer.echo(f"no figure of effects{f' for {title}' if title else ''}: too many means are missing", err=True)
+        typer.echo(
+            f"note: no figure of effects{f' for {title}' if title else ''}, because too many means are missing",
+            err=True,
+        )
     for place, family in enumerate(record["orders"], start=1):
         drawn[f"orders-{place}" if len(record["orders"]) > 1 else "orders"] = figures.orders(family, title)
     if curves:
@@ -176,13 +189,13 @@ def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, 
 
 
 def _listed(text: str) -> list[str]:
-    """Names joined by commas; a comma within parentheses belongs to a method's settings."""
+    """Splits names at commas, except within parentheses, which hold the settings of a method."""
     return [name.strip() for name in re.split(r",(?![^(]*\))", text) if name.strip()]
 
 
 def _refuse(options: dict[str, str]) -> None:
     if options:
-        raise BadInput(f"--{min(options)} names a column of a CSV; a store says itself which of its columns is which")
+        raise BadInput(f"--{min(options)} names a column of a CSV; the columns of a store are fixed, so omit it")
 
 
 def _size(path: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Commands that list what there is: methods, tasks, backbones, plugins."""
+"""Commands that list the members: methods, tasks, backbones, plugins."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ from typing import Annotated, Any
 
 import typer
 
-from deltacompose.cli import show
+from deltacompose.cli import output
+from deltacompose.cli.options import CATALOGUE, AsJson
 from deltacompose.cli.plugin_check import checked
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins.isolation import value_text
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-plugins = typer.Typer(help="List plugins, check one, or begin a new one.", invoke_without_command=True)
+plugins = typer.Typer(help="List, check or create plugins.", invoke_without_command=True)
 
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the program."""
     for command in (methods, tasks, backbones):
-        app.command()(command)
-    app.add_typer(plugins, name="plugins")
+        app.command(rich_help_panel=CATALOGUE)(command)
+    app.add_typer(plugins, name="plugins", rich_help_panel=CATALOGUE)
 
 
 def methods(
     as_json: AsJson = False,
     peft: Annotated[
-        bool, typer.Option("--peft", help="The types of peft(type=...), with why the others fail.")
+        bool, typer.Option("--peft", help="Types of peft(type=...), with the reason for each that fails.")
     ] = False,
 ) -> None:
-    """Every method: category, places, parameters, settings, learning rate, what it can do, source, and faults."""
+    """List the methods.
+
+    Category, places, parameters, settings, learning rate, abilities, source, and faults.
+    """
     from deltacompose import api
     from deltacompose.method import catalogue
 
@@ -43,84 +46,89 @@ def methods(
         rows = [{"name": row["method"], **row} for row in catalogue.table(api.methods())]
         columns = tuple(key for key in catalogue.COLUMNS if key != "fault" or any(row[key] for row in rows))
     if as_json:
-        return show.as_json(rows)
+        return output.write_json(rows)
     rates = (row.get("learning_rate") for row in rows)
     shown = [
         row | {"learning_rate": None if rate is None else f"{rate:g}"} for row, rate in zip(rows, rates, strict=True)
     ]
-    show.table(shown, columns)
+    output.print_table(shown, columns)
     return None
 
 
 def tasks(
     as_json: AsJson = False,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read the data and compare them with the description.")
-    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Comparison of the data with their description.")] = False,
     scores: Annotated[
-        bool, typer.Option("--scores", help="Chance and trivial scores, also where no task is named.")
+        bool, typer.Option("--scores", help="Chance and trivial scores, even if no task is named.")
     ] = False,
-    name: Annotated[list[str] | None, typer.Argument(help="Tasks; all if none is named.")] = None,
+    name: Annotated[list[str] | None, typer.Argument(help="Names of tasks.  [default: all]")] = None,
 ) -> None:
-    """List tasks: category, kind, metric and source.
+    """List the tasks.
 
-    Tasks that are named have chance and the trivial scores behind it as well, on the test split. They need all rows of
-    a task, and are unknown of tasks of the hub, whose data only `--verify` reads.
+    Category, kind, metric and source. For named tasks also chance and the trivial scores behind it, on the test split.
+    These need all rows of a task; they are unknown for tasks of the hub, whose data only `--verify` reads.
     """
     from deltacompose.plugins import loader as door
 
     known = door.loaded().tasks
     chosen = name or sorted(known)
-    for one in chosen:
-        if one not in known:
-            raise unknown("task", one, known)
+    for task in chosen:
+        if task not in known:
+            raise unknown("task", task, known)
     if verify:
         from deltacompose.task.verify import verify as verified
 
-        rows = [verified(known[one]) for one in chosen]
+        rows = [verified(known[task]) for task in chosen]
         columns: tuple[str, ...] = ("name", "state", "chance", "reason")
     else:
         scored = scores or bool(name)
-        rows = [_or_fault(known, one, partial(_task, scored=scored), bool(name)) for one in chosen]
+        rows = [_or_fault(known, task, partial(_task, scored=scored), bool(name)) for task in chosen]
         columns = ("name", "category", "kind", "metric", *(("chance", "baselines") if scored else ()))
         columns = _with_faults((*columns, "labels", "verified", "source"), rows)
         if not as_json:
             rows = [row | {"labels": _few(row.get("labels")), "baselines": _best(row.get("baselines"))} for row in rows]
     if as_json:
-        return show.as_json(rows)
-    show.table(rows, columns)
+        return output.write_json(rows)
+    output.print_table(rows, columns)
     return None
 
 
 def backbones(
     as_json: AsJson = False,
     derive: Annotated[
-        str, typer.Option(help="Show the table of places derived for a model (folder or hub name).")
+        str, typer.Option(help="Model (folder or hub name) whose derived table of places is shown.")
     ] = "",
 ) -> None:
-    """Every named backbone and every family of models with a table of places."""
+    """List the backbones.
+
+    Every named backbone, and every family of models with a table of places.
+    """
     from deltacompose.plugins import loader as door
 
     if derive:
         from deltacompose import api
 
         table = api.load_backbone(derive, table="derived").table
-        return show.as_json({table.name: table.data}) if as_json else typer.echo(str(table), nl=False)
+        return output.write_json({table.name: table.data}) if as_json else typer.echo(str(table), nl=False)
     known = door.loaded()
     rows = [
         {"origin": known.origin("backbone", name)} | _or_fault(known.backbones, name, _backbone)
         for name in known.backbones
     ]
     if as_json:
-        return show.as_json(rows)
-    show.table(rows, _with_faults(("name", "what", "serves", "origin"), rows))
+        return output.write_json(rows)
+    output.print_table(rows, _with_faults(("name", "what", "serves", "origin"), rows))
     return None
 
 
 def _or_fault(
     members: Mapping[str, Any], name: str, row: Callable[[Any], dict[str, Any]], named: bool = False
 ) -> dict[str, Any]:
-    """The row of a member; of one that cannot be read the reason, unless the user named it."""
+    """The row of a member; for a member that cannot be read, a row with the reason under `fault`.
+
+    Raises:
+        BadInput: a member that the user named cannot be read.
+    """
     try:
         return {"name": name, **row(members[name])}
     except BadInput as reason:
@@ -135,57 +143,69 @@ def _with_faults(columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) ->
 
 @plugins.callback()
 def plugins_alone(context: typer.Context, as_json: AsJson = False) -> None:
-    """Every plugin: what it gives, and if it gives nothing, why."""
+    """List, check or create plugins.
+
+    Without a subcommand, every plugin with its members, or the reason why it has none.
+    """
     if context.invoked_subcommand is None:
         list_plugins(as_json)
 
 
 @plugins.command("list")
 def list_plugins(as_json: AsJson = False) -> None:
-    """The same as `plugins` alone."""
+    """List the plugins."""
     from deltacompose.plugins import loader as door
 
     rows = door.describe(door.loaded())
     if as_json:
-        return show.as_json(rows)
+        return output.write_json(rows)
     counted = [{**row, "members": len(row["members"])} for row in rows]
-    show.table(counted, ("name", "distribution", "version", "state", "members", "reason"))
+    output.print_table(counted, ("name", "distribution", "version", "state", "members", "reason"))
     return None
 
 
 @plugins.command("check")
-def check_plugin(name: Annotated[str, typer.Argument(help="The plugin's name.")], as_json: AsJson = False) -> None:
-    """Read every member of a plugin, and put its methods through the conformance suite."""
+def check_plugin(name: Annotated[str, typer.Argument(help="Name of the plugin.")], as_json: AsJson = False) -> None:
+    """Check every member of a plugin.
+
+    Its members are read and go through the conformance suite.
+    """
     from deltacompose.plugins import loader as door
 
     known = door.loaded()
     rows = door.check(known, name)
     rows = [checked(known, row) for row in rows]
     if as_json:
-        show.as_json(rows)
+        output.write_json(rows)
     else:
-        show.table(rows, ("kind", "name", "state", "reason"))
+        output.print_table(rows, ("kind", "name", "state", "reason"))
     if any(row["state"] not in ("sound", "unchecked") for row in rows):
         raise typer.Exit(1)
 
 
 @plugins.command("new")
 def new_plugin(
-    name: Annotated[str, typer.Argument(help="What the method will be called.")],
-    folder: Annotated[Path, typer.Option(help="Where the distribution's folder goes.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the new method.")],
+    folder: Annotated[Path, typer.Option(help="Folder in which the distribution is made.")] = Path(),
 ) -> None:
-    """Begin a plugin: a whole distribution with a method, its tests and a README."""
+    """Create a plugin with one method.
+
+    The result is a whole distribution with a method, its tests and a README.
+    """
     from deltacompose.plugins import loader as door
     from deltacompose.plugins import scaffold
 
     known = door.loaded()
-    made = scaffold.new_plugin(name, folder, {*known.methods, *known.expressions})
-    method = made.name.removeprefix("deltacompose-").replace("-", "_")
-    typer.echo(f"{made}: pip install -e {made} makes the method {method!r} known; its tests run by pytest {made}")
+    distribution = scaffold.new_plugin(name, folder, {*known.methods, *known.expressions})
+    method = distribution.name.removeprefix("deltacompose-").replace("-", "_")
+    typer.echo(f"created {distribution}")
+    typer.echo(
+        f"`pip install -e {distribution}` installs the method {method!r}; `pytest {distribution}` runs its tests"
+    )
 
 
 def _task(task: Any, scored: bool) -> dict[str, Any]:
-    """What a task states, and where it is asked for, chance and the trivial scores behind it."""
+    """The facts of a task; with `scored` also chance and the trivial scores behind it."""
     from deltacompose.task import Task
     from deltacompose.task.verify import baselines
 
@@ -195,19 +215,19 @@ def _task(task: Any, scored: bool) -> dict[str, Any]:
     facts = {field: getattr(task, field) for field in stated} | {"labels": list(task.labels)}
     if not scored:
         return facts
-    found = baselines(task)
-    return facts | {"chance": max(found.values()) if found else None, "baselines": found}
+    trivial = baselines(task)
+    return facts | {"chance": max(trivial.values()) if trivial else None, "baselines": trivial}
 
 
 def _best(baselines: dict[str, float] | None) -> str | None:
-    """The names of the best trivial scores, which are chance."""
+    """The names of the trivial answers that score best; that score is chance."""
     if baselines is None:
         return None
-    return ", ".join(one for one, value in baselines.items() if value == max(baselines.values()))
+    return ", ".join(name for name, value in baselines.items() if value == max(baselines.values()))
 
 
 def _few(labels: list[str] | None) -> str | None:
-    """The labels where they fit into a column, else how many there are."""
+    """The labels if they fit into a column, otherwise their number."""
     if labels is None:
         return None
     listed = ", ".join(labels)

@@ -1,4 +1,4 @@
-"""The checks of `deltacompose plugins check`: whether a member that can be read keeps the contract of its kind."""
+"""Checks of `deltacompose plugins check`: whether a member that can be read meets the contract of its kind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Standing = tuple[str, str]
 
 
 def checked(known: Any, row: dict[str, str]) -> dict[str, str]:
-    """The row of a member that can be read, with what the checks of its kind find; any other row as it is."""
+    """The row of a member with the result of the checks of its kind; unchanged if the member cannot be read."""
     if row["state"] != "sound" or row["kind"] not in _CHECKS:
         return row
     typer.echo(f"checking {row['name']}", err=True)
@@ -61,9 +61,9 @@ def _backbone(name: str, member: Any) -> Standing:
             serves = ", ".join(member.serves)
             return "unchecked", f"there is no small model of {serves}; give one to checks.check_backbone_table"
         return _suite(lambda: checks.check_backbone_table(member))
-    given = member() if callable(member) else member
-    if not isinstance(given, Checkpoint):
-        return "broken", f"its loader returns {value_text(given)}, which is not a Checkpoint"
+    loaded = member() if callable(member) else member
+    if not isinstance(loaded, Checkpoint):
+        return "broken", f"its loader returns {value_text(loaded)}, which is not a Checkpoint"
     return "sound", ""
 
 
@@ -78,7 +78,7 @@ def _engine(name: str, engine: Any) -> Standing:
 
 
 def _suite(check: Callable[[], None]) -> Standing:
-    """What a check of the conformance suite finds."""
+    """The result of a check of the conformance suite."""
     try:
         check()
     except (AssertionError, BadInput) as reason:
@@ -87,13 +87,13 @@ def _suite(check: Callable[[], None]) -> Standing:
 
 
 def method_standing(name: str, kind: Any) -> Standing:
-    """What the suite finds of a method at its default settings, on the families where it has places."""
+    """The result of the suite for a method at its default settings, on the families where it has places."""
     from deltacompose.checks import suite as checks
 
-    made = isolated(f"the method {name!r}", lambda: kind())
-    if made.faults:
-        return "broken", f"it cannot be made at its default settings: {'; '.join(made.faults)}"
-    refusals = {family: _refusal(made.value, family) for family in checks.BACKBONES}
+    instance = isolated(f"the method {name!r}", lambda: kind())
+    if instance.faults:
+        return "broken", f"it cannot be constructed at its default settings: {'; '.join(instance.faults)}"
+    refusals = {family: _refusal(instance.value, family) for family in checks.BACKBONES}
     for family, refusal in refusals.items():
         if not isinstance(refusal, BadInput | None):
             return "broken", f"at its default settings it fails on {family}: {error_text(refusal)}"
@@ -101,22 +101,22 @@ def method_standing(name: str, kind: Any) -> Standing:
     if len(refused) == len(refusals):
         return _nowhere(list(refused.values()))
     state, reason = _suite(
-        lambda: checks.check_method(made.value, backbones=[family for family in refusals if family not in refused])
+        lambda: checks.check_method(instance.value, backbones=[family for family in refusals if family not in refused])
     )
     lacking = [f"not on {name}: {error_text(why).partition('; ')[0]}" for name, why in refused.items()]
     return state, reason or "; ".join(lacking)
 
 
 def _nowhere(refused: list[BaseException]) -> Standing:
-    """The standing of a method that every family refuses: for its places, or for want of a setting, as a file."""
+    """The standing of a method that every family refuses: it has no places, or needs a setting, such as a file."""
     for refusal in refused:
         if not isinstance(refusal, NoPlace):
             return "unchecked", f"at its default settings: {error_text(refusal)}"
-    return "broken", f"at its default settings it has a place on no family: {error_text(refused[0])}"
+    return "broken", f"at its default settings it has no place on any family: {error_text(refused[0])}"
 
 
 def _refusal(method: Any, family: str) -> BaseException | None:
-    """Why a method has no weights or edits on a family; None if it has."""
+    """The exception when a method makes weights and edits on a family; None if it makes them."""
     from deltacompose.backbone.pico import pico_backbone
     from deltacompose.method.contract import edits_of
     from deltacompose.method.weights import init_weights

@@ -1,7 +1,7 @@
-"""`deltacompose similarity --all`: every delta of a composition with every other, of all tasks and seeds at once.
+"""`deltacompose similarity --all`: pairwise comparison of all deltas of a composition, over all tasks and seeds.
 
-The deltas become one matrix in a file, so that what is held in memory is a block of it and the cosines, or only
-count-sketches: ten thousand deltas of some hundred thousand parameters fit in a few GiB.
+The deltas are written to one matrix in a file. Memory holds a block of it and the cosines, or only count-sketches: ten
+thousand deltas of some hundred thousand parameters fit in a few GiB.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from deltacompose.analysis.graph import build as graphs
 from deltacompose.analysis.similarity import large_scale as large
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas
 from deltacompose.analysis.tensors import FILE
-from deltacompose.cli import show
-from deltacompose.cli.answers import Answer
+from deltacompose.cli import output
+from deltacompose.cli.output import Answer
 from deltacompose.errors import BadInput
 
 SINGLES = 2**31
-"""Bytes of deltas that are laid together in single precision; more are in halves."""
+"""Bytes up to which the stacked deltas are kept in float32; larger stacks are float16."""
 
 
-def compared(text: str, deltas: StoredDeltas, how: tuple[int, int | None], out: Path | None, stem: str) -> Answer:
+def compare(text: str, deltas: StoredDeltas, settings: tuple[int, int | None], out: Path | None, stem: str) -> Answer:
     """The nearest deltas of each by cosine, how often they are of its own task, and the spectrum of all.
 
     Args:
-        how: how many neighbours, and the width of the count-sketches; None compares exactly.
-        out: where `<stem>neighbours.graphml` goes.
+        settings: the number of neighbours, and the width of the count-sketches; None compares exactly.
+        out: the folder for `<stem>neighbours.graphml`.
     """
-    k, width = how
+    k, width = settings
     names = {f"{task}, seed {seed}": deltas.folder(key) for (task, seed), key in sorted(deltas.trained.items())}
     kind = _kind(names)
     with tempfile.TemporaryDirectory(prefix="deltas-") as folder:
@@ -61,18 +61,18 @@ def compared(text: str, deltas: StoredDeltas, how: tuple[int, int | None], out: 
         "nearest_of_own_task": _of_own_task(tasks, near),
         "neighbours": _listed(stack.names, near, weights),
         "limitations": [
-            "tensors are compared as they are stored: where two sets of them stand for one function, as low-rank "
-            "factors do, the cosine depends on which set training found",
-            *([] if kind == "float32" else [f"the deltas were compared in {kind}, which halves the file"]),
+            "tensors are compared as they are stored: if different tensors give the same function, as low-rank "
+            "factors can, the cosine depends on which of them training reached",
+            *([] if kind == "float32" else [f"the deltas were compared in {kind}, which halves the size of the file"]),
         ],
     }
 
 
 def _kind(names: Mapping[str, Path]) -> large.Kind:
-    """In what numbers the deltas are laid together: halves where singles would take more than `SINGLES` bytes.
+    """The data type of the stacked deltas: float16 if float32 takes more than `SINGLES` bytes.
 
     Raises:
-        BadInput: the folder for temporary files has no room for either.
+        BadInput: the folder for temporary files has too little free space.
     """
     size = sum((folder / FILE).stat().st_size for folder in names.values())  # in single precision
     kind: large.Kind = "float16" if size > SINGLES else "float32"
@@ -87,21 +87,23 @@ def _kind(names: Mapping[str, Path]) -> large.Kind:
 
 
 def _nearest(cosines: NDArray[np.float32], k: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """As `large.neighbours`, from exact cosines, a row at a time."""
+    """The same as `large.neighbours`, from exact cosines, one row at a time."""
     if not 1 <= k < len(cosines):
-        raise BadInput(f"{len(cosines)} deltas have at most {len(cosines) - 1} neighbours each; k = {k} was asked for")
+        raise BadInput(
+            f"k = {k} is not a valid number of neighbours (expected 1 to {len(cosines) - 1} for {len(cosines)} deltas)"
+        )
     np.fill_diagonal(cosines, -np.inf)
     near = np.stack([_greatest(row, k) for row in cosines])
     return near, np.take_along_axis(cosines, near, axis=1)
 
 
 def _greatest(row: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    found = np.argpartition(-row, k - 1)[:k]
-    return found[np.argsort(-row[found], kind="stable")]
+    nearest = np.argpartition(-row, k - 1)[:k]
+    return nearest[np.argsort(-row[nearest], kind="stable")]
 
 
 def _of_own_task(tasks: list[str], near: NDArray[np.intp]) -> float | None:
-    """The share of deltas whose nearest one is of the same task; None where no task has two."""
+    """The share of deltas whose nearest delta is of the same task; None if no task has two deltas."""
     if len(set(tasks)) == len(tasks):
         return None
     return float(np.mean([tasks[i] == tasks[row[0]] for i, row in enumerate(near)]))
@@ -116,16 +118,16 @@ def _listed(
     }
 
 
-def say(text: str, answer: Mapping[str, Any]) -> None:
-    """For people: the sizes, the spectrum, and the first few deltas with their nearest."""
+def print_answer(text: str, answer: Mapping[str, Any]) -> None:
+    """Prints the sizes, the spectrum, and the first 20 deltas with their nearest neighbour."""
     typer.echo(f"{answer['deltas']} deltas of {answer['parameters']} parameters")
     if answer["spectrum"]:
         ratio, stable = answer["spectrum"]["participation_ratio"], answer["spectrum"]["stable_rank"]
-        typer.echo(f"about their mean: participation ratio {ratio:.2f}, stable rank {stable:.2f}")
+        typer.echo(f"spectrum about the mean: participation ratio {ratio:.2f}, stable rank {stable:.2f}")
     if answer["nearest_of_own_task"] is not None:
         typer.echo(f"the nearest delta is of the same task for {answer['nearest_of_own_task']:.0%}")
     rows = []
     for name, near in list(answer["neighbours"].items())[:20]:
         other, value = next(iter(near.items()))
         rows.append({"delta": name, "nearest": other, "cosine": value})
-    show.table(rows, ("delta", "nearest", "cosine"))
+    output.print_table(rows, ("delta", "nearest", "cosine"))

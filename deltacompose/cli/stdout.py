@@ -1,4 +1,4 @@
-"""The stdout of a command with `--json`: one document and nothing else, whatever is imported or printed."""
+"""Stdout of a command with `--json`: one document and nothing else, whatever libraries print."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _document: ContextVar[TextIO | None] = ContextVar("document", default=None)
 
 @contextlib.contextmanager
 def document_alone(words: Sequence[str]) -> Iterator[None]:
-    """Keeps stdout for the document, where the command's words ask for JSON: all else that is printed is on stderr.
+    """Reserves stdout for the document if the command line has `--json`; all other output goes to stderr.
 
-    Libraries and plugins print, also from C code, from child processes and as the process ends, so the file descriptor
-    is turned to stderr and not only `sys.stdout`.
+    Libraries and plugins print from C code, from child processes and while the process exits, so the file descriptor is
+    redirected to stderr, not only `sys.stdout`.
     """
     options = words[: words.index("--")] if "--" in words else words
     if "--json" not in options:
@@ -49,7 +49,7 @@ def document_alone(words: Sequence[str]) -> Iterator[None]:
 
 
 def write_document(text: str) -> None:
-    """Writes the document, where stdout is kept for it; elsewhere prints it."""
+    """Writes the document to the reserved stdout; without a reservation prints it."""
     document = _document.get()
     if document is None:
         return typer.echo(text)
@@ -59,7 +59,7 @@ def write_document(text: str) -> None:
 
 
 def _descriptor_of(stream: TextIO) -> int | None:
-    """A copy of the file descriptor 1, if that is what the stream writes to."""
+    """A copy of file descriptor 1 if the stream writes to it, otherwise None."""
     try:
         stream.flush()
         return os.dup(_STDOUT) if stream.fileno() == _STDOUT else None

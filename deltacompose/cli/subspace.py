@@ -1,4 +1,4 @@
-"""`deltacompose subspace`: do the deltas of many tasks lie in one low-dimensional subspace?"""
+"""`deltacompose subspace`: whether the deltas of many tasks lie in one low-dimensional subspace."""
 
 from __future__ import annotations
 
@@ -9,32 +9,43 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deltacompose.cli import answers, show
-from deltacompose.cli.answers import Answer, estimated, number
-from deltacompose.cli.options import AsJson, Categories, Composition, Out, Prompts, Scores, Source, Split, StoreFolder
+from deltacompose.cli import output
+from deltacompose.cli.options import (
+    ANALYSES,
+    AsJson,
+    Categories,
+    Composition,
+    Out,
+    Prompts,
+    Scores,
+    Source,
+    Split,
+    StoreFolder,
+)
+from deltacompose.cli.output import Answer, estimated, number
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
     from deltacompose.analysis.similarity.compare import Deltas
-    from deltacompose.cli.inputs import Material
+    from deltacompose.cli.inputs import Inputs
 
 MOST = 5_000_000
-"""Deltas of more parameters are read only where their composition is named."""
+"""Deltas with more parameters are read only if their composition is named."""
 _LEARN = (
-    "How the subspace is learned: pca or autoencoder. The latter learns here to reconstruct the deltas alone, without "
-    "the loss on their tasks, which a study's `subspace: {way: autoencoder}` has too."
+    "Method that learns the subspace: pca or autoencoder. The autoencoder is trained to reconstruct the deltas; a "
+    "study's `subspace: {way: autoencoder}` adds the loss on their tasks."
 )
 _NO_TASK_LOSS = (
-    "the autoencoder learned to reconstruct the deltas alone, without the loss on their tasks (Qin et al. 2021 have "
-    "both); a study's `subspace: {way: autoencoder}` has both"
+    "the autoencoder was trained to reconstruct the deltas, without the loss on their tasks (Qin et al. 2021 use "
+    "both); a study's `subspace: {way: autoencoder}` uses both"
 )
 _RANKS = ("participation_ratio", "effective_rank", "stable_rank")
 _MEANS = tuple(f"{name}{end}" for name in _RANKS for end in ("", "_not_centred"))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be learned, and from what."""
+class Settings:
+    """Settings of the subspace to learn."""
 
     way: str
     dimensions: int | None
@@ -46,7 +57,7 @@ class Wanted:
 
 def register(app: typer.Typer) -> None:
     """Adds this command to the program."""
-    app.command()(subspace)
+    app.command(rich_help_panel=ANALYSES)(subspace)
 
 
 def subspace(
@@ -55,59 +66,68 @@ def subspace(
     prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
-    dimensions: Annotated[int | None, typer.Option(min=1, help="Of the subspace.  [default: half the tasks]")] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, help="Dimensions of the subspace.  [default: half the number of tasks]")
+    ] = None,
     learn: Annotated[str, typer.Option(help=_LEARN)] = "pca",
-    seen: Annotated[str, typer.Option(help="Tasks to learn from, joined by commas; the others test it.")] = "",
-    hidden: Annotated[int | None, typer.Option(help="Of the decoder.  [default: the prompts' width]")] = None,
-    steps: Annotated[int, typer.Option(help="Of the autoencoder's training.")] = 1000,
+    seen: Annotated[str, typer.Option(help="Tasks to learn from, separated by commas; the others are held out.")] = "",
+    hidden: Annotated[
+        int | None, typer.Option(help="Hidden width of the decoder.  [default: the prompts' width]")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Training steps of the autoencoder.")] = 1000,
     reference: Annotated[
         str | None,
-        typer.Option(help="Composition whose score is the full one, for d90.  [default: a search's, full]"),
+        typer.Option(
+            help="Composition whose score is the full one, for d90.  [default: that of the search, else full]"
+        ),
     ] = None,
     share: Annotated[
-        float | None, typer.Option(help="Of the full score that is enough.  [default: a search's, .9 for d90]")
+        float | None, typer.Option(help="Sufficient share of the full score.  [default: that of the search, else .9]")
     ] = None,
     split: Split = "",
     store: StoreFolder = None,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Spectra of the deltas, a learned subspace and how well it holds other tasks, and intrinsic dimensions."""
+    """Find a common subspace of the deltas.
+
+    Spectra of the deltas, a learned subspace and its reconstruction of other tasks' deltas, and intrinsic dimensions.
+    """
     from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions
-    from deltacompose.cli.inputs import Files, read
+    from deltacompose.cli.inputs import Options, read
 
-    given = read(Files(source, store, scores, prompts, categories, composition, split), ("scores",))
+    inputs = read(Options(source, store, scores, prompts, categories, composition, split), ("scores",))
     tasks = tuple(name.strip() for name in seen.split(",") if name.strip())
-    wanted = Wanted(learn, dimensions, tasks, hidden, steps, out)
-    dimensional = intrinsic_dimensions(given.records, reference, share)
-    chosen = _chosen(given, composition)
+    settings = Settings(learn, dimensions, tasks, hidden, steps, out)
+    dimensional = intrinsic_dimensions(inputs.records, reference, share)
+    chosen = _chosen(inputs, composition)
     if categories:
-        _check_categories(chosen, given.categories)
+        _check_categories(chosen, inputs.categories)
     if not chosen and not dimensional:
-        raise BadInput(f"no composition has deltas of at most {MOST} parameters; name one by --composition")
-    read_off = _readouts(given)
-    found: Answer = {}
+        raise BadInput(f"no composition has deltas of at most {MOST} parameters; name one with --composition")
+    readouts = _readouts(inputs)
+    answer: Answer = {}
     try:
-        found = answers.of_each(chosen, lambda text, deltas: _answer(text, deltas, wanted)) if chosen else {}
+        answer = output.answer_each(chosen, lambda text, deltas: _answer(text, deltas, settings)) if chosen else {}
     except BadInput as reason:
-        if not dimensional and not read_off:
+        if not dimensional and not readouts:
             raise
-        found = {"error": f"no common subspace: {reason}"}
-    found = {**found, "intrinsic_dimension": dimensional or None, "readouts": read_off}
-    answers.give("subspace", found, as_json, out, _say)
+        answer = {"error": f"no common subspace: {reason}"}
+    answer = {**answer, "intrinsic_dimension": dimensional or None, "readouts": readouts}
+    output.write_answer("subspace", answer, as_json, out, _print)
     if not as_json:
-        _say_dimensions(dimensional)
-        _say_readouts(found["readouts"])
+        _print_dimensions(dimensional)
+        _print_readouts(readouts)
 
 
-def _chosen(given: Material, composition: str) -> Mapping[str, Deltas]:
-    """The compositions whose deltas are compared: not those of a search for d, nor very large ones, unless named."""
-    known = given.needed_deltas()
-    if composition or given.folder is None:
+def _chosen(inputs: Inputs, composition: str) -> Mapping[str, Deltas]:
+    """The compositions whose deltas are compared. Those of a search for d and very large ones must be named."""
+    known = inputs.needed_deltas()
+    if composition or inputs.folder is None:
         return known
     sizes = {
         str(r["spec"]["composition"]): int(r["result"]["parameters"])
-        for r in given.records
+        for r in inputs.records
         if r["kind"] == "train" and r.get("state", "done") == "done"
     }
     return {t: d for t, d in known.items() if not t.startswith("intrinsic") and sizes.get(t, 0) <= MOST}
@@ -118,12 +138,12 @@ def _check_categories(chosen: Mapping[str, Deltas], categories: Mapping[str, str
     missing = list(dict.fromkeys(task for one in chosen.values() for task in one.tasks if task not in categories))
     if missing:
         raise BadInput(
-            f"the categories miss {', '.join(missing)}; they are given for {', '.join(categories) or 'no task'}"
+            f"the categories miss {', '.join(missing)}; they are inputs for {', '.join(categories) or 'no task'}"
         )
 
 
-def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
-    """Means over seeds, what each seed says, and the subspace that was learned from each."""
+def _answer(text: str, deltas: Deltas, settings: Settings) -> Answer:
+    """Means over seeds, the results of each seed, and the subspace learned from each."""
     import numpy as np
 
     from deltacompose.analysis.similarity.formulas import flatten
@@ -133,20 +153,22 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
     for seed in deltas.seeds:
         arrays, width = _arrays(deltas, seed)
         flat = {task: flatten({"": array}) for task, array in arrays.items()}
-        by_seed[str(seed)] = summary(flat, wanted.dimensions)
-        learned[str(seed)] = _learned((text, seed), flat, width, wanted)
+        by_seed[str(seed)] = summary(flat, settings.dimensions)
+        learned[str(seed)] = _learned((text, seed), flat, width, settings)
     first = next(iter(by_seed.values()))
     means = _means(list(by_seed.values()))
-    unit = _means([one["unit_norm"] for one in by_seed.values()])
+    unit = _means([ranks["unit_norm"] for ranks in by_seed.values()])
     spread = (
-        {n: float(np.std([one[n] for one in by_seed.values()], ddof=1)) for n in _MEANS} if len(by_seed) > 1 else None
+        {n: float(np.std([ranks[n] for ranks in by_seed.values()], ddof=1)) for n in _MEANS}
+        if len(by_seed) > 1
+        else None
     )
-    limitations = list(dict.fromkeys(line for one in by_seed.values() for line in one["limitations"]))
+    limitations = list(dict.fromkeys(line for ranks in by_seed.values() for line in ranks["limitations"]))
     if len(by_seed) == 1:
-        limitations.append("one seed: nothing is known of the spread between training runs")
-    if wanted.way == "autoencoder":
+        limitations.append("one seed: the spread between training runs is unknown")
+    if settings.way == "autoencoder":
         limitations.append(_NO_TASK_LOSS)
-    held = [value for one in by_seed.values() for value in one["held_elsewhere"].values()]
+    held = [value for ranks in by_seed.values() for value in ranks["held_elsewhere"].values()]
     return {
         "composition": text,
         **{name: first[name] for name in ("tasks", "parameters", "most_dimensions")},
@@ -156,8 +178,8 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
         "unit_norm": unit,
         "held_elsewhere_dimensions": first["held_elsewhere_dimensions"],
         "held_elsewhere_mean": float(np.mean(held)),
-        "held_elsewhere_if_random": float(np.mean([one["held_elsewhere_if_random"] for one in by_seed.values()])),
-        "if_random": _if_random([one["if_random"] for one in by_seed.values()]),
+        "held_elsewhere_if_random": float(np.mean([ranks["held_elsewhere_if_random"] for ranks in by_seed.values()])),
+        "if_random": _if_random([ranks["if_random"] for ranks in by_seed.values()]),
         "by_seed": by_seed,
         "learned": learned,
         "limitations": limitations,
@@ -165,20 +187,20 @@ def _answer(text: str, deltas: Deltas, wanted: Wanted) -> Answer:
 
 
 def _means(seeds: list[dict[str, Any]]) -> dict[str, float]:
-    """Of every rank over the seeds."""
-    return {name: sum(one[name] for one in seeds) / len(seeds) for name in _MEANS}
+    """The mean of every rank over the seeds."""
+    return {name: sum(seed[name] for seed in seeds) / len(seeds) for name in _MEANS}
 
 
 def _if_random(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means and quantiles of the null, averaged over seeds: quantiles of one seed, so wider than those of the mean."""
+    """Mean and quantiles of the null, averaged over seeds. They hold for one seed, so are wider than for the mean."""
     names = (*_MEANS, "held_elsewhere")
     parts = ("mean", "q05", "q95")
-    averaged = {n: {p: sum(one[n][p] for one in seeds) / len(seeds) for p in parts} for n in names}
+    averaged = {n: {p: sum(seed[n][p] for seed in seeds) / len(seeds) for p in parts} for n in names}
     return {"draws": seeds[0]["draws"], **averaged}
 
 
 def _arrays(deltas: Deltas, seed: int) -> tuple[Mapping[str, Any], int | None]:
-    """Soft prompts with their width where the deltas are that and nothing else; otherwise all weights as one row."""
+    """Soft prompts with their width if the deltas consist of them; otherwise all weights, and None for the width."""
     try:
         prompts = deltas.read("prompts", seed)
     except BadInput:
@@ -190,89 +212,89 @@ def _arrays(deltas: Deltas, seed: int) -> tuple[Mapping[str, Any], int | None]:
     return prompts, next(iter(prompts.values())).shape[1]
 
 
-def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None, wanted: Wanted) -> dict[str, Any]:
-    """The subspace of the seen tasks' deltas: what it gives back of each task's, and where its file is."""
+def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None, settings: Settings) -> dict[str, Any]:
+    """The subspace of the seen tasks' deltas: the share that it reconstructs of each task's delta, and its file."""
     import numpy as np
 
-    from deltacompose.analysis.subspace.autoencoder import Settings
+    from deltacompose.analysis.subspace.autoencoder import Settings as Training
     from deltacompose.analysis.subspace.learned import learn
     from deltacompose.analysis.subspace.linear import given_back_if_random, rank
 
-    for name in wanted.seen:
+    for name in settings.seen:
         if name not in flat:
             raise unknown("task", name, flat)
-    seen = [task for task in flat if not wanted.seen or task in wanted.seen]
+    seen = [task for task in flat if not settings.seen or task in settings.seen]
     unseen = [task for task in flat if task not in seen]
     stacked = np.stack([flat[task] for task in seen])
-    dimensions = wanted.dimensions or min(max(1, len(seen) // 2), rank(stacked))
-    settings = Settings(dimensions, wanted.hidden or width or 2 * dimensions, wanted.steps)
-    found = learn(stacked, wanted.way, settings, which[1])
+    dimensions = settings.dimensions or min(max(1, len(seen) // 2), rank(stacked))
+    training = Training(dimensions, settings.hidden or width or 2 * dimensions, settings.steps)
+    learned = learn(stacked, settings.way, training, which[1])
     mean = stacked.mean(axis=0)
-    kept = {task: float(found.kept(flat[task][None], mean)[0]) for task in flat}
+    kept = {task: float(learned.kept(flat[task][None], mean)[0]) for task in flat}
     places = np.array([place for place, task in enumerate(flat) if task in seen])
     return {
-        "way": wanted.way,
+        "way": settings.way,
         "dimensions": dimensions,
         "seen": {task: kept[task] for task in seen},
         "unseen": {task: kept[task] for task in unseen},
         "if_random": given_back_if_random(np.stack(list(flat.values())), places, dimensions),
-        **_filed(which, found, width, wanted.out),
+        **_filed(which, learned, width, settings.out),
     }
 
 
-def _filed(which: tuple[str, int], found: Any, width: int | None, out: Path | None) -> dict[str, Any]:
-    """Writes the file where a folder is named; a subspace of prompts has the expression that tunes within it."""
+def _filed(which: tuple[str, int], learned: Any, width: int | None, out: Path | None) -> dict[str, Any]:
+    """Writes the file if a folder is given. A subspace of prompts has the expression that tunes within it."""
     from deltacompose.figures.files import slug, write_bytes
 
     if out is None:
         return {"file": None, "expression": None}
-    name = f"{slug(which[0]) if which[0] else 'prompts'}.seed{which[1]}.{found.way}.safetensors"
-    path = write_bytes(out / name, found.content())
-    text = f"intrinsic_prompt(file={str(path)!r}, sha256={found.sha256()!r})"
+    name = f"{slug(which[0]) if which[0] else 'prompts'}.seed{which[1]}.{learned.way}.safetensors"
+    path = write_bytes(out / name, learned.content())
+    text = f"intrinsic_prompt(file={str(path)!r}, sha256={learned.sha256()!r})"
     return {"file": str(path), "expression": text if width else None}
 
 
-def _readouts(given: Material) -> list[dict[str, Any]]:
-    """The six readouts of the subspaces that a study learned and tuned within."""
+def _readouts(inputs: Inputs) -> list[dict[str, Any]]:
+    """The six readouts of the subspaces in which a study tuned."""
     from deltacompose.analysis.subspace.tuned import readouts_of
 
-    return readouts_of(given.records, given.categories, given.split)
+    return readouts_of(inputs.records, inputs.categories, inputs.split)
 
 
-def _say(text: str, answer: Answer) -> None:
+def _print(text: str, answer: Answer) -> None:
     if "tasks" not in answer:
         return
     tasks, parameters, most = len(answer["tasks"]), answer["parameters"], answer["most_dimensions"]
     typer.echo(f"{tasks} tasks of {parameters} parameters, {len(answer['seeds'])} seed(s); at most {most} dimensions")
-    show.table([row for end in ("", "_not_centred") for row in _rank_rows(answer, end)], ("about", *_RANKS))
+    output.print_table([row for end in ("", "_not_centred") for row in _rank_rows(answer, end)], ("about", *_RANKS))
     null = answer["if_random"]["held_elsewhere"]
     typer.echo(
-        f"{answer['held_elsewhere_dimensions']} dimensions of the other tasks' deltas hold "
-        f"{answer['held_elsewhere_mean']:.1%} of a task's (random directions of the same norms: {_below(null)})"
+        f"{answer['held_elsewhere_dimensions']} dimensions of the other tasks' deltas contain "
+        f"{answer['held_elsewhere_mean']:.1%} of a task's delta (random directions of the same norms: {_below(null)})"
     )
-    for seed, one in answer["learned"].items():
-        said = ", ".join(_given_back(one, part) for part in ("seen", "unseen") if one[part])
-        typer.echo(f"seed {seed}: {one['way']} of {one['dimensions']} dimensions gives back {said}")
-        if one["expression"]:
-            typer.echo(f"  to tune within it: {one['expression']}")
+    for seed, learned in answer["learned"].items():
+        shares = ", ".join(_reconstructed(learned, part) for part in ("seen", "unseen") if learned[part])
+        typer.echo(f"seed {seed}: {learned['way']} of {learned['dimensions']} dimensions reconstructs {shares}")
+        if learned["expression"]:
+            typer.echo(f"  expression for tuning in the subspace: {learned['expression']}")
 
 
 def _rank_rows(answer: Answer, end: str) -> list[dict[str, Any]]:
-    """The ranks about one centre, those of the deltas at norm 1, and those of random directions of the same norms."""
+    """The ranks about one centre: of the deltas, of the deltas at norm 1, of random directions of the same norms."""
     about = "zero" if end else "their mean"
     random = {name: answer["if_random"][f"{name}{end}"] for name in _RANKS}
     return [
         {"about": about, **{name: answer[f"{name}{end}"] for name in _RANKS}},
         {"about": f"{about}, norms 1", **{name: answer["unit_norm"][f"{name}{end}"] for name in _RANKS}},
-        {"about": "  random directions of the same norms", **{name: one["mean"] for name, one in random.items()}},
-        {"about": "  95 % of them above", **{name: one["q05"] for name, one in random.items()}},
-        {"about": "  95 % of them below", **{name: one["q95"] for name, one in random.items()}},
+        {"about": "  random directions of the same norms", **{name: null["mean"] for name, null in random.items()}},
+        {"about": "  their 5 % quantile", **{name: null["q05"] for name, null in random.items()}},
+        {"about": "  their 95 % quantile", **{name: null["q95"] for name, null in random.items()}},
     ]
 
 
-def _given_back(one: Mapping[str, Any], part: str) -> str:
-    shares = list(one[part].values())
-    null = _below(one["if_random"][part])
+def _reconstructed(learned: Mapping[str, Any], part: str) -> str:
+    shares = list(learned[part].values())
+    null = _below(learned["if_random"][part])
     return f"{sum(shares) / len(shares):.1%} of {len(shares)} {part} tasks (random directions by pca: {null})"
 
 
@@ -280,59 +302,60 @@ def _below(null: Mapping[str, float]) -> str:
     return f"{null['mean']:.1%}, 95 % below {null['q95']:.1%}"
 
 
-def _say_dimensions(found: list[Any]) -> None:
-    for one in found:
-        count = one["scales"]
-        scaled = f"one scale per layer ({number(count)} not in d)" if one["per_layer"] else "no scales"
+def _print_dimensions(dimensional: list[Any]) -> None:
+    for facts in dimensional:
+        count = facts["scales"]
+        scaled = f"one scale per layer ({number(count)} not in d)" if facts["per_layer"] else "no scales"
         typer.echo(
-            f"least d with {one['share']:.0%} of the score of {one['reference']}, {one['projection']} projection, "
-            f"{scaled}, {', '.join(one['places'])}:"
+            f"minimum d with {facts['share']:.0%} of the score of {facts['reference']}, "
+            f"{facts['projection']} projection, {scaled}, {', '.join(facts['places'])}:"
         )
-        if one["warm_start"]:
-            typer.echo("warm-started: each d began with the solution at the next lower one, whose steps it has had too")
+        if facts["warm_start"]:
+            typer.echo(
+                "warm start: each d starts from the solution at the next lower d, so its steps add to those before"
+            )
         rows = [
             {
                 "task": task,
                 **_least(of, "d"),
                 **_least(of["above_chance"] or {}, "d above chance"),
                 "full": of["full"],
-                "found by": "warm-started " * one["warm_start"] + _way(of["search"]),
+                "found by": "warm-started " * facts["warm_start"] + _way(of["search"]),
             }
-            for task, of in one["tasks"].items()
+            for task, of in facts["tasks"].items()
         ]
-        show.table(rows, tuple(rows[0]))
+        output.print_table(rows, tuple(rows[0]))
 
 
-def _least(found: Mapping[str, Any], head: str) -> dict[str, str]:
+def _least(dimension: Mapping[str, Any], head: str) -> dict[str, str]:
     """d of the mean over seeds, with the next lower d that was tried, and d of each seed."""
-    d, below = found.get("d"), found.get("below")
-    known = number(d) + (f" ({below} is too few)" if below else "") if d else f"> {below}" if below else "–"
-    return {head: known, f"{head}, by seed": ", ".join(map(number, found.get("by_seed", {}).values()))}
+    d, below = dimension.get("d"), dimension.get("below")
+    known = number(d) + (f" ({below} is too small)" if below else "") if d else f"> {below}" if below else "–"
+    return {head: known, f"{head}, by seed": ", ".join(map(number, dimension.get("by_seed", {}).values()))}
 
 
 def _way(search: Mapping[str, Any] | None) -> str:
     if search is None:
         return "grid"
     waiting = ", ".join(map(str, search["next"]))
-    return f"search, still to train d = {waiting}" if waiting else f"search up to {search['most']}"
+    return f"search, d = {waiting} not yet trained" if waiting else f"search up to {search['most']}"
 
 
-def _say_readouts(found: list[dict[str, Any]]) -> None:
-    for one in found:
-        typer.echo(
-            f"{one['way']} of {one['dimensions']} dimensions of {one['composition']}, from {', '.join(one['seen'])}:"
-        )
+def _print_readouts(readouts: list[dict[str, Any]]) -> None:
+    for subspace in readouts:
+        size = f"{subspace['way']} of {subspace['dimensions']} dimensions of {subspace['composition']}"
+        typer.echo(f"{size}, from {', '.join(subspace['seen'])}:")
         rows = [
             {"readout": name, **_means_of(of or {}), "tasks": len(of["tasks"]) if of else 0}
-            for name, of in one["readouts"].items()
+            for name, of in subspace["readouts"].items()
         ]
-        show.table(rows, ("readout", "relative", "corrected", "tasks"))
-        for sentence in dict.fromkeys(line for of in one["readouts"].values() if of for line in of["limitations"]):
+        output.print_table(rows, ("readout", "relative", "corrected", "tasks"))
+        for sentence in dict.fromkeys(line for of in subspace["readouts"].values() if of for line in of["limitations"]):
             typer.echo(f"- {sentence}")
 
 
 def _means_of(readout: Mapping[str, Any]) -> dict[str, str]:
-    """Both means of a readout, each with its interval over seeds."""
+    """The two means of a readout, each with its interval over seeds."""
     means = ("relative", "corrected")
     intervals = readout.get("intervals", {})
     return {name: estimated({**(intervals.get(name) or {}), "value": readout.get(name)}) for name in means}

@@ -1,83 +1,118 @@
-"""What `deltacompose transfer` adds to the matrix: starts from other tasks, stacks, swaps; and its files."""
+"""`deltacompose transfer`: the transfer matrix, training from other tasks' weights, stacks and swaps; and its files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import typer
 
-from deltacompose.analysis.interaction.composition_text import stages
-from deltacompose.analysis.matrix import Floats, TransferMatrix
-from deltacompose.analysis.transfer import files as tables
-from deltacompose.analysis.transfer.part_swaps import swap_effects, swap_matrices
-from deltacompose.analysis.transfer.summaries import initialisation_transfer, stack_effect
-from deltacompose.cli.inputs import Material
+from deltacompose.cli import output
+from deltacompose.cli.options import (
+    ANALYSES,
+    AsJson,
+    Categories,
+    Composition,
+    Out,
+    Permutations,
+    Prompts,
+    Scores,
+    Source,
+    Split,
+    StoreFolder,
+)
+from deltacompose.cli.output import Answer, estimated, number
 from deltacompose.errors import BadInput
 
+if TYPE_CHECKING:
+    from deltacompose.analysis.matrix import Floats, TransferMatrix
+    from deltacompose.cli.inputs import Inputs
 
-def further(given: Material, text: str) -> dict[str, Any]:
+
+def register(app: typer.Typer) -> None:
+    """Adds this command to the program."""
+    app.command(rich_help_panel=ANALYSES)(transfer)
+
+
+def transfer(
+    source: Source = None,
+    scores: Scores = None,
+    prompts: Prompts = None,
+    categories: Categories = None,
+    composition: Composition = "",
+    split: Split = "",
+    store: StoreFolder = None,
+    permutations: Permutations = 9999,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure transfer between tasks.
+
+    Scores of each task's delta on the other tasks: relative and chance-corrected, within and across categories.
+    """
+    from deltacompose.analysis.transfer.summaries import summary
+    from deltacompose.cli.inputs import Options, read
+
+    inputs = read(Options(source, store, scores, prompts, categories, composition, split), ("prompts",))
+
+    def analyse(text: str, matrix: TransferMatrix) -> Answer:
+        result = {**summary(matrix, permutations), **_further(inputs, text)}
+        result["limitations"] += _not_drawn(matrix) if out is not None else []
+        return result
+
+    answer = output.answer_each(inputs.needed_matrices(), analyse)
+    if out is not None:
+        _write({text: inputs.matrices[text] for text in output.by_composition(answer)}, output.stems(answer), out)
+    output.write_answer("transfer", answer, as_json, out, _print)
+
+
+def _further(inputs: Inputs, text: str) -> dict[str, Any]:
     """`initialisation`: training from another task's weights; `stacks`: C under this composition minus C under a part;
     `swaps`: one part from another task.
 
-    They are None or empty where the study did not ask for them.
+    They are None or empty if the study did not ask for them.
     """
-    swaps = swap_matrices(given.records, text, given.categories, given.split) if given.records else {}
+    from deltacompose.analysis.transfer.part_swaps import swap_effects, swap_matrices
+
+    swaps = swap_matrices(inputs.records, text, inputs.categories, inputs.split) if inputs.records else {}
     return {
-        "initialisation": _initialisation(given, text),
-        "stacks": list(_stacks(given.matrices, text)),
-        "swaps": swap_effects(swaps, given.matrices, text),
+        "initialisation": _initialisation(inputs, text),
+        "stacks": list(_stacks(inputs.matrices, text)),
+        "swaps": swap_effects(swaps, inputs.matrices, text),
     }
 
 
-def write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
-    """`transfer.csv`, the tidy table, `scores.csv`, the plain one, and the heatmaps as PDF and PNG."""
-    from deltacompose.figures.style import save, styled
-    from deltacompose.report import figures as pictures
+def _initialisation(inputs: Inputs, text: str) -> dict[str, Any] | None:
+    from deltacompose.analysis.transfer.summaries import initialisation_transfer
 
-    for text, matrix in matrices.items():
-        tables.write(matrix, out / f"{stems[text]}transfer.csv")
-        tables.write_scores(matrix, out / f"{stems[text]}scores.csv")
-        for drawing in pictures.heatmaps(matrix):
-            with styled():
-                figure = drawing.draw()
-                for kind in ("pdf", "png"):
-                    save(figure, out / f"{stems[text]}{drawing.name}.{kind}")
-
-
-def absent(matrix: TransferMatrix) -> list[str]:
-    """Which heatmaps `write` leaves out, and why."""
-    from deltacompose.report import figures as pictures
-
-    return list(pictures.not_drawn(matrix))
-
-
-def _initialisation(given: Material, text: str) -> dict[str, Any] | None:
-    records = [record for record in given.records if record["kind"] in ("train", "evaluate")]
+    records = [record for record in inputs.records if record["kind"] in ("train", "evaluate")]
     if not any(record["spec"].get("start") for record in records if record["spec"].get("composition") == text):
         return None
-    found = initialisation_transfer(records, text, given.split)
+    starts = initialisation_transfer(records, text, inputs.split)
     values = {
-        "lift": found.lift(),
-        "lift_on_test": found.lift_on_test(),
-        "steps": found.steps,
-        "saved": found.saved(),
+        "lift": starts.lift(),
+        "lift_on_test": starts.lift_on_test(),
+        "steps": starts.steps,
+        "saved": starts.saved(),
     }
     return {
-        "sources": list(found.sources),
-        "targets": list(found.targets),
-        "seeds": list(found.seeds),
+        "sources": list(starts.sources),
+        "targets": list(starts.targets),
+        "seeds": list(starts.seeds),
         **{f"mean_{name}": _mean(array) for name, array in values.items()},
         **{name: _listed(array) for name, array in values.items()},
-        "reached": float(found.reached().mean()),
-        "failed": int(found.failed.sum()),
+        "reached": float(starts.reached().mean()),
+        "failed": int(starts.failed.sum()),
     }
 
 
 def _stacks(matrices: Mapping[str, TransferMatrix], text: str) -> Iterator[dict[str, Any]]:
-    """Against every other composition with a matrix all of whose methods this one has too."""
+    """Compares the composition with every other one that has a matrix and a proper subset of its methods."""
+    from dataclasses import asdict
+
+    from deltacompose.analysis.transfer.summaries import stack_effect
+
     for other, alone in matrices.items():
         if other == text or not _methods(other) < _methods(text):
             continue
@@ -86,22 +121,92 @@ def _stacks(matrices: Mapping[str, TransferMatrix], text: str) -> Iterator[dict[
         except BadInput as reason:
             yield {"alone": other, "mean": None, "limitations": [str(reason)]}
             continue
-        estimate = asdict(effect.mean) if effect.mean else None
-        known = {n: None if isinstance(v, float) and np.isnan(v) else v for n, v in (estimate or {}).items()}
+        estimate = asdict(effect.mean) if effect.mean else {}
+        known = {n: None if isinstance(v, float) and v != v else v for n, v in estimate.items()}
         yield {"alone": other, "mean": known or None, "limitations": list(effect.limitations)}
 
 
 def _methods(text: str) -> set[str]:
+    from deltacompose.analysis.interaction.composition_text import stages
+
     return {method for stage in stages(text) for method in stage}
 
 
 def _mean(values: Floats) -> float | None:
+    import numpy as np
+
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None
 
 
 def _listed(values: Floats) -> Any:
     """Nested lists, None for NaN."""
+    import numpy as np
+
     listed = values.astype(object)
     listed[np.isnan(values)] = None
     return listed.tolist()
+
+
+def _write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
+    """Writes `transfer.csv` (tidy), `scores.csv` (sources by targets) and the heatmaps as PDF and PNG."""
+    from deltacompose.analysis.transfer import files
+    from deltacompose.figures.style import save, styled
+    from deltacompose.report import figures
+
+    for text, matrix in matrices.items():
+        files.write(matrix, out / f"{stems[text]}transfer.csv")
+        files.write_scores(matrix, out / f"{stems[text]}scores.csv")
+        for drawing in figures.heatmaps(matrix):
+            with styled():
+                figure = drawing.draw()
+                for kind in ("pdf", "png"):
+                    save(figure, out / f"{stems[text]}{drawing.name}.{kind}")
+
+
+def _not_drawn(matrix: TransferMatrix) -> list[str]:
+    """A sentence for each heatmap that `_write` leaves out, with the reason."""
+    from deltacompose.report import figures
+
+    return list(figures.not_drawn(matrix))
+
+
+def _print(text: str, answer: Answer) -> None:
+    rows = [
+        {"value": kind, **{part: answer[f"{kind}_{part}_category"] for part in ("same", "cross")}}
+        for kind in ("relative", "corrected", "lift")
+        if f"{kind}_same_category" in answer
+    ]
+    for row in rows:
+        for part in ("same", "cross"):
+            row[part] = f"{number(row[part])}{_interval(answer, row['value'], part)}"
+    typer.echo(f"{answer['tasks']} tasks, {answer['seeds']} seed(s); mean of the values off the diagonal:")
+    output.print_table(rows, ("value", "same", "cross"))
+    if answer["category_p"] is not None:
+        pairs = answer["pairs"][answer["category_p_of"]]["same_unordered"]
+        typer.echo(
+            f"same above cross category: p = {answer['category_p']:.4g} (minimum attainable {answer['least_p']:.2g}, "
+            f"{pairs} pairs within a category, {answer['category_p_of']} values)"
+        )
+    typer.echo(f"asymmetry {number(answer['asymmetry'])}, reliability {number(answer['reliability']['all'])}")
+    for stack in answer["stacks"]:
+        typer.echo(f"corrected value minus that of {stack['alone']}: {estimated(stack['mean'])}")
+    for swap in answer["swaps"]:
+        typer.echo(
+            f"{swap['method']} from another task: corrected {estimated(swap['corrected'])}, minus the stack "
+            f"{estimated(swap['minus_stack'])}, minus the method alone {estimated(swap['minus_alone'])}"
+        )
+    if answer["initialisation"]:
+        starts = answer["initialisation"]
+        typer.echo(
+            f"initialised from {', '.join(starts['sources'])}: lift {number(starts['mean_lift'])} on development "
+            f"data, own score reached by {starts['reached']:.0%}, steps saved {number(starts['mean_saved'])}"
+        )
+
+
+def _interval(answer: Answer, kind: str, part: str) -> str:
+    """The 95 % interval of a mean; empty if it has none."""
+    interval = (answer["intervals"].get(kind) or {}).get(part)
+    if not interval or interval["low"] is None:
+        return ""
+    return f" [{interval['low']:.3f}, {interval['high']:.3f}]"

@@ -21,7 +21,7 @@ from scipy.stats import spearmanr
 
 from deltacompose import api, results
 from deltacompose.cells import carry_out as work
-from deltacompose.cli import show
+from deltacompose.cli import output
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput
 from deltacompose.planning import flops
@@ -44,10 +44,10 @@ def main() -> None:
     except BadInput as error:
         parser.error(str(error))
     if given.json:
-        return show.as_json(found)
+        return output.write_json(found)
     for rows in (found["seconds"], found["memory"]):
         if rows:
-            show.table(rows, tuple(rows[0]))
+            output.print_table(rows, tuple(rows[0]))
     return None
 
 

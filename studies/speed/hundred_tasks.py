@@ -22,7 +22,7 @@ import transformers
 from deltacompose import api
 from deltacompose.backbone import Backbone
 from deltacompose.cells.shapes import delta_shape, shape_of
-from deltacompose.cli import show
+from deltacompose.cli import output
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import cost
 from deltacompose.planning.flops import Lengths
@@ -60,8 +60,8 @@ def main() -> None:
     given = parser.parse_args()
     found = reckoned(given)
     if given.json:
-        return show.as_json(found)
-    show.table(found["kinds"], tuple(found["kinds"][0]))
+        return output.write_json(found)
+    output.print_table(found["kinds"], tuple(found["kinds"][0]))
     for name, value in found.items():
         if name != "kinds":
             print(f"{name}: {value:,.4g}" if isinstance(value, float) else f"{name}: {value:,}")

@@ -420,7 +420,7 @@ def test_every_delta_can_be_compared_with_every_other(carried_out, tmp_path, wid
         assert len(near) == 2
         assert list(near.values()) == pytest.approx([table["matrix"][own[0]][k] for k in own[1:]], abs=0.02)
     assert (tmp_path / "neighbours.graphml").is_file()
-    with pytest.raises(BadInput, match="4 deltas have at most 3 neighbours each; k = 4"):
+    with pytest.raises(BadInput, match=r"k = 4 is not a valid number of neighbours \(expected 1 to 3 for 4 deltas\)"):
         command(folder, "similarity", "--all", "--composition", STACK, "--k", 4)
 
 
@@ -478,8 +478,8 @@ def test_transfer_says_the_score_and_the_steps_that_a_start_from_another_task_sa
     assert found["reached"] == np.mean([step is not None for step in steps])
     said = CliRunner().invoke(app, ["transfer", str(tmp_path / "store"), "--permutations", "9"]).output
     assert (
-        f"started from mood: lift {np.mean(lift):.3f} on development data, own score reached by "
-        f"{found['reached']:.0%}, which saved {np.mean(known):.3f} of the steps"
+        f"initialised from mood: lift {np.mean(lift):.3f} on development data, own score reached by "
+        f"{found['reached']:.0%}, steps saved {np.mean(known):.3f}"
     ) in " ".join(said.split())
 
 

@@ -199,7 +199,7 @@ def test_sources_are_ranked_ordinally_from_several_seeds_and_not_from_one_score_
     one = read_scores(folder / "scores.csv", KINDS)
     found = answer("graph", *given(folder, "scores"), "--k", 2)
     assert found["sources"]["ordinal"] is None
-    assert any("no ordinal ranking of sources: one score of each source on ant" in s for s in found["limitations"])
+    assert any("cannot rank the sources: one score of each source on ant" in s for s in found["limitations"])
     two = replace(one, seeds=(0, 1), **{name: np.repeat(getattr(one, name), 2, axis=0) for name in PER_SEED})
     found = answer("graph", write(two, tmp_path / "two.csv"), "--k", 2)
     assert next(iter(found["sources"]["ordinal"]["ant"])) == "bee"
@@ -214,11 +214,11 @@ def test_a_budget_says_where_the_untouched_backbone_is_unknown_and_whom_nothing_
     found = answer("graph", write(partly, tmp_path / "partly.csv"), "--k", 2, "--budget", 1)
     assert found["sources"]["budget"]["serving"]["ant"] == "untouched"
     assert found["sources"]["budget"]["serving"]["bee"] != "untouched"
-    assert "the untouched backbone serves none of bee: its score there is unknown" in found["limitations"]
+    assert "the untouched backbone is not considered for bee: its score there is unknown" in found["limitations"]
     own = one.values.copy()
     own[0, 3, 3] = 0.0
     options = ["--value", "raw", "--k", 2, "--budget", 1]
-    with pytest.raises(BadInput, match="--budget: no source has a relative performance on dog"):
+    with pytest.raises(BadInput, match="cannot choose sources, because none has a relative performance on dog"):
         answer("graph", write(replace(one, values=own), tmp_path / "own.csv"), *options)
 
 
@@ -260,9 +260,9 @@ def _sha(path: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["transfer"], "nothing to analyse: name a store, a study or files"),
+        (["transfer"], "there is no input to analyse; name a store, a study or files"),
         (["transfer", "{}/none"], "cannot read"),
-        (["transfer", "{}", "--scores", "{}/scores.csv"], "take a store or files"),
+        (["transfer", "{}", "--scores", "{}/scores.csv"], "give either a store or files"),
         (["transfer", "--scores", "{}/none.csv"], "none.csv: No such file"),
         (["transfer", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
         (["similarity", "--scores", "{}/scores.csv"], "no deltas were given"),
@@ -281,10 +281,13 @@ def _sha(path: str) -> str:
         ),
         (
             ["transfer", "--scores", "{}/scores.csv", "--split", "val"],
-            "--split chooses among the evaluations of a store",
+            "--split selects evaluations of a store",
         ),
-        (["transfer", "{}/scores.csv", "--composition", "lora"], "scores.csv names none"),
-        (["subspace", "--prompts", "{}/prompts.npz", "--composition", "lora"], "prompts.npz names none"),
+        (["transfer", "{}/scores.csv", "--composition", "lora"], "scores.csv has no column of compositions"),
+        (
+            ["subspace", "--prompts", "{}/prompts.npz", "--composition", "lora"],
+            "prompts.npz has no column of compositions",
+        ),
         (["subspace", "--prompts", "{}/prompts.npz", "--seen", "ant,cow"], "no task 'cow'"),
         (["subspace", "--prompts", "{}/prompts.npz", "--dimensions", "4"], "a subspace of 4 is wanted"),
         (["subspace", "--prompts", "{}/prompts.npz", "--learn", "magic"], "no way of learning a subspace 'magic'"),
@@ -299,7 +302,7 @@ def test_what_cannot_be_done_is_said_in_one_sentence(folder, arguments, said):
 
 
 @pytest.mark.parametrize("command", ["transfer", "similarity", "predict", "subspace", "graph"])
-def test_every_command_takes_the_three_files_and_says_which_it_has_no_use_for(folder, command):
+def test_every_command_takes_the_three_files_and_notes_which_it_ignores(folder, command):
     arguments = [command, *given(folder, "scores", "prompts", "categories"), "--json"]
     if command == "graph":
         arguments += ["--k", 2]
@@ -307,8 +310,8 @@ def test_every_command_takes_the_three_files_and_says_which_it_has_no_use_for(fo
     assert result.exit_code == 0, result.output
     assert isinstance(json.loads(result.stdout), dict)
     unread = {"transfer": ["prompts"], "similarity": ["scores", "categories"], "subspace": ["scores"]}.get(command, [])
-    said = [line for line in result.stderr.splitlines() if "has no use for" in line]
-    assert [line.split("--")[1].split()[0] for line in said] == unread
+    notes = [line for line in result.stderr.splitlines() if line.startswith("note: this command ignores --")]
+    assert [line.split("--")[1].split()[0] for line in notes] == unread
 
 
 def test_categories_and_prompts_that_miss_a_task_are_refused_by_name(folder):

@@ -117,7 +117,7 @@ def test_a_study_is_planned_run_once_read_and_cleaned(folder, typed):
     assert (status, facts["stored"]) == (0, 0)
     assert facts["cells"] == facts["to_run"] == 2 + 2 + 4 + 2
     status, out, err = typed("run", "tiny.yaml", "--engine", "inprocess")
-    assert (status, "10 cells computed, 0 found in results/tiny" in out) == (0, True)
+    assert (status, "10 cells computed, 0 already in results/tiny" in out) == (0, True)
     assert "[10/10] done: " in err
     status, out, _ = typed("run", "tiny.yaml", "--engine", "inprocess", "--json")
     assert json.loads(out) == {"store": "results/tiny", "done": 0, "stored": 10, "failed": {}, "blocked": {}}
@@ -322,10 +322,10 @@ def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refuse
             ("run", "tiny.yaml", "--engine", "inprocess", "--workers", "2"),
             "no option of the engine inprocess 'workers'",
         ),
-        (("status", "tony.yaml"), "there is neither a study file nor a store tony.yaml"),
+        (("status", "tony.yaml"), "cannot find a study file or a store at tony.yaml"),
         (("report", "tiny.yaml"), "there is no store results/tiny; `deltacompose run tiny.yaml` makes one"),
         (("lift", "tiny.yaml"), "there is no store results/tiny"),
-        (("verify", "nowhere"), "there is neither a study file nor a store nowhere"),
+        (("verify", "nowhere"), "cannot find a study file or a store at nowhere"),
         (("gc", "tiny.yaml", "--store", "nowhere"), "there is no store nowhere"),
         (("tasks", "intnet"), "no task 'intnet'; did you mean 'intent'? of "),
         (("backbones", "--derive", "nowhere"), "no backbone 'nowhere': it is no folder, no copy lies in the cache"),
@@ -339,7 +339,7 @@ def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refuse
         ),
         (
             ("train", "bitfit", "intent", "out", "--learning-rate", "1e-3"),
-            "--learning-rate '1e-3' is no method with its rate; write lora=1e-4",
+            "'1e-3' is not a valid --learning-rate (expected METHOD=RATE, as lora=1e-4)",
         ),
         (
             ("train", "bitfit", "intent", "out", "--backbone", "./encoder", "--learning-rate", "lroa=1e-3"),
@@ -486,7 +486,7 @@ def test_failed_cells_give_a_status_are_shown_and_can_be_tried_again(folder, typ
     failed = [path.stem for path in (folder / "results" / "tiny" / "failed").iterdir()]
     for path in (folder / "results" / "tiny" / "failed").iterdir():
         shutil.copy(path, folder)
-    assert typed("retry", "tiny.yaml")[1] == "2 failed cells will be tried again by the next run\n"
+    assert typed("retry", "tiny.yaml")[1] == "the next run will retry 2 failed cells\n"
     assert json.loads(typed("status", "tiny.yaml", "--json")[1])["failed"] == 0
     for key in failed:
         shutil.copy(folder / f"{key}.json", folder / "results" / "tiny" / "failed")
@@ -523,7 +523,7 @@ def test_ctrl_c_ends_a_run_with_130_and_keeps_what_is_finished(folder, typed, en
     assert run.wait(PATIENCE) == 130
     reader.join(PATIENCE)
     assert "Traceback" not in "".join(said)
-    assert "stopped; what was finished is kept" in "".join(said)
+    assert "interrupted; finished cells are kept" in "".join(said)
     assert typed("verify", "store")[0] == 0
     assert "10 done" in typed("status", "store")[1]
 
@@ -639,9 +639,9 @@ class Crossing(broken.Good):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Asking, r"it cannot be made at its default settings: TypeError: .* missing 1 required .* 'rank'"),
+        (Asking, r"it cannot be constructed at its default settings: TypeError: .* missing 1 required .* 'rank'"),
         (Failing, "at its default settings it fails on t5: ZeroDivisionError: division by zero"),
-        (Mistyped, "at its default settings it has a place on no family: no place 'fnn' in t5; did you mean 'ffn'?"),
+        (Mistyped, "at its default settings it has no place on any family: no place 'fnn' in t5; did you mean 'ffn'?"),
     ],
 )
 def test_a_method_that_cannot_be_put_through_the_suite_is_broken_in_one_sentence(kind, reason):
@@ -666,5 +666,5 @@ def test_checking_a_plugin_with_a_broken_method_exits_with_1(monkeypatch, capsys
         catalogue.check_plugin("any")
     assert ended.value.exit_code == 1
     assert re.search(
-        r"method +scale +broken +at its default settings it has a place on no family", capsys.readouterr().out
+        r"method +scale +broken +at its default settings it has no place on any family", capsys.readouterr().out
     )

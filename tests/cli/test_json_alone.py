@@ -13,7 +13,7 @@ import pytest
 import typer
 
 import deltacompose as dc
-from deltacompose.cli import app, show
+from deltacompose.cli import app, output
 
 SITE = ["prints", "member_prints", "member_interrupts", "interrupts", "closes_stdout"]
 STORE = ("--store", "store")
@@ -58,7 +58,7 @@ def place(tmp_path_factory):
     return folder
 
 
-def noisy(data, original=show.as_json):
+def noisy(data, original=output.write_json):
     """Prints in every way before and after the document."""
     for _ in range(2):
         print("noise")
@@ -72,7 +72,7 @@ def noisy(data, original=show.as_json):
 @pytest.mark.parametrize("path", [path for path in ALL if path != ("plugins", "check")], ids=" ".join)
 def test_every_command_with_json_prints_one_document_or_nothing(place, monkeypatch, path):
     monkeypatch.chdir(place)
-    monkeypatch.setattr(show, "as_json", noisy)
+    monkeypatch.setattr(output, "write_json", noisy)
     name = " ".join(path)
     status, out, error = hostile.forked(place / "site", (*path, *SUCCEED.get(name, ("store",)), "--json"))
     assert "Traceback" not in error

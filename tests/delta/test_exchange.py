@@ -226,7 +226,7 @@ def run(*arguments: object) -> Result:
 def test_the_commands_take_a_delta_to_peft_and_back(on_disk, tmp_path):
     base = ("--backbone", on_disk / "llama")
     out = run("export", on_disk / "delta", tmp_path / "peft", "--to", "peft", *base)
-    assert out.stdout == f"lora(rank=2) as peft's LORA, in {tmp_path / 'peft'}\n"
+    assert out.stdout == f"lora(rank=2) exported to peft as LORA, in {tmp_path / 'peft'}\n"
     back = run("import", tmp_path / "peft", tmp_path / "back", "--json", *base)
     facts = json.loads(back.stdout)
     assert facts["type"] == "LORA"
@@ -246,8 +246,8 @@ def test_the_command_says_how_far_the_merged_model_is(on_disk, tmp_path):
 
 SAID = [
     (("export", "delta", "new", "--to", "pefd"), "no format 'pefd'; did you mean 'peft'? formats: merged, peft"),
-    (("export", "delta", "new"), "delta is a delta; say --to peft or --to merged"),
-    (("export", "delta", "llama", "--to", "peft"), "llama is there already and not empty; name a new folder"),
+    (("export", "delta", "new"), "delta is a delta; add --to peft or --to merged"),
+    (("export", "delta", "llama", "--to", "peft"), "llama exists and is not an empty folder; name a new folder"),
     (("export", "adapter", "new", "--to", "merged"), "adapter cannot be merged: it acts on the activations at"),
     (("import", "delta", "new"), "is not a peft adapter's folder: there is no adapter_config.json"),
 ]

@@ -87,7 +87,7 @@ def test_the_command_shares_devices_out(monkeypatch, text, devices):
 
 @pytest.mark.parametrize("text", ["", "0,", "0+,1", ","])
 def test_a_worker_without_a_device_is_refused(monkeypatch, text):
-    with pytest.raises(BadInput, match=r"--devices got .*; give one for each worker, as 0,1 or 0"):
+    with pytest.raises(BadInput, match=r"is not a valid list of devices \(expected one group per worker, as 0,1 or 0"):
         run_command(monkeypatch, "--devices", text)
 
 

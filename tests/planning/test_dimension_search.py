@@ -76,13 +76,13 @@ def test_gc_keeps_the_cells_that_a_search_has_added(interrupted):
 def test_subspace_says_the_intrinsic_dimension_with_its_spread_from_a_search(interrupted):
     _, folder, _, _ = interrupted
     said = command(folder, "subspace")
-    assert "least d with 100% of the score of full, sketch projection, one scale per layer" in said
+    assert "minimum d with 100% of the score of full, sketch projection, one scale per layer" in said
     assert "> 3" in said
     assert "search up to 3" in said
 
 
 @pytest.mark.parametrize(
-    ("d", "below", "said"), [(6, 5, "6 (5 is too few)"), (1, 0, "1"), (None, 9, "> 9"), (None, 0, "–")]
+    ("d", "below", "said"), [(6, 5, "6 (5 is too small)"), (1, 0, "1"), (None, 9, "> 9"), (None, 0, "–")]
 )
 def test_a_dimension_is_said_with_the_next_lower_one_that_was_tried(d, below, said):
     assert _least({"d": d, "below": below, "by_seed": {"0": d}}, "d")["d"] == said

@@ -216,7 +216,7 @@ def test_a_warm_started_search_computes_nothing_twice_and_says_what_it_is(whole)
     assert (again.done, len(again.stored)) == ((), len(open_store(folder / "store").keys()))
     assert command(folder, "gc").startswith("0 would be removed")
     said = command(folder, "subspace")
-    assert "warm-started: each d began with the solution at the next lower one, whose steps it has had too" in said
+    assert "warm start: each d starts from the solution at the next lower d, so its steps add to those before" in said
     assert "warm-started search up to 3" in said
     assert "next lower d" in results.notes(study)[1]
 

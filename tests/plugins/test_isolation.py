@@ -89,7 +89,7 @@ def test_ctrl_c_stops_the_command_whatever_a_plugin_makes_of_it(tmp_path, monkey
         running.send_signal(signal.SIGINT)
         out, error = running.communicate(timeout=PATIENCE)
     assert (running.returncode, out) == (130, "")
-    assert error == "stopped; what was finished is kept\n"
+    assert error == "interrupted; finished cells are kept\n"
 
 
 def test_an_interrupt_that_no_signal_caused_is_the_plugins_fault():

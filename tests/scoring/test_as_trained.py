@@ -130,4 +130,4 @@ def test_a_delta_that_records_no_backbone_asks_for_one(folder):
     replace(delta, backbone={}).save("lost")
     done = CliRunner().invoke(app, ["evaluate", "lost", "intent"])
     assert isinstance(done.exception, BadInput)
-    assert "does not record its backbone; give --backbone" in str(done.exception)
+    assert "does not record its backbone; name it with --backbone" in str(done.exception)

@@ -131,9 +131,9 @@ def test_scales_and_intervals_over_seeds_are_printed(capsys):
             settings = record["spec"]["settings"][0][0]["settings"]
             settings["per_layer"], settings["places"] = True, ["*attention.query"]
             record["result"]["parameters"] = settings.get("d", 0) + 24
-    subspace._say_dimensions(intrinsic_dimensions(records))
+    subspace._print_dimensions(intrinsic_dimensions(records))
     assert "one scale per layer (24 not in d)" in capsys.readouterr().out
     outcomes = [Outcome("t", "tuned", "new", score, 1.0, 0.5, seed) for seed, score in enumerate((0.7, 0.8, 0.9))]
     found = {"way": "pca", "dimensions": 1, "composition": "prompt", "seen": ["t"]}
-    subspace._say_readouts([{**found, "readouts": readouts(outcomes, ["t"], {"t": "kind"})}])
+    subspace._print_readouts([{**found, "readouts": readouts(outcomes, ["t"], {"t": "kind"})}])
     assert "0.800 [0.552, 1.048]" in capsys.readouterr().out
