@@ -70,7 +70,7 @@ class Inputs:
         """
         if not self.matrices:
             raise BadInput(
-                "the store or study has no transfer scores; set `transfer: true` in the study, or give --scores"
+                "there are no transfer scores to analyse; set `transfer: true` in the study, or give --scores"
             )
         return self.matrices
 

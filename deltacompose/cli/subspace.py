@@ -134,11 +134,17 @@ def _chosen(inputs: Inputs, composition: str) -> Mapping[str, Deltas]:
 
 
 def _check_categories(chosen: Mapping[str, Deltas], categories: Mapping[str, str]) -> None:
-    """A file of categories has one for each task that is compared."""
-    missing = list(dict.fromkeys(task for one in chosen.values() for task in one.tasks if task not in categories))
+    """Checks that the file of categories has every compared task.
+
+    Raises:
+        BadInput: a task has no category.
+    """
+    compared = dict.fromkeys(task for deltas in chosen.values() for task in deltas.tasks)
+    missing = [task for task in compared if task not in categories]
     if missing:
         raise BadInput(
-            f"the categories miss {', '.join(missing)}; they are inputs for {', '.join(categories) or 'no task'}"
+            f"the categories miss {', '.join(missing)} (found {', '.join(categories) or 'no task'}; expected every "
+            "compared task)"
         )
 
 

@@ -174,7 +174,7 @@ def test_similarity_says_what_the_other_measures_lack(folder):
     assert "prompts alone, no drawn gradients" in found["lacking"]["task2vec"]
     assert not set(found["measures"]) & set(found["lacking"])
     assert found["measures"]["prompt_cosine"]["nearest"]["ant"] == "bee"
-    assert "no task2vec: " in run("similarity", *given(folder, "prompts"))
+    assert "- not computed: task2vec: " in run("similarity", *given(folder, "prompts"))
 
 
 def test_a_graph_can_be_made_of_a_measure_and_of_a_distance(folder):
@@ -264,14 +264,17 @@ def _sha(path: str) -> str:
         (["transfer", "{}/none"], "cannot read"),
         (["transfer", "{}", "--scores", "{}/scores.csv"], "give either a store or files"),
         (["transfer", "--scores", "{}/none.csv"], "none.csv: No such file"),
-        (["transfer", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
-        (["similarity", "--scores", "{}/scores.csv"], "no deltas were given"),
-        (["subspace", "--scores", "{}/scores.csv"], "no deltas were given"),
-        (["predict", "--scores", "{}/scores.csv"], "no deltas were given"),
-        (["graph", "--prompts", "{}/prompts.npz"], "no transfer was measured"),
+        (["transfer", "--prompts", "{}/prompts.npz"], "there are no transfer scores to analyse; set `transfer: true`"),
+        (["similarity", "--scores", "{}/scores.csv"], "there are no deltas to analyse; name a store or a study"),
+        (["subspace", "--scores", "{}/scores.csv"], "there are no deltas to analyse; name a store or a study"),
+        (["predict", "--scores", "{}/scores.csv"], "there are no deltas to analyse; name a store or a study"),
+        (["graph", "--prompts", "{}/prompts.npz"], "there are no transfer scores to analyse; set `transfer: true`"),
         (["graph", "--scores", "{}/scores.csv", "--kind", "ring"], "no kind of graph 'ring'"),
         (["graph", "--scores", "{}/scores.csv", "--k", "9"], "5 tasks have at most 4 neighbours"),
-        (["graph", "--prompts", "{}/prompts.npz", "--measure", "prompt_cosine", "--budget", "2"], "--budget chooses"),
+        (
+            ["graph", "--prompts", "{}/prompts.npz", "--measure", "prompt_cosine", "--budget", "2"],
+            "cannot combine --budget with",
+        ),
         (["similarity", "--prompts", "{}/scores.csv"], "as an npz file"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "cosinus"], "no measure 'cosinus'"),
         (["similarity", "--prompts", "{}/prompts.npz", "--measure", "logme"], "has soft prompts alone, no features"),
@@ -383,7 +386,7 @@ def test_heatmaps_that_cannot_be_drawn_and_prompts_of_no_task_are_said(folder, t
         np.savez(folder / "prompts.npz", **file, fox=np.ones((3, 6)))
     options = [*given(folder, "scores", "prompts"), "--permutations", 9, "--share", 0.6]
     found = answer("predict", *options)
-    assert any(sentence.startswith("fox: deltas whose tasks") for sentence in found["limitations"])
+    assert any(sentence.startswith("fox: deltas not used, because their tasks") for sentence in found["limitations"])
     assert "something from half observed on" in found["completion"]["limitation"]
 
 
