@@ -20,11 +20,12 @@ from transformers import PreTrainedModel
 
 from deltacompose.attach.bound import Bound, Held, Stacked
 from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
-from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site, Slice
+from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
 from deltacompose.attach.soft_prompts import Stream, takes_positions
-from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.backbone import Backbone, Place, lists
 from deltacompose.backbone.quantization import is_quantised
+from deltacompose.backbone.slices import Slice
 from deltacompose.composition import Term, composition
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, Tensors, TokenEdit, WeightEdit, edits_of
@@ -92,7 +93,7 @@ class Attachment:
                     self._show(part.name, edits)
                 for edit in edits:
                     place = getattr(edit, "place", None)
-                    self.once = place.name if place is not None and place.kind in _ONCE else self.once
+                    self.once = place.name if place is not None and _once(backbone, place) else self.once
                     self.drops = self.drops or bool(getattr(edit, "dropout", 0.0))
                     bound = Bound(edit, self.held, prefix, next(numbers))
                     self._bounds.append(bound)
@@ -225,7 +226,9 @@ def attached(
 
 def _attach_output(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> None:
     place = edit.place
-    change = Change(bound, edit, _slice(backbone, place), _tokens_at(rack, backbone, edit, bound))
+    if place.port == "parameter":
+        raise BadInput(f"cannot change the output of {place.name} because it is a bare parameter; change its weight")
+    change = Change(bound, edit, Slice(place.part), _tokens_at(rack, backbone, edit, bound))
     module = backbone.module(place)
     if place.port == "input":
         rack.site(module).inputs.append(change)
@@ -239,7 +242,13 @@ def _attach_output(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Boun
 def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Bound) -> None:
     path, parameter, transposed, _ = backbone.parameter_location(edit.place, edit.parameter)
     module = backbone.model.get_submodule(path)
-    where, owners = _slice(backbone, edit.place), _owners(backbone.model, module, parameter)
+    where = Slice(edit.place.part)
+    if edit.place.port == "parameter":
+        own = f"{path}.{parameter}".removeprefix(f"{edit.place.module}.")
+        site = rack.site(backbone.module(edit.place))
+        site.dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), own, transposed))
+        return
+    owners = _owners(backbone.model, module, parameter)
     if edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
         rack.site(module).added.append(Added(bound, edit, where, None))
         return
@@ -252,6 +261,11 @@ def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Boun
         raise BadInput(f"{edit.place.name} is held in few bits, and its change is formed in full; load it in bfloat16")
     for owner, name in owners:
         rack.site(owner).dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), name, transposed))
+
+
+def _once(backbone: Backbone, place: Place) -> bool:
+    """Whether the model passes a place once for all rows of a batch."""
+    return place.kind in _ONCE or place.port == "parameter" or lists(backbone.table.unbatched, place)
 
 
 def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], Tensor]:
@@ -320,12 +334,6 @@ def _first_position(backbone: Backbone, module: nn.Module) -> int | None:
         return 0
     padding = getattr(tables[0], "padding_idx", None)
     return None if padding is None else int(padding) + 1
-
-
-def _slice(backbone: Backbone, place: Place) -> Slice:
-    if place.part is None:
-        return Slice()
-    return Slice(place.part, backbone.heads(place)[0] if place.part.per_head else 1)
 
 
 def _owners(model: nn.Module, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:

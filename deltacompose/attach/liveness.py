@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.quiet import few_ids, has_values, quiet
 from deltacompose.errors import BadInput
-from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit
+from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 
 ROWS = 3
 LENGTHS = (7, 61)
@@ -124,6 +124,8 @@ class _Probe:
             heads, width = backbone.heads(self.edit.place)
             rows = torch.zeros(heads, 1, width, device=backbone.model.device)
             return KeyValueEdit(self.edit.place, lambda t: (self._leaf(rows), self._leaf(rows)))
+        if self.edit.place.port == "parameter":
+            return WeightEdit(self.edit.place, "weight", lambda t, frozen: self._leaf(frozen))
         return OutputEdit(self.edit.place, lambda t, x, y: y + self._leaf(y))
 
     def _leaf(self, like: Tensor) -> Tensor:
@@ -138,6 +140,8 @@ class _Probe:
         if isinstance(self.edit, TokenEdit | KeyValueEdit):
             # In float16 a weight of attention may round to zero: that the model has taken the keys must do.
             return Reach(alive or (run and self.leaves[0].dtype == torch.float16), True, run)
+        if self.edit.place.port == "parameter":
+            return Reach(alive, False, run)
         own = all(len(x) % ROWS == 0 and not bool((x[len(x) // ROWS :] != 0).any()) for x in found)
         return Reach(alive, own, run)
 

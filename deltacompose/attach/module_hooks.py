@@ -16,36 +16,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from deltacompose.attach.bound import Bound, Held
-from deltacompose.backbone.backbone import Part
+from deltacompose.backbone.slices import Slice
 from deltacompose.method.contract import OutputEdit, WeightEdit
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 See = Callable[[torch.Size], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Where a place lies in its module's output: all of it, or one of equal parts, of each head or overall."""
-
-    part: Part | None = None
-    heads: int = 1
-
-    def take(self, x: Tensor) -> Tensor:
-        """`(..., fused)` -> `(..., width)`."""
-        return x if self.part is None else self._split(x, self.part)[..., self.part.index, :].flatten(-2)
-
-    def put(self, x: Tensor, value: Tensor) -> Tensor:
-        """The fused `x` with `value`, `(..., width)`, at this place."""
-        if self.part is None:
-            return value
-        pieces = list(self._split(x, self.part).unbind(-2))
-        pieces[self.part.index] = value.unflatten(-1, (pieces[0].shape[-2], -1))
-        fused: Tensor = torch.stack(torch.broadcast_tensors(*pieces), -2).flatten(-3)
-        return fused
-
-    def _split(self, x: Tensor, part: Part) -> Tensor:
-        split: Tensor = x.unflatten(-1, (self.heads if part.per_head else 1, part.of, -1))
-        return split
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,26 +153,35 @@ class Site:
         return _with_first(args, kwargs, x) if self.inputs else None
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x, y = first(args, kwargs), output[0] if isinstance(output, tuple) else output
+        x, y = first(args, kwargs), output[0] if isinstance(output, tuple | list) else output
         y = self._banked(x, y, [dense for dense in self.dense if dense.bound.held.size is not None])
         changes: list[Added | Change] = [*self.added, *self.outputs]
         for change in changes:
             y = change(x, y)
-        return (y, *output[1:]) if isinstance(output, tuple) else y
+        return type(output)([y, *output[1:]]) if isinstance(output, tuple | list) else y
 
     def _restore(self, *_: object) -> None:
-        self.module._parameters.update(self._originals)
+        for name, original in self._originals.items():
+            holder, own = self._holder(name)
+            holder._parameters[own] = original
         self._originals.clear()
 
     def _pretrained(self, name: str) -> Tensor:
-        return self._originals.get(name, self.module._parameters[name])  # type: ignore[return-value]
+        return self._originals.get(name, self._parameter(name))
 
     def _parameter(self, name: str) -> Tensor:
-        return self.module._parameters[name]  # type: ignore[return-value]
+        holder, own = self._holder(name)
+        return holder._parameters[own]  # type: ignore[return-value]
 
     def _put(self, name: str, value: Tensor) -> None:
-        self._originals.setdefault(name, self.module._parameters[name])  # type: ignore[arg-type]
-        self.module._parameters[name] = value  # type: ignore[assignment]
+        holder, own = self._holder(name)
+        self._originals.setdefault(name, holder._parameters[own])  # type: ignore[arg-type]
+        holder._parameters[own] = value  # type: ignore[assignment]
+
+    def _holder(self, name: str) -> tuple[nn.Module, str]:
+        """The module that holds a parameter, and its name there: a module inside may never be called by itself."""
+        path, _, own = name.rpartition(".")
+        return self.module.get_submodule(path), own
 
     def _banked(self, x: Tensor, y: Tensor, banked: list[Dense]) -> Tensor:
         """The output with each delta's own parameters in force on its rows.

@@ -21,7 +21,8 @@ from deltacompose.backbone.quiet import quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.file_digests import Files
 from deltacompose.places.notation import Part, Place
-from deltacompose.places.table import Table, join, locate, read_number
+from deltacompose.places.numbers import read_number
+from deltacompose.places.table import Table, join, locate
 
 __all__ = ["Backbone", "Part", "Place", "Stream", "bind", "evaluating"]
 
@@ -162,15 +163,20 @@ class Backbone:
         return self.model(**given)
 
     def parameter_names(self, place: Place) -> tuple[str, ...]:
-        """Which of `weight` and `bias` a place really has; none for a span, an input or a block."""
+        """Which of `weight` and `bias` a place really has; none for a span, an input or a block.
+
+        The bias of a bare parameter is the module's parameter of the same name with `_bias`.
+        """
         if place.until is not None or place.port == "input":
             return ()
-        module = self.module(place)
-        return tuple(name for name in ("weight", "bias") if isinstance(getattr(module, name, None), Tensor))
+        path, names = _held(place)
+        module = self.model.get_submodule(path)
+        return tuple(name for name, own in names.items() if module._parameters.get(own) is not None)
 
     def takes_bias(self, place: Place) -> bool:
         """Whether a bias can be added to what a place computes: it is a linear layer or a norm, not a table."""
-        return "weight" in self.parameter_names(place) and not isinstance(self.module(place), nn.Embedding)
+        bare = place.port == "parameter" or isinstance(self.module(place), nn.Embedding)
+        return "weight" in self.parameter_names(place) and not bare
 
     def embeddings(self, stream: str) -> Tensor:
         """The table `(vocabulary, width)` that embeds the tokens of a stream, before any scaling."""
@@ -202,8 +208,8 @@ class Backbone:
         path, own, transposed, _ = self.parameter_location(place, name)
         module = self.model.get_submodule(path)
         if getattr(module, own, None) is None:
-            weight: Tensor = self.module(place).weight  # type: ignore[assignment]
-            like = weight if weight.is_floating_point() else values(self.module(place), "weight")
+            weight: Tensor = getattr(module, _held(place)[1]["weight"])
+            like = weight if weight.is_floating_point() else values(module, "weight")
             return torch.zeros(self.width(place), dtype=like.dtype, device=like.device)
         return self.part(place, values(module, own).mT if transposed else values(module, own))
 
@@ -217,21 +223,35 @@ class Backbone:
         if "weight" not in self.parameter_names(place):
             what = "an input" if place.port == "input" else "a block of modules"
             raise BadInput(f"{place.name} is {what} and has no {name} of its own; take one of its inner places")
-        transposed = name == "weight" and isinstance(self.module(place), Conv1D)
-        return place.module, name, transposed, place.part
+        path, names = _held(place)
+        module = self.model.get_submodule(path)
+        turned = isinstance(module, Conv1D) or (place.port == "parameter" and getattr(module, "is_transposed", False))
+        return path, names[name], name == "weight" and turned, place.part
 
     def owners(self, place: Place, name: str) -> tuple[str, ...]:
         """Paths of all modules that hold this very parameter, sorted: more than one where weights are tied."""
-        tensor = getattr(self.module(place), name, None)
-        paths = [path for path, module in self.model.named_modules() if module._parameters.get(name) is tensor]
+        path, names = _held(place)
+        own = names[name]
+        tensor = getattr(self.model.get_submodule(path), own, None)
+        paths = [path for path, module in self.model.named_modules() if module._parameters.get(own) is tensor]
         return () if tensor is None else tuple(sorted(paths))
 
     def width(self, place: Place) -> int:
         """The width of what an edit at the place sees: of the module's output, slice or input."""
+        whole = self.fused_width(place)
+        return whole if place.part is None else place.part.width(whole)
+
+    def fused_width(self, place: Place) -> int:
+        """The width of the whole output, or input, of the module that a place is, or is a slice of."""
         module = self.module_until(place)
+        if place.port == "parameter":
+            tensor = self.parameter(place, "weight")
+            return tensor.shape[-2] if tensor.ndim > 1 else tensor.shape[0]
         weight = getattr(module, "weight", None)
         if not isinstance(weight, Tensor):
             stack = self.table.stacks[place.stack or self.streams[-1]]
+            if place.kind == "attention.value_norm":
+                return read_number(stack.head_width, self.model.config)
             if not stack.width:
                 raise BadInput(f"{place.name} has no weight to tell its width, and table {self.family!r} says none")
             return read_number(stack.width, self.model.config)
@@ -241,7 +261,7 @@ class Backbone:
             sides = (module.out_features, module.in_features)
         else:
             sides = (weight.mT if isinstance(module, Conv1D) else weight).shape  # type: ignore[assignment]
-        return sides[-1 if place.port == "input" else 0] // (place.part.of if place.part else 1)
+        return sides[-1 if place.port == "input" else 0]
 
     def heads(self, place: Place) -> tuple[int, int]:
         """Number of key-value heads, and width of a head, of an attention place."""
@@ -250,7 +270,13 @@ class Backbone:
         stack, config = self.table.stacks[place.stack], self.model.config
         if not stack.heads:
             raise BadInput(f"{self.name} is a {self.kind}, whose attention takes no keys and values before its own")
-        return read_number(stack.heads, config), read_number(stack.head_width, config)
+        heads, width = read_number(stack.heads, config), read_number(stack.head_width, config)
+        if stack.value_width and (values := read_number(stack.value_width, config)) != width:
+            raise BadInput(
+                f"cannot put keys and values before those of {place.name} because its heads have keys of width {width} "
+                f"and values of width {values}; use another method"
+            )
+        return heads, width
 
     @cached_property
     def content(self) -> str:
@@ -304,8 +330,20 @@ class Backbone:
         part = place.part
         if part is None:
             return tensor
-        blocks = self.heads(place)[0] if part.per_head else 1
-        return tensor.reshape(blocks, part.of, -1, *tensor.shape[1:])[:, part.index].flatten(0, 1)
+        start, stop = part.bounds(len(tensor))
+        return tensor.reshape(part.blocks, -1, *tensor.shape[1:])[:, start:stop].flatten(0, 1)
+
+    @cached_property
+    def unplaced(self) -> tuple[str, ...]:
+        """The names of the parameters that lie at no place: those that the table leaves out, and those it forgot."""
+        locations = [self.parameter_location(place, n) for place in self.places() for n in self.parameter_names(place)]
+        reached = {id(getattr(self.model.get_submodule(path), own)) for path, own, *_ in locations}
+        return tuple(name for name, tensor in self.model.named_parameters() if id(tensor) not in reached)
+
+    @property
+    def forgotten(self) -> tuple[str, ...]:
+        """The names of the parameters that lie at no place and that the table does not say to leave out."""
+        return tuple(name for name in self.unplaced if not matches(name, self.table.without))
 
     def _no_place(self, name: str) -> NoPlace:
         kinds = dict.fromkeys(place.kind for place in self._places.values())
@@ -323,7 +361,18 @@ def bind(
         BadInput: the table puts a place where the model has no module.
     """
     base = model.base_model_prefix if getattr(model, "base_model", model) is not model else ""
-    modules = frozenset(path for path, _ in model.named_modules(remove_duplicate=False))
+    named = dict(model.named_modules(remove_duplicate=False))
+    modules = frozenset(
+        [
+            *named,
+            *(
+                f"{path}:{own}"
+                for path, module in named.items()
+                for own, tensor in module._parameters.items()
+                if tensor is not None
+            ),
+        ]
+    )
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Backbone(model, tokenizer, table, name, base, revision, files, places)
@@ -343,3 +392,22 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name fits one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def lists(kinds: tuple[str, ...], place: Place) -> bool:
+    """Whether a table's list of kinds names a place, by its kind or by its stack and kind."""
+    return matches(place.kind, kinds) or matches(f"{place.stack}.{place.kind}", kinds)
+
+
+def _held(place: Place) -> tuple[str, dict[str, str]]:
+    """The path of the module that holds a place's weight and bias, and what they are called there."""
+    if not place.parameter:
+        return place.module, {"weight": "weight", "bias": "bias"}
+    inner, _, name = place.parameter.rpartition(".")
+    names = {"weight": name, "bias": "bias" if name == "weight" else f"{name}_bias"}
+    return f"{place.module}.{inner}" if inner else place.module, names

@@ -13,7 +13,8 @@ from torch import nn
 
 from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.errors import BadInput
-from deltacompose.places.table import BACKBONE_KINDS, Table, read_number, read_table
+from deltacompose.places.numbers import read_number
+from deltacompose.places.table import BACKBONE_KINDS, Table, read_table
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "query": ("q_proj", "query", "q_lin", "q", "wq", "query_proj"),

@@ -16,77 +16,32 @@ from torch import nn
 
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.loading import load_backbone
+from deltacompose.backbone.pico_families import (
+    COMMON,
+    CONFIGURATIONS,
+    FAMILIES,
+    IDS,
+    LIMIT,
+    SETTINGS,
+    SPECIAL,
+    WITHOUT_TABLE,
+)
 from deltacompose.backbone.pico_hostile import HOSTILE
 from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
 from deltacompose.errors import unknown
 
-SPECIAL = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
-IDS = {f"{name}_id": index for index, name in enumerate(SPECIAL)}
-VOCABULARY = len(SPECIAL) + 256
-LIMIT = 512
-
-_COMMON = {name: IDS[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")} | {"vocab_size": VOCABULARY}
-_BERT = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 32,
-    "max_position_embeddings": LIMIT,
-}
-_BART = {
-    "d_model": 16,
-    **{
-        f"{stack}_{name}": value
-        for stack in ("encoder", "decoder")
-        for name, value in {"layers": 2, "attention_heads": 4, "ffn_dim": 32}.items()
-    },
-    "max_position_embeddings": LIMIT,
-    "decoder_start_token_id": IDS["eos_token_id"],
-    "forced_eos_token_id": None,
-}
-_T5 = {
-    "d_model": 16,
-    "d_kv": 4,
-    "num_heads": 4,
-    "d_ff": 32,
-    "num_layers": 2,
-    "decoder_start_token_id": IDS["pad_token_id"],
-}
-_LLAMA = {**_BERT, "num_key_value_heads": 2, "head_dim": 4}
-_OPT = {**_BERT, "ffn_dim": 32, "word_embed_proj_dim": 16}
-_GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 4, "n_inner": 32, "n_positions": LIMIT}
-
-CONFIGURATIONS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "t5": ("t5", _T5),
-    "bart": ("bart", _BART),
-    "bert": ("bert", _BERT),
-    "roberta": ("roberta", _BERT),
-    "distilbert": ("distilbert", {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 32}),
-    "gpt2": ("gpt2", _GPT2),
-    "llama": ("llama", _LLAMA),
-    "gpt-neox": ("gpt_neox", _BERT),
-    "opt": ("opt", _OPT),
-    "t5-gated": ("t5", {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
-    "mt5": ("mt5", _T5),
-    "umt5": ("umt5", _T5),
-    "mbart": ("mbart", _BART),
-    "marian": ("marian", _BART),
-    "pegasus": ("pegasus", _BART),
-    "xlm-roberta": ("xlm-roberta", _BERT),
-    "camembert": ("camembert", _BERT),
-    "mistral": ("mistral", _LLAMA),
-    "ministral": ("ministral", _LLAMA),
-    "smollm3": ("smollm3", _LLAMA),
-    "qwen2": ("qwen2", _LLAMA),
-    "qwen3": ("qwen3", _LLAMA),
-    "gemma": ("gemma", _LLAMA),
-    "gemma2": ("gemma2", _LLAMA),
-    "gemma3": ("gemma3_text", _LLAMA),
-}
-"""Model type and settings of each pico model, by name."""
-
-FAMILIES = tuple(CONFIGURATIONS)[:9]
-"""One pico model for each family of architectures: what the conformance suite runs on."""
+__all__ = [
+    "COMMON",
+    "CONFIGURATIONS",
+    "FAMILIES",
+    "IDS",
+    "LIMIT",
+    "SPECIAL",
+    "WITHOUT_TABLE",
+    "pico",
+    "pico_backbone",
+    "pico_tokenizer",
+]
 
 _WITHOUT_START = ("gpt2", "gpt_neox")
 """Decoders whose own tokenizers put nothing before the text."""
@@ -99,7 +54,8 @@ def pico(family: str, *, head: str | None = None, seed: int = 0) -> Any:
     a fresh model, so that whatever is dropped on the way shows in the outputs.
 
     Args:
-        family: one of `CONFIGURATIONS`, or of `HOSTILE`, whose models have dropout in their configuration.
+        family: one of `CONFIGURATIONS`, of `WITHOUT_TABLE`, or of `HOSTILE`, whose models have dropout in their
+            configuration.
         head: `mlm` for an encoder with its masked-language head.
     """
     config = _configuration(family)
@@ -151,11 +107,12 @@ def pico_backbone(
 def _configuration(family: str) -> Any:
     if family in HOSTILE:
         model_type, settings, _ = HOSTILE[family]
-        return transformers.AutoConfig.for_model(model_type, **_COMMON | dict(settings))
-    if family not in CONFIGURATIONS:
-        raise unknown("pico model", family, {**CONFIGURATIONS, **HOSTILE})
-    model_type, settings = CONFIGURATIONS[family]
-    return without_dropout(transformers.AutoConfig.for_model(model_type, **_COMMON | dict(settings)))
+        return transformers.AutoConfig.for_model(model_type, **SETTINGS | dict(settings))
+    known = {**CONFIGURATIONS, **WITHOUT_TABLE}
+    if family not in known:
+        raise unknown("pico model", family, {**known, **HOSTILE})
+    model_type, settings = known[family]
+    return without_dropout(transformers.AutoConfig.for_model(model_type, **SETTINGS | dict(settings)))
 
 
 def _generation(family: str) -> Mapping[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from deltacompose.attach.module_hooks import Slice
 from deltacompose.backbone.backbone import Backbone, Place, evaluating
 from deltacompose.backbone.quantization import is_quantised
+from deltacompose.backbone.slices import Slice
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import (
@@ -81,9 +81,7 @@ def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
 
 def slice_of(backbone: Backbone, place: Place) -> Slice:
     """Where a place lies in its module's output."""
-    if place.part is None:
-        return Slice()
-    return Slice(place.part, backbone.heads(place)[0] if place.part.per_head else 1)
+    return Slice(place.part)
 
 
 def merge(delta: Delta, backbone: Backbone) -> Merged:

@@ -8,11 +8,15 @@ A table is written as one YAML mapping:
       decoder:
         module: .                          # takes the embedded tokens; `.` is the base model
         layers: num_hidden_layers          # numbers are attributes of the configuration,
-        width: hidden_size                 # joined by + - * / from left to right,
-        heads: num_key_value_heads         # or a list, of which the first that exists is taken
+        width: hidden_size                 # joined by + - * / from left to right; `1 if multi_query` is a number
+        heads: num_key_value_heads         # where multi_query is true; of a list the first that exists is taken
         head_width: [head_dim, hidden_size / num_attention_heads]
+        value_width: v_head_dim            # of a head's values, where it is not that of its keys (optional)
         limit: n_positions                 # longest input, where a position table sets one (optional)
         pooler: pooler                     # a module that reads the stack's output (optional)
+    without: ["pooler.*"]                  # parameters that have no place (optional)
+    repeated: [attention.query]            # kinds whose modules one forward pass runs more than once (optional)
+    unbatched: [attention.query]           # kinds whose modules see tensors without an axis of rows (optional)
     places:                                # in forward order; the notation is that of `places.read_spot`
       embedding: embed_tokens
       decoder.{layer}.attention.query: layers.{layer}.self_attn.q_proj
@@ -38,11 +42,9 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +52,9 @@ import yaml
 
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.yaml_files import read_yaml
-from deltacompose.places.notation import KINDS, Place, Spot, read_spot, split_name
+from deltacompose.places.notation import KINDS, OTHER, Cut, Part, Place, Spot, read_spot, split_name
+from deltacompose.places.numbers import Number, is_formula, plain, read_number
 
-Number = int | str | tuple[int | str, ...]
 BACKBONE_KINDS = {
     "encoder": ("encoder",),
     "decoder": ("decoder",),
@@ -66,7 +68,7 @@ BACKBONE_KINDS = {
 class Stack:
     """One stack of layers, as a table describes it: a module path, and numbers to be read from the configuration.
 
-    A denoiser's has patterns of paths instead, `blocks`, and perhaps a width.
+    `blocks`, patterns of paths, may stand for the number of layers. A denoiser's stack has them, and perhaps a width.
     """
 
     module: str | None = None
@@ -74,6 +76,7 @@ class Stack:
     width: Number = ()
     heads: Number = ()
     head_width: Number = ()
+    value_width: Number = ()
     limit: Number | None = None
     pooler: str | None = None
     blocks: tuple[str, ...] = ()
@@ -81,23 +84,34 @@ class Stack:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A family's places as module paths. Equal when it says the same; `str` gives it as YAML to paste into a study."""
+    """A family's places as module paths. Equal when it says the same; `str` gives it as YAML to paste into a study.
+
+    Attributes:
+        without: patterns of the names of parameters that have no place, as `pooler.*`.
+        repeated: kinds of places that one forward pass runs more than once, as shared layers.
+        unbatched: kinds of places that see tensors whose first axis is not that of the rows of a batch, as projections
+            of relative positions: a bank of deltas cannot act there.
+    """
 
     name: str
     serves: tuple[str, ...]
     kind: str
     stacks: Mapping[str, Stack]
     places: Mapping[str, tuple[str, ...]]
+    without: tuple[str, ...] = ()
+    repeated: tuple[str, ...] = ()
+    unbatched: tuple[str, ...] = ()
 
     @property
     def data(self) -> dict[str, Any]:
         """The table as plain data: what `read_table` takes."""
         stacks = {
-            name: {key: _plain(value) for key, value in vars(stack).items() if value not in (None, ())}
+            name: {key: plain(value) for key, value in vars(stack).items() if value not in (None, ())}
             for name, stack in self.stacks.items()
         }
-        places = {name: _plain(spots) for name, spots in self.places.items()}
-        return {"serves": list(self.serves), "kind": self.kind, "stacks": stacks, "places": places}
+        places = {name: plain(spots) for name, spots in self.places.items()}
+        lists = {key: list(getattr(self, key)) for key in _LISTS if getattr(self, key)}
+        return {"serves": list(self.serves), "kind": self.kind, "stacks": stacks, **lists, "places": places}
 
     def __str__(self) -> str:
         return yaml.safe_dump({self.name: self.data}, sort_keys=False, width=1000)
@@ -135,7 +149,7 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
     Args:
         config: the model's configuration.
         base: path of the base model in the whole model, "" where they are one.
-        modules: the paths of all modules of the whole model.
+        modules: the paths of all modules of the whole model, and of all parameters as `path:name`.
 
     Raises:
         BadInput: a place lies at no module of the model, or a number of the table is not in the configuration.
@@ -146,15 +160,26 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
         stack, _, kind = split_name(pattern)
         path = "" if layer is None else layers[stack][layer]
         spots = [_filled(read_spot(text), path, base) for text in table.places[pattern]]
-        spot = next((spot for spot in spots if modules.issuperset(spot.paths)), None)
+        spot = next((spot for spot in spots if modules.issuperset(spot.needs)), None)
         name = pattern.replace("{layer}", str(layer))
         if spot is not None:
-            found.append(Place(name, kind, stack, layer, spot.module, spot.until, spot.part, spot.port))
+            part = None if spot.part is None else _part(spot.part, table.stacks[stack], config)
+            where = (spot.module, spot.until, part, spot.port, spot.parameter)
+            found.append(Place(name, kind, stack, layer, *where))
         elif not spots[-1].optional:
-            missing = next(path for path in spots[-1].paths if path not in modules)
+            missing = next(path for path in spots[-1].needs if path not in modules)
             near = difflib.get_close_matches(missing, sorted(modules), n=4, cutoff=0.4)
             raise BadInput(f"table {table.name!r} puts {name} at {missing!r}, which is no module; near it: {near}")
     return tuple(found)
+
+
+def _part(cut: Cut, stack: Stack, config: Any) -> Part:
+    """The part of a fused output with its numbers, in which `heads` is the stack's number of key-value heads."""
+    formulas = (*cut.sizes, *([cut.per] if cut.per else []))
+    heads = read_number(stack.heads, config) if any({"head", "heads"} & set(text.split()) for text in formulas) else 0
+    sizes = tuple(read_number(size, config, {"heads": heads}) for size in cut.sizes)
+    blocks = heads if cut.per == "head" else read_number(cut.per, config, {"heads": heads}) if cut.per else 1
+    return Part(cut.index, sizes, blocks)
 
 
 def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozenset[str]) -> tuple[str, ...]:
@@ -170,33 +195,6 @@ def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozens
             raise BadInput(f"table {table.name!r} has blocks at {quoted(pattern)}, where the model has none")
         found += [match.string.removeprefix(f"{base}.") for match in ordered]
     return tuple(found)
-
-
-def read_number(number: Number, config: Any) -> int:
-    """A number of a table, read from a configuration: `n_head`, `hidden_size / n_head`, 64, or a list of such.
-
-    >>> from types import SimpleNamespace
-    >>> read_number(("head_dim", "hidden_size / heads"), SimpleNamespace(hidden_size=64, heads=4))
-    16
-    """
-    for alternative in number if isinstance(number, tuple) else (number,):
-        if isinstance(alternative, int):
-            return alternative
-        words = alternative.split()
-        given = [int(word) if word.isdigit() else getattr(config, word, None) for word in words[::2]]
-        operands = [one for one in given if isinstance(one, int)]
-        if len(operands) == len(given):
-            steps = zip(words[1::2], operands[1:])
-            return reduce(lambda left, step: _OPERATORS[step[0]](left, step[1]), steps, operands[0])
-    raise BadInput(f"{type(config).__name__} has no number {_plain(number)!r}")
-
-
-_OPERATORS: Mapping[str, Callable[[int, int], int]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.floordiv,
-}
 
 
 def _in_forward_order(patterns: Mapping[str, Any], layers: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
@@ -218,7 +216,7 @@ def _filled(spot: Spot, layer: str, base: str) -> Spot:
         return text[1:] if text.startswith("/") else join(base, text)
 
     until = None if spot.until is None else path(spot.until)
-    return Spot(path(spot.module), until, spot.part, spot.port, spot.optional)
+    return replace(spot, module=path(spot.module), until=until)
 
 
 def join(base: str, path: str) -> str:
@@ -226,13 +224,16 @@ def join(base: str, path: str) -> str:
     return base if path == "." else f"{base}.{path}" if base else path
 
 
-_TOKENS = ({"module", "layers", "width", "heads", "head_width"}, frozenset({"limit", "pooler"}))
+_TOKENS = (
+    {"module", "width", "heads", "head_width"},
+    frozenset({"layers", "blocks", "value_width", "limit", "pooler"}),
+)
 _STACK_KEYS = {"encoder": _TOKENS, "decoder": _TOKENS, "denoiser": ({"blocks"}, frozenset({"width"}))}
 """What each stack must say, and what it may say besides."""
 
 
 def _table(name: str, data: Any) -> Table:
-    given = _mapping("a table", data, {"serves", "kind", "stacks", "places"})
+    given = _mapping("a table", data, {"serves", "kind", "stacks", "places"}, frozenset(_LISTS))
     kind = given["kind"]
     if kind not in BACKBONE_KINDS:
         raise unknown("kind of backbone", str(kind), BACKBONE_KINDS)
@@ -241,7 +242,18 @@ def _table(name: str, data: Any) -> Table:
     serves = given["serves"]
     if not isinstance(serves, list) or not all(isinstance(one, str) for one in serves):
         raise BadInput(f"serves is {quoted(serves)}; expected a list of model types, as in [llama, mistral]")
-    return Table(name, tuple(serves), kind, {one: _stack(one, stacks[one]) for one in BACKBONE_KINDS[kind]}, places)
+    read = {stack: _stack(stack, stacks[stack]) for stack in BACKBONE_KINDS[kind]}
+    return Table(name, tuple(serves), kind, read, places, **{key: _patterns(key, given.get(key, [])) for key in _LISTS})
+
+
+_LISTS = ("without", "repeated", "unbatched")
+"""What a table may say besides, each a list of patterns."""
+
+
+def _patterns(key: str, data: Any) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(pattern, str) for pattern in data):
+        raise BadInput(f"{key} is {quoted(data)}; expected a list of patterns, `*` standing for anything")
+    return tuple(data)
 
 
 def _mapping(what: str, data: Any, keys: set[str], optional: frozenset[str] = frozenset()) -> dict[str, Any]:
@@ -268,6 +280,8 @@ def _stack(name: str, data: Any) -> Stack:
     for key in ("module", "pooler"):
         if key in given and not isinstance(given[key], str):
             raise BadInput(f"{key} of stack {name} is {given[key]!r}; expected a module path")
+    if ("layers" in given) == ("blocks" in given):
+        raise BadInput(f"stack {name} needs either layers, a number, or blocks, the module paths of the layers")
     return Stack(**(given | numbers | ({"blocks": _blocks(given["blocks"])} if "blocks" in given else {})))
 
 
@@ -283,27 +297,18 @@ def _blocks(data: Any) -> tuple[str, ...]:
 
 def _number(key: str, data: Any) -> Number:
     for one in data or [data] if isinstance(data, list) else [data]:
-        if isinstance(one, bool) or not (isinstance(one, int) or _is_formula(one)):
+        if isinstance(one, bool) or not (isinstance(one, int) or is_formula(one)):
             raise BadInput(
                 f"{key} is {quoted(one)}; expected a number, a configuration's attribute, or 'attribute / attribute'"
             )
     return tuple(data) if isinstance(data, list) else data
 
 
-def _is_formula(text: Any) -> bool:
-    words = text.split() if isinstance(text, str) else []
-    return (
-        len(words) % 2 == 1
-        and set(words[1::2]) <= _OPERATORS.keys()
-        and all(w.isidentifier() or w.isdigit() for w in words[::2])
-    )
-
-
 def _spots(pattern: str, data: Any, stacks: Mapping[str, Any]) -> tuple[str, ...]:
     """One place's alternatives, checked: its name, its stack, and the notation of each."""
     stack, layer, kind = split_name(pattern)
-    if kind not in KINDS:
-        raise unknown("kind of place", kind, KINDS)
+    if kind not in KINDS and not kind.startswith(OTHER):
+        raise unknown("kind of place", kind, [*KINDS, f"{OTHER}*"])
     if stack and stack not in stacks:
         raise unknown("stack", stack, stacks)
     if layer not in (None, "{layer}"):
@@ -314,14 +319,19 @@ def _spots(pattern: str, data: Any, stacks: Mapping[str, Any]) -> tuple[str, ...
     for text in alternatives:
         if not isinstance(text, str):
             raise BadInput(f"{pattern} is {quoted(text)}; expected a module path")
-        open_layers = ["{layer}" in path for path in read_spot(text).paths]
+        spot = read_spot(text)
+        if spot.part:
+            _check_cut(text, spot.part, stack)
+        open_layers = ["{layer}" in path for path in spot.paths]
         if set(open_layers) != {layer is not None}:
             raise BadInput(f"{pattern}: {text}: {{layer}} stands in the name or in the path, but not in both")
     return alternatives
 
 
-def _plain(value: Any) -> Any:
-    """A tuple as a list, of one as its only element: what YAML shows."""
-    if not isinstance(value, tuple):
-        return value
-    return value[0] if len(value) == 1 else list(value)
+def _check_cut(text: str, cut: Cut, stack: str) -> None:
+    """Refuses sizes that are not formulas, and a part outside the stacks, which have the heads."""
+    formulas = (*cut.sizes, *([cut.per] if cut.per else []))
+    if not stack or not all(map(is_formula, formulas)):
+        raise BadInput(
+            f"{text!r} is not a valid part (expected numbers or attributes of the configuration, in a stack)"
+        )

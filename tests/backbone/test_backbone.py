@@ -15,13 +15,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from deltacompose.backbone import Backbone, bind
-from deltacompose.backbone.pico import CONFIGURATIONS, FAMILIES, pico_backbone
+from deltacompose.backbone.pico import COMMON, FAMILIES, pico_backbone
 from deltacompose.errors import BadInput
 from deltacompose.places import KINDS, split_name
 
-EVERY = [(family, None) for family in CONFIGURATIONS] + [
-    (family, "mlm") for family in ("bert", "roberta", "distilbert")
-]
+EVERY = [(family, None) for family in COMMON] + [(family, "mlm") for family in ("bert", "roberta", "distilbert")]
 ROTARY = ("llama", "gpt-neox", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "ministral", "smollm3")
 PRE_NORM = (
     "t5",
@@ -70,7 +68,7 @@ def test_a_width_is_that_of_what_passes_the_place(family, head):
     with seen(backbone, *backbone.places()) as (_, outputs):
         run(backbone)
     for place in backbone.places():
-        parts = place.part.of if place.part else 1
+        parts = len(place.part.sizes) if place.part else 1
         if place.kind not in ("attention.query_norm", "attention.key_norm"):
             assert outputs[place.name].shape[-1] == backbone.width(place) * parts, place.name
         assert backbone.width(place) == outputs[place.name].shape[-1] // parts
@@ -95,14 +93,14 @@ def test_a_linear_place_computes_its_input_by_its_weight_as_output_by_input(fami
         result = inputs[place.name] @ weight.T + bias
         if place.part is None:
             torch.testing.assert_close(result, outputs[place.name])
-        elif place.part.per_head:
-            fused.setdefault(place.module, []).append(result.unflatten(-1, (backbone.heads(place)[0], -1)))
+        elif place.part.blocks > 1:
+            fused.setdefault(place.module, []).append(result.unflatten(-1, (place.part.blocks, -1)))
         else:
             fused.setdefault(place.module, []).append(result)
     for place in linear:
         if place.part is not None:
             whole = torch.cat(fused[place.module], dim=-1)
-            whole = whole.flatten(-2) if place.part.per_head else whole
+            whole = whole.flatten(-2) if place.part.blocks > 1 else whole
             torch.testing.assert_close(whole, outputs[place.name])
     assert {place.kind for place in linear} >= {"attention.query", "attention.key", "attention.value", "ffn.down"}
 
@@ -117,7 +115,7 @@ def recorded_attention(calls: dict[str, tuple[Any, ...]], names: Mapping[nn.Modu
     return attend
 
 
-@pytest.mark.parametrize("family", list(CONFIGURATIONS))
+@pytest.mark.parametrize("family", list(COMMON))
 def test_queries_keys_and_values_are_what_the_attention_is_given(family):
     """At the first position, where rotary embeddings turn nothing; and the attention's module is the one that asks."""
     backbone = pico_backbone(family)
@@ -188,7 +186,7 @@ def test_every_parameter_but_the_poolers_lies_at_a_place(family, head):
     assert {name.partition(".")[0] for name in left} <= {"pooler"}
 
 
-@pytest.mark.parametrize("family", list(CONFIGURATIONS))
+@pytest.mark.parametrize("family", list(COMMON))
 def test_an_absent_bias_reads_as_zeros(family):
     backbone = backbone_of(family)
     absent = [
@@ -222,7 +220,7 @@ def test_tied_weights_are_found_at_every_module_that_holds_them():
     assert backbone_of("llama").owners(backbone_of("llama").place("head"), "weight") == ("lm_head",)
 
 
-@pytest.mark.parametrize("family", list(CONFIGURATIONS))
+@pytest.mark.parametrize("family", list(COMMON))
 def test_a_stream_says_how_long_an_input_may_be(family):
     backbone = backbone_of(family)
     limit = backbone.stream(backbone.streams[0]).limit

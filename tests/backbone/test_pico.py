@@ -35,5 +35,5 @@ def test_pico_models_are_the_same_every_time_and_leave_the_global_generator_alon
 
 
 def test_an_unknown_pico_model_is_answered_with_those_that_exist():
-    with pytest.raises(BadInput, match="no pico model 'gpt3'; did you mean 'gpt2'"):
+    with pytest.raises(BadInput, match="no pico model 'gpt3'; did you mean 'gptj'"):
         pico("gpt3")

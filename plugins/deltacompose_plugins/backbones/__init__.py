@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from deltacompose.plugins.members import Lazy
 FOLDER = Path(__file__).parent
 
 
+@functools.cache
 def table(family: str) -> Table:
     """The built-in table of a family, as `t5`."""
     return read_table_file(FOLDER / f"{family}.yaml")

@@ -57,7 +57,8 @@ def parameters(backbone: Backbone, places: Iterable[Place]) -> list[tuple[Place,
     taken: set[tuple[int, Part | None]] = set()
     for place in places:
         for name in backbone.parameter_names(place):
-            key = (id(getattr(backbone.module(place), name)), place.part)
+            path, own, _, part = backbone.parameter_location(place, name)
+            key = (id(getattr(backbone.model.get_submodule(path), own)), part)
             if key not in taken:
                 taken.add(key)
                 found.append((place, name))

@@ -1,0 +1,157 @@
+"""Tables of many families: every place is where its name says, and each slice of a fused matrix has the right rows."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from deltacompose_plugins.backbones import tables
+
+from deltacompose.backbone import Backbone, bind
+from deltacompose.backbone.loading import choose_table
+from deltacompose.backbone.pico import COMMON, CONFIGURATIONS, pico
+from deltacompose.backbone.table_checks import every_parameter_has_a_place, vet
+from deltacompose.backbone.trace import OnModel, TableFault
+from deltacompose.checks import check_backbone_table
+from deltacompose.places.table import read_table
+
+MORE = [family for family in CONFIGURATIONS if family not in COMMON]
+
+
+@functools.cache
+def built_in():
+    return tables()
+
+
+def seen(family: str, **how: str) -> Backbone:
+    model = pico(family, **how).requires_grad_(False)
+    return bind(model, choose_table(model.config.model_type, None, built_in()))
+
+
+@pytest.mark.parametrize("family", MORE)
+def test_every_place_of_a_family_is_where_its_name_says(family):
+    model = pico(family).requires_grad_(False)
+    expected = {"prompts_are_tokens": "a prompt has no embedding in each layer, as tokens have"}
+    known = expected if family == "gemma3n" else {}
+    check_backbone_table(choose_table(model.config.model_type, None, built_in()), model, expected_failures=known)
+
+
+@pytest.mark.parametrize("family", COMMON)
+def test_a_table_of_a_common_family_passes_what_a_derived_one_must(family):
+    vet(seen(family))
+
+
+HEADS = ("electra", "modernbert", "deberta-v2", "deberta", "albert", "mpnet", "roformer", "ernie", "big-bird")
+
+
+@pytest.mark.parametrize("family", HEADS)
+def test_a_masked_language_head_has_its_places(family):
+    backbone = seen(family, head="mlm")
+    every_parameter_has_a_place(OnModel(backbone))
+    assert {"head.transform", "head.norm", "head"} <= {place.kind for place in backbone.places()}
+
+
+# Rows of fused matrices
+
+
+def halves(family: str) -> tuple[Backbone, dict[str, torch.Tensor], torch.Tensor]:
+    """A backbone, its first attention's query, key and value, and the matrix that has them all."""
+    backbone = seen(family)
+    places = {part: backbone.places(f"attention.{part}")[0] for part in ("query", "key", "value")}
+    whole = backbone.module(places["query"]).weight.detach()
+    return backbone, {part: backbone.parameter(place, "weight") for part, place in places.items()}, whole
+
+
+def test_phi3_has_four_query_heads_then_two_keys_then_two_values():
+    _, parts, whole = halves("phi3")
+    assert torch.equal(parts["query"], whole[:16])
+    assert torch.equal(parts["key"], whole[16:24])
+    assert torch.equal(parts["value"], whole[24:])
+
+
+def test_falcon_with_groups_has_for_each_key_value_head_two_queries_a_key_and_a_value():
+    _, parts, whole = halves("falcon-gqa")
+    heads = whole.view(2, 4, 4, 16)  # as modeling_falcon splits them: groups, queries with key and value, head width
+    assert torch.equal(parts["query"], heads[:, :2].flatten(0, 2))
+    assert torch.equal(parts["key"], heads[:, 2].flatten(0, 1))
+    assert torch.equal(parts["value"], heads[:, 3].flatten(0, 1))
+
+
+def test_falcon_with_one_key_has_it_behind_the_queries():
+    _, parts, whole = halves("falcon-mqa")
+    assert torch.equal(parts["query"], whole[:16])
+    assert torch.equal(parts["key"], whole[16:20])
+    assert torch.equal(parts["value"], whole[20:])
+
+
+@pytest.mark.parametrize("family", ["bloom", "falcon-alibi", "gpt-bigcode-heads"])
+def test_each_head_has_its_query_key_and_value_side_by_side(family):
+    _, parts, whole = halves(family)
+    heads = whole.view(4, 3, 4, 16)
+    for index, part in enumerate(("query", "key", "value")):
+        assert torch.equal(parts[part], heads[:, index].flatten(0, 1))
+
+
+def test_codegen_has_queries_values_and_keys_in_four_blocks():
+    _, parts, whole = halves("codegen")
+    blocks = whole.view(4, 3, 4, 16)
+    for index, part in enumerate(("query", "value", "key")):
+        assert torch.equal(parts[part], blocks[:, index].flatten(0, 1))
+
+
+def test_deepseek_has_each_heads_key_beside_its_value():
+    backbone = seen("deepseek-v3")
+    key, value = (backbone.places(f"attention.{part}")[0] for part in ("key", "value"))
+    whole = backbone.module(key).weight.detach().view(4, 8, 8)
+    assert torch.equal(backbone.parameter(key, "weight"), whole[:, :4].flatten(0, 1))
+    assert torch.equal(backbone.parameter(value, "weight"), whole[:, 4:].flatten(0, 1))
+
+
+# Mixtures of experts
+
+
+@pytest.mark.parametrize("family", ["mixtral", "qwen2-moe", "gpt-oss", "granitemoe", "glm4-moe", "qwen3-next"])
+def test_the_feed_forward_network_of_a_mixture_is_the_whole_block_with_its_router_and_experts(family):
+    backbone = seen(family)
+    ffn = backbone.places("ffn")[-1]
+    block = dict(backbone.module(ffn).named_parameters())
+    inner = [place for place in backbone.places("ffn.*") if place.layer == ffn.layer and place.kind != "ffn.norm"]
+    reached = {id(backbone.module(place)) for place in inner}
+    assert {name.partition(".")[0] for name in block} == {
+        place.module.removeprefix(f"{ffn.module}.").partition(".")[0] for place in inner
+    }
+    assert len(reached) >= 2
+    gate_up, down = (backbone.parameter(backbone.places(f"ffn.experts.{k}")[-1], "weight") for k in ("gate_up", "down"))
+    assert gate_up.shape[0] == down.shape[0] == 4
+    assert gate_up.shape == (4, 2 * down.shape[2], 16)
+    assert down.shape[1] == 16
+
+
+# Faults of a table
+
+
+def test_a_place_that_has_the_residual_is_found():
+    table = choose_table("bloom", None, built_in())
+    data = table.data
+    data["places"]["decoder.{layer}.attention"] = "h.{layer}.self_attention"
+    with pytest.raises(TableFault, match=r"decoder\.0\.attention is more than its last projection"):
+        vet(bind(pico("bloom"), read_table("bloom", data)))
+
+
+def test_a_key_given_as_a_value_is_found():
+    data = choose_table("falcon", None, built_in()).data
+    places = data["places"]
+    key, value = (f"decoder.{{layer}}.attention.{part}" for part in ("key", "value"))
+    places[key], places[value] = places[value], places[key]
+    with pytest.raises(TableFault, match=r"list the places in forward order|twice the decoder\.0\.attention\.value"):
+        vet(bind(pico("falcon-gqa"), read_table("falcon", data)))
+
+
+def test_parameters_without_a_place_are_found_unless_the_table_leaves_them_out():
+    data = choose_table("mixtral", None, built_in()).data
+    del data["places"]["decoder.{layer}.ffn.experts.down"]
+    model = pico("mixtral")
+    with pytest.raises(TableFault, match=r"2 parameters lie at no place \(4096 numbers: model"):
+        vet(bind(model, read_table("mixtral", data)))
+    vet(bind(model, read_table("mixtral", data | {"without": ["*.experts.down_proj"]})))
