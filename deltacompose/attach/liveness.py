@@ -124,7 +124,7 @@ class _Probe:
             heads, width = backbone.heads(self.edit.place)
             rows = torch.zeros(heads, 1, width, device=backbone.model.device)
             return KeyValueEdit(self.edit.place, lambda t: (self._leaf(rows), self._leaf(rows)))
-        if self.edit.place.port == "parameter":
+        if _bare(self.edit):
             return WeightEdit(self.edit.place, "weight", lambda t, frozen: self._leaf(frozen))
         return OutputEdit(self.edit.place, lambda t, x, y: y + self._leaf(y))
 
@@ -140,10 +140,15 @@ class _Probe:
         if isinstance(self.edit, TokenEdit | KeyValueEdit):
             # In float16 a weight of attention may round to zero: that the model has taken the keys must do.
             return Reach(alive or (run and self.leaves[0].dtype == torch.float16), True, run)
-        if self.edit.place.port == "parameter":
+        if _bare(self.edit):
             return Reach(alive, False, run)
         own = all(len(x) % ROWS == 0 and not bool((x[len(x) // ROWS :] != 0).any()) for x in found)
         return Reach(alive, own, run)
+
+
+def _bare(edit: OutputEdit | WeightEdit) -> bool:
+    """Whether an edit is of a parameter and not of an output: a module of positions may see a shape and no tensor."""
+    return edit.place.port == "parameter" or (isinstance(edit, WeightEdit) and edit.place.kind == "positions")
 
 
 def _tried(backbone: Backbone, edits: dict[Key, Edit], install: Install, tokens: int) -> dict[Key, Reach]:

@@ -64,6 +64,7 @@ class Backbone:
         base: path of the base model in the whole model; "" where they are one.
         revision: the commit on the hub, or "".
         files: those that it was loaded from; None of a model in hand.
+        derived: whether its table is derived from its module names.
     """
 
     model: Any
@@ -73,6 +74,7 @@ class Backbone:
     base: str
     revision: str = ""
     files: Files | None = None
+    derived: bool = False
     _places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
@@ -375,7 +377,7 @@ def bind(
     )
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
-    return Backbone(model, tokenizer, table, name, base, revision, files, places)
+    return Backbone(model, tokenizer, table, name, base, revision, files, _places=places)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""A table derived from the module names of a model that has none, to be read by a human before it is used.
+"""A table derived from a model's module names, and from one forward pass: in which order they run, and which are idle.
 
-What the names do not tell is left out: a place that is missing is an error where a method asks for it, a place that is
-wrong would not be. Norms stand before their sublayer, whether they come before it or after: names do not tell that.
+What neither tells is left out. A module with parameters whose name is not known is a place of the kind `other.<name>`,
+so that no parameter is left out in silence.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from deltacompose.backbone.diffusion import kind_of_model, model_type
+from deltacompose.backbone.settle import settled
 from deltacompose.errors import BadInput
 from deltacompose.places.numbers import read_number
 from deltacompose.places.table import BACKBONE_KINDS, Table, read_table
@@ -43,8 +45,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 }
 """Ends of module names, by what they are; an earlier one is preferred."""
 
-FUSED = {"query_key_value": "[{index}/3 per head]", "Wqkv": "[{index}/3]", "qkv_proj": "", "c_attn": "", "in_proj": ""}
-"""Fused projections, with the layout of queries, keys and values where the name tells it and they are equally wide."""
+FUSED = ("query_key_value", "Wqkv", "qkv_proj", "c_attn", "att_proj")
+"""Ends of the names of fused projections; where queries, keys and values lie in them is tried out."""
 
 CROSS = ("encoder_attn", "EncDecAttention", "cross_attn", "crossattention", "cross_attention")
 """Parts of paths that lie in a cross attention."""
@@ -85,7 +87,9 @@ def derive(model: Any) -> Table:
     embeddings = model.get_output_embeddings()
     heads = [path for path, one in model.named_modules() if embeddings is not None and one is embeddings]
     places |= {"head": f"/{heads[0]}"} if heads else {}
-    return read_table(name, {"serves": [name], "kind": kind, "stacks": stacks, "places": places})
+    places |= _outer(model, modules, places)
+    data = {"serves": [name], "kind": kind, "stacks": stacks, "without": ["*pooler.*"], "places": places}
+    return settled(model, read_table(name, data), FUSED)
 
 
 def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, str]:
@@ -93,7 +97,7 @@ def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, s
     paths = [path for path, module in modules.items() if isinstance(module, nn.ModuleList) and len(module)]
     outer = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
     equal = [path for path in outer if len({type(layer) for layer in modules[path].children()}) == 1]
-    found = [path for path in equal if _attention(_common(modules[path]), cross=False)]
+    found = [path for path in equal if _attention(_united(modules[path])[0], cross=False)]
     if len(stacks) == 1 and len(found) == 1:
         return {stacks[0]: found[0]}
     named = {stack: path for stack in stacks for path in found if stack in path.split(".")}
@@ -105,27 +109,65 @@ def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, s
     return named
 
 
-def _common(layers: nn.Module) -> dict[str, nn.Module]:
-    """The modules of a stack's first layer that all of its layers have."""
-    common = set.intersection(*({name for name, _ in layer.named_modules()} for layer in layers.children()))
-    return {name: module for name, module in next(layers.children()).named_modules() if name and name in common}
+def _united(layers: nn.Module) -> tuple[dict[str, nn.Module], set[str]]:
+    """The modules of a stack's layers by their names in a layer, and the names that only some of the layers have."""
+    named = [dict(layer.named_modules()) for layer in layers.children()]
+    united = {name: module for own in reversed(named) for name, module in own.items() if name}
+    ordered = {name: united[name] for own in named for name in own if name}
+    return ordered, {name for name in ordered if any(name not in own for own in named)}
 
 
 def _inside(modules: Modules, path: str) -> dict[str, str]:
     """The places of a layer, with module paths from the base model."""
-    layer = _common(modules[path])
-    found: dict[str, str] = {}
-    taken = []
+    layer, some = _united(modules[path])
+    places: dict[str, str] = {}
+    rooms = []
     for kind in ("attention", "cross_attention"):
         spots = _attention(layer, cross=kind == "cross_attention")
         norm = _find(f"{kind}.norm", layer)
-        found |= {f"{kind}.norm": norm} if spots and norm else {}
-        found |= {f"{kind}.{part}".removesuffix("."): spot for part, spot in spots.items()}
-        taken += [_room(spots[""])] if spots else []
-    rest = [name for name in layer if not any(f"{name}.".startswith(f"{room}.") for room in taken)]
-    start = f"{path}.{{layer}}"
-    full = {kind: f"{start}.{spot}".replace(" .. ", f" .. {start}.") for kind, spot in (found | _ffn(rest)).items()}
+        places |= {f"{kind}.norm": norm} if spots and norm else {}
+        places |= {f"{kind}.{part}".removesuffix("."): spot for part, spot in spots.items()}
+        rooms += [_room(spots[""])] if spots else []
+    block = next((_parent(name) for name in layer if name.rpartition(".")[2] == "experts"), "")
+    rest = [name for name in layer if not any(f"{name}.".startswith(f"{room}.") for room in rooms)]
+    dense = [name for name in rest if not (block and "expert" in name)]
+    places |= {k: spot for k, spot in _ffn(dense).items() if not (block and k == "ffn")} if dense else {}
+    places |= {"ffn": block} if block else {}
+    places |= _others(layer, places)
+    start, full = f"{path}.{{layer}}", {}
+    for kind, spot in places.items():
+        optional = any(end.partition("[")[0].partition("@")[0].partition(":")[0] in some for end in spot.split(" .. "))
+        full[kind] = f"{start}.{spot}".replace(" .. ", f" .. {start}.") + ("?" if optional else "")
     return full | {"layer": start}
+
+
+def _outer(model: Any, modules: Modules, places: Mapping[str, str]) -> dict[str, str]:
+    """Places of the kind `other.<name>` outside the lists of layers, in the base model and beside it."""
+    lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
+    own = {x: module for x, module in modules.items() if x and not any(x.startswith(f"{path}.") for path in lists)}
+    inside = {kind: spot for kind, spot in _others(own, places).items() if "pooler" not in spot}
+    heads = {x: module for x, module in model.named_modules() if id(module) not in set(map(id, modules.values()))}
+    return inside | {kind: f"/{spot}" for kind, spot in _others(heads, places).items() if "pooler" not in spot}
+
+
+def _others(modules: Modules, places: Mapping[str, str]) -> dict[str, str]:
+    """Places of the kind `other.<name>` for the modules with parameters that have none: linear layers, norms and
+    embeddings as modules, of anything else the bare parameters."""
+    taken = {
+        end.partition("[")[0].partition("@")[0].lstrip("/") for spot in places.values() for end in spot.split(" .. ")
+    }
+    others: dict[str, str] = {}
+    for name, module in modules.items():
+        own = [key for key, tensor in module._parameters.items() if tensor is not None]
+        plain = isinstance(module, nn.Linear | nn.Embedding | Conv1D) or type(module).__name__.endswith("Norm")
+        if not own or (name in taken and "weight" in own):
+            continue
+        if plain and "weight" in own:
+            others[f"other.{name}"] = name
+        else:
+            biases = {f"{key}_bias" for key in own} | ({"bias"} if "weight" in own else set())
+            others |= {f"other.{name}.{key}": f"{name}:{key}" for key in own if key not in biases}
+    return others
 
 
 def _attention(layer: Modules, cross: bool) -> dict[str, str]:
@@ -137,20 +179,11 @@ def _attention(layer: Modules, cross: bool) -> dict[str, str]:
     if not holder:
         return {}
     parts = ("query", "key", "value", "query_norm", "key_norm")
-    found = _slices(joined, layer[joined]) if joined else {part: _find(part, names) for part in parts}
+    found = {} if joined else {part: _find(part, names) for part in parts}
     inner, near = _under(names, holder), _under(names, _room(holder))
     output = _find("output", inner) or _find("output", near)
     whole = holder if output is None or output in inner else f"{holder} .. {output}"
     return {part: spot for part, spot in (found | {"output": output, "": whole}).items() if spot}
-
-
-def _slices(path: str, module: nn.Module) -> dict[str, str | None]:
-    """Query, key and value of a fused projection; none where they are not equally wide."""
-    columns, rows = _sides(module)
-    layout = FUSED[path.rpartition(".")[2]]
-    if not layout or rows != 3 * columns:
-        return {}
-    return {part: path + layout.format(index=index) for index, part in enumerate(("query", "key", "value"))}
 
 
 def _ffn(names: list[str]) -> dict[str, str]:
@@ -183,7 +216,7 @@ def _final_norm(modules: Modules, path: str) -> list[str]:
 
 def _numbers(config: Any, stack: str, modules: Modules, path: str, places: dict[str, Any]) -> dict[str, Any]:
     """The numbers of a stack: attributes of the configuration that have the right value, else the value itself."""
-    first = dict(next(modules[path].children()).named_modules())
+    first = _united(modules[path])[0]
     head_width = _attribute(config, "head_width", stack)
     heads = read_number("num_attention_heads", config)
     key, fused = places.get(f"{stack}.{{layer}}.attention.key"), next(iter(_ending(first, *FUSED)), None)
@@ -191,7 +224,7 @@ def _numbers(config: Any, stack: str, modules: Modules, path: str, places: dict[
         columns, rows = _sides(first[fused])
         heads = (rows - columns) // 2 // read_number(head_width, config)
     elif key:
-        inner = key.partition("{layer}.")[2]
+        inner = key.partition("{layer}.")[2].removesuffix("?")
         heads = len(first[inner].get_parameter("weight")) // read_number(head_width, config)
     count = len(list(modules[path].children()))
     numbers = {"layers": _attribute(config, "layers", stack, count), "width": _attribute(config, "width", stack)}

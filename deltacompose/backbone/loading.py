@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from deltacompose.backbone.pretrained import (
     read_tokenizer,
 )
 from deltacompose.backbone.sharding import shard
+from deltacompose.backbone.table_checks import vet
 from deltacompose.errors import BadInput, unknown
 from deltacompose.file_digests import files_of
 from deltacompose.places.table import Table, read_table
@@ -54,29 +58,30 @@ def load_backbone(
         device: where to, `cpu` or `cuda:1`; `auto` and its like spread the layers over all GPUs by accelerate;
             `sharded` deals them out over the processes that torchrun started, and is the CPU where there are none.
         tables: what the plugins give by name: tables, and loaders that give a `loading.Checkpoint`.
-        table: the table to use: a name, a mapping, a `Table`, or "derived"; found by the model's type if None.
+        table: the table to use: a name, a mapping, a `Table`, or "derived"; if None, the one that serves the model's
+            type, else one that is derived from its module names and passes the checks. "derived" takes it unchecked.
         attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
 
     Raises:
-        BadInput: nothing of that name can be had, its files cannot be used, or no table serves it.
+        BadInput: nothing of that name can be had, its files cannot be used, or no table serves it and none can be
+            derived.
     """
     tables = tables or {}
     if not isinstance(model, str | Path):
-        own = derive(model) if table == DERIVED else choose_table(model_type(model), table, tables)
-        return _checked(bind(model, own, _tokenizer(tokenizer)))
+        own = served(model_type(model), table, tables)
+        return _checked(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED))
     folder = find(_checkpoint(str(model), tables))
     files = files_of(folder)
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
     config: Any = None if denoiser else read_config(folder)
-    chosen = None if table == DERIVED else choose_table(denoiser or config.model_type, table, tables)
+    chosen = served(denoiser or config.model_type, table, tables)
     if denoiser:
         made = read_denoiser(folder, denoiser, head, manner)
     else:
         made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
-    revision = _commit(folder)
-    whole = bind(made, chosen or derive(made), _tokenizer(tokenizer), name=str(model), revision=revision, files=files)
-    backbone = _checked(whole)
+    named = {"name": str(model), "revision": _commit(folder), "files": files}
+    backbone = _checked(_bound(made, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
     if device == SHARDED:
@@ -115,6 +120,20 @@ def choose_table(model_type: str, table: Any, tables: Mapping[str, Any]) -> Tabl
     Raises:
         BadInput: no table serves it, or two do.
     """
+    chosen = served(model_type, table, tables)
+    if chosen is None:
+        raise BadInput(f"no table serves models of the type {model_type!r}")
+    return chosen
+
+
+def served(model_type: str, table: Any, tables: Mapping[str, Any]) -> Table | None:
+    """The table that is asked for, else the one that serves the model's type; None where one has to be derived.
+
+    Raises:
+        BadInput: a table that does not exist is asked for, or two serve the type.
+    """
+    if isinstance(table, str) and table == DERIVED:
+        return None
     if isinstance(table, Table):
         return table
     if isinstance(table, Mapping):
@@ -128,13 +147,41 @@ def choose_table(model_type: str, table: Any, tables: Mapping[str, Any]) -> Tabl
     if len(serving) > 1:
         names = " and ".join(one.name for one in serving)
         raise BadInput(f"the tables {names} both serve {model_type!r}; say which by table=")
-    if not serving:
-        raise BadInput(
-            f"no table serves models of the type {model_type!r}; tables: {', '.join(known) or 'none'}; "
-            "`deltacompose backbones --derive MODEL` shows one derived from the module names: paste it into the study, "
-            f"or accept it by table={DERIVED!r}"
-        )
-    return serving[0]
+    return serving[0] if serving else None
+
+
+def _bound(model: Any, table: Table | None, tokenizer: Any, *, vetted: bool, **named: Any) -> Backbone:
+    """The backbone by a table; without one, by a table derived from the module names that has passed the checks.
+
+    Raises:
+        BadInput: no table can be derived, or a place of the derived one is not where its name says.
+    """
+    if table is not None:
+        return bind(model, table, tokenizer, **named)
+    served = model_type(model)
+    backbone = bind(model, derive(model), tokenizer, **named)
+    if vetted:
+        try:
+            vet(backbone)
+        except BadInput as error:
+            raise BadInput(
+                f"no table serves models of the type {served!r}, and the one derived from the module names fails a "
+                f"check ({error}); correct that place in what `deltacompose backbones --derive MODEL` prints, and "
+                "give it as table=, as docs/backbones.md shows"
+            ) from error
+    _tell(served, len(backbone.places()), backbone.unplaced)
+    return replace(backbone, derived=True)
+
+
+@functools.cache
+def _tell(served: str, places: int, unplaced: tuple[str, ...]) -> None:
+    """Logs once for each type that a derived table is used."""
+    left = f", without {len(unplaced)} parameters, among them {unplaced[0]}" if unplaced else ""
+    logging.getLogger(__name__).warning(
+        "no table serves models of the type %r: using one derived from the module names, with %d places%s; "
+        "`deltacompose backbones --derive MODEL` prints it",
+        *(served, places, left),
+    )
 
 
 def _checkpoint(name: str, tables: Mapping[str, Any]) -> Checkpoint:

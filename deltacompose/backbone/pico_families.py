@@ -281,6 +281,7 @@ WITHOUT_TABLE: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "funnel": (
         "funnel",
         {
+            "architectures": ["FunnelModel"],
             "d_model": 16,
             "n_head": 4,
             "d_head": 4,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from deltacompose.backbone.backbone import Backbone, lists
 from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.backbone.quantization import is_quantised
-from deltacompose.backbone.trace import ROWS, TOKEN, OnModel
+from deltacompose.backbone.trace import ROWS, TOKEN, OnModel, begins_with_rows
+from deltacompose.places.notation import Place
 
 
 def serves_the_model(subject: OnModel) -> None:
@@ -26,7 +27,7 @@ def serves_the_model(subject: OnModel) -> None:
 def every_place_is_passed(subject: OnModel) -> None:
     """A forward pass passes every place, once unless it is stated as repeated, in the order in which they are listed.
 
-    Norms may be passed at another time, as the two norms before an attention and a feed-forward network in parallel.
+    The norm of a feed-forward network may be passed at another time, as that of one in parallel to the attention.
     """
     expected = [place.name for place in subject.passing()]
     once = {place.name for place in subject.passing() if not lists(subject.table.repeated, place)}
@@ -36,7 +37,9 @@ def every_place_is_passed(subject: OnModel) -> None:
     again = [name.removesuffix(" again") for name in found if name.endswith(" again")]
     if twice := [name for name in again if name in once]:
         raise subject.fault(f"{twice[0]} is passed twice in one forward pass; list its kind as repeated")
-    order = [[name for name in names if name in expected and not name.endswith("norm")] for names in (found, expected)]
+    order = [
+        [name for name in names if name in expected and not name.endswith(".ffn.norm")] for names in (found, expected)
+    ]
     for name, listed in zip(*order, strict=True):
         if name != listed:
             raise subject.fault(f"{name} is passed where {listed} is listed; list the places in forward order")
@@ -59,7 +62,7 @@ def every_row_is_passed(subject: OnModel) -> None:
         return
     for place in subject.passing():
         shape = tuple(subject.passed[place.name][1].shape)
-        batched = shape[0] % ROWS == 0 and (len(shape) < 3 or shape[0] == ROWS)
+        batched = begins_with_rows(shape)
         if (
             not batched
             and not lists(subject.table.unbatched, place)
@@ -108,16 +111,30 @@ def before_the_residual(subject: OnModel) -> None:
 
     With zeros out of the last projection, nothing but zeros comes out of the whole.
     """
+    for place, last in whole_networks(subject.backbone):
+        if has_the_residual(subject, place, last):
+            raise subject.fault(
+                f"{place.name} is more than its last projection {last.name}; where its module adds the residual, end "
+                "the place at that projection: 'module .. module.projection'"
+            )
+
+
+def whole_networks(backbone: Backbone) -> list[tuple[Place, Place]]:
+    """The attentions and feed-forward networks, each with its last projection."""
     lasts = {"attention": "attention.output", "cross_attention": "cross_attention.output", "ffn": "ffn.down"}
-    for place in subject.passing():
-        last = f"{place.name.removesuffix(place.kind)}{lasts.get(place.kind, '')}"
-        if place.kind in lasts and last in subject.passed:
-            out = subject.seen({last: torch.zeros_like})[place.name][1]
-            if out.abs().max() > subject.rounding * subject.passed[place.name][1].abs().max():
-                raise subject.fault(
-                    f"{place.name} is more than its last projection {last}; where its module adds the residual, end "
-                    "the place at that projection: 'module .. module.projection'"
-                )
+    named = {place.name: place for place in backbone.places()}
+    pairs = [
+        (place, named.get(f"{place.name.removesuffix(place.kind)}{lasts[place.kind]}"))
+        for place in backbone.places()
+        if place.kind in lasts
+    ]
+    return [(place, last) for place, last in pairs if last is not None]
+
+
+def has_the_residual(subject: OnModel, place: Place, last: Place) -> bool:
+    """Whether something comes out of a network whose last projection gives zeros."""
+    out = subject.seen({last.name: torch.zeros_like})[place.name][1]
+    return bool(out.abs().max() > subject.rounding * subject.passed[place.name][1].abs().max())
 
 
 def true_parts_of_attention(subject: OnModel, layers: int | None = None) -> None:

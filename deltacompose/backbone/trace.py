@@ -187,6 +187,11 @@ def tokens(backbone: Backbone) -> dict[str, Tensor]:
     return {name: x.to(embedding.device) for name, x in batch.items()}
 
 
+def begins_with_rows(shape: tuple[int, ...]) -> bool:
+    """Whether a tensor that passed a place begins with the rows of the batch, `(rows, tokens, width)` or flattened."""
+    return shape[0] % ROWS == 0 and (len(shape) < 3 or shape[0] == ROWS)
+
+
 def forward(backbone: Backbone, batch: Mapping[str, Tensor]) -> Tensor:
     """The logits, or the last states of an encoder, `(rows, tokens, width)`, or what a denoiser makes of noise."""
     how = {"use_cache": False} if "decoder" in backbone.kind else {}

@@ -123,7 +123,9 @@ def _company(options: Mapping[str, Any]) -> AbstractContextManager[Company]:
 def notes(study: Study) -> list[str]:
     """What a reader should know of a study's expressions before they are trained."""
     backbone = backbone_of(options_of(study)["backbone"])
-    return [f"{text}: {said}" for text in study.compositions for said in overlaps(backbone, api.parse(text))]
+    derived = [f"backbone: table derived from the module names of {backbone.name}"] if backbone.derived else []
+    of_expressions = ((text, note) for text in study.compositions for note in overlaps(backbone, api.parse(text)))
+    return derived + [f"{text}: {note}" for text, note in of_expressions]
 
 
 def carry_out(spec: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,14 +6,21 @@ import functools
 
 import pytest
 import torch
+import transformers
+from deltacompose_plugins import IA3, Full, LoRA
 from deltacompose_plugins.backbones import tables
 
+from deltacompose.attach import attached
 from deltacompose.backbone import Backbone, bind
-from deltacompose.backbone.loading import choose_table
-from deltacompose.backbone.pico import COMMON, CONFIGURATIONS, pico
+from deltacompose.backbone.infer_table import derive
+from deltacompose.backbone.loading import choose_table, load_backbone
+from deltacompose.backbone.pico import COMMON, CONFIGURATIONS, WITHOUT_TABLE, pico
+from deltacompose.backbone.slices import Slice
 from deltacompose.backbone.table_checks import every_parameter_has_a_place, vet
-from deltacompose.backbone.trace import OnModel, TableFault
+from deltacompose.backbone.trace import OnModel, TableFault, forward, tokens
 from deltacompose.checks import check_backbone_table
+from deltacompose.errors import BadInput
+from deltacompose.method.catalogue import count
 from deltacompose.places.table import read_table
 
 MORE = [family for family in CONFIGURATIONS if family not in COMMON]
@@ -155,3 +162,97 @@ def test_parameters_without_a_place_are_found_unless_the_table_leaves_them_out()
     with pytest.raises(TableFault, match=r"2 parameters lie at no place \(4096 numbers: model"):
         vet(bind(model, read_table("mixtral", data)))
     vet(bind(model, read_table("mixtral", data | {"without": ["*.experts.down_proj"]})))
+
+
+# Tables that are derived
+
+
+def stranger() -> object:
+    """A model of a type that no table serves."""
+    config = transformers.PersimmonConfig(
+        vocab_size=99, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4
+    )
+    return transformers.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+
+
+def test_a_model_without_a_table_loads_by_a_derived_one_that_is_logged_once(caplog):
+    with caplog.at_level("WARNING"):
+        backbones = [load_backbone(stranger(), tables=built_in()) for _ in range(2)]
+    assert [backbone.derived for backbone in backbones] == [True, True]
+    assert len([text for text in caplog.messages if "no table serves models of the type 'persimmon'" in text]) <= 1
+    key = backbones[0].places("attention.key")[0]
+    heads = backbones[0].module(key).weight.view(4, 3, 4, 16)  # as modeling_persimmon splits its heads
+    assert torch.equal(backbones[0].parameter(key, "weight"), heads[:, 1].flatten(0, 1))
+    assert not seen("llama").derived
+
+
+@pytest.mark.parametrize("family", ["phi3", "falcon-gqa", "bloom", "electra", "mixtral", "gpt2"])
+def test_a_derived_table_passes_the_checks_and_finds_the_parts_of_fused_matrices(family):
+    model = pico(family).requires_grad_(False)
+    derived, shipped = bind(model, derive(model)), seen(family)
+    vet(derived)
+    for place in derived.places("attention.query", "attention.key", "attention.value", "ffn"):
+        mine = shipped.place(place.name)
+        assert (place.module, place.until) == (mine.module, mine.until)
+        assert place.kind == "ffn" or torch.equal(derived.parameter(place, "weight"), shipped.parameter(mine, "weight"))
+    assert not derived.forgotten
+
+
+def test_a_derived_table_that_fails_a_check_is_refused_with_the_place_and_the_way_to_write_it():
+    with pytest.raises(BadInput, match=r"derived from the module names fails a check \(.*decoder\.\d"):
+        load_backbone(pico("lfm2"), tables={})
+
+
+@pytest.mark.parametrize("family", WITHOUT_TABLE)
+def test_a_type_that_no_table_can_be_derived_for_is_refused_with_the_reason(family):
+    with pytest.raises(BadInput, match=r"no table can be derived for|fails a check \(.*\)"):
+        load_backbone(pico(family), tables=built_in())
+
+
+# Methods
+
+
+def of_the_first_part(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A method's weights, named as in an expression that is the method alone."""
+    return {f"0.0.{name}": x for name, x in weights.items()}
+
+
+def test_full_trains_every_parameter_of_a_mixture_or_refuses_a_table_that_forgets_some():
+    backbone = seen("qwen2-moe")
+    assert count(Full(), backbone) == sum(x.numel() for x in backbone.model.parameters())
+    data = backbone.table.data
+    del data["places"]["decoder.{layer}.ffn.router"]
+    forgetful = bind(backbone.model, read_table("qwen2_moe", data))
+    with pytest.raises(BadInput, match=r"cannot train all parameters .* no place for 2 of them \(model"):
+        Full().init(forgetful, torch.Generator())
+
+
+@pytest.mark.parametrize("family", ["mixtral", "gpt-oss"])
+def test_ia3_scales_the_inner_activation_of_each_expert(family):
+    backbone = seen(family)
+    weights = IA3(places=("ffn.activation",)).init(backbone, torch.Generator())
+    assert {tuple(x.shape) for x in weights.values()} == {(4, 32)}
+    scales = {name: torch.rand_like(x) for name, x in weights.items()}
+    with attached(backbone, IA3(places=("ffn.activation",)), of_the_first_part(scales)) as model:
+        found = forward(backbone, tokens(backbone))
+    by_hand = pico(family)
+    for layer in range(2):
+        experts, scale = by_hand.model.layers[layer].mlp.experts, 1 + scales[f"decoder.{layer}.ffn.experts.down.scale"]
+        experts.down_proj.data.mul_(scale[:, :, None] if family == "gpt-oss" else scale[:, None, :])
+    torch.testing.assert_close(found, forward(bind(by_hand, backbone.table), tokens(backbone)))
+    assert model is backbone.model
+
+
+@pytest.mark.parametrize("family", ["phi3", "falcon-gqa", "falcon-mqa", "codegen", "deepseek-v3", "qwen3-next"])
+def test_lora_at_the_slices_of_a_fused_matrix_is_a_change_of_the_slices_rows_alone(family):
+    backbone, method = seen(family), LoRA(rank=2, alpha=2.0)
+    weights = {name: torch.randn(x.shape) / 4 for name, x in method.init(backbone, torch.Generator()).items()}
+    with attached(backbone, method, of_the_first_part(weights)):
+        found = forward(backbone, tokens(backbone))
+    changed = pico(family)
+    other = bind(changed, backbone.table)
+    for place in other.places("attention.query", "attention.value"):
+        rows = Slice(place.part).take(torch.arange(backbone.fused_width(place)))
+        change = weights[f"{place.name}.up"] @ weights[f"{place.name}.down"]
+        other.module(place).weight.data[rows] += change
+    torch.testing.assert_close(found, forward(other, tokens(other)))

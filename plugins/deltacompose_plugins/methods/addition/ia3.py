@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from deltacompose.backbone import Backbone
-from deltacompose.method import Category, Edit, Method, OutputEdit, Tensors
+from deltacompose.backbone import Backbone, Place
+from deltacompose.method import Category, Edit, Method, OutputEdit, Tensors, WeightEdit
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class IA3(Method):
 
     Liu et al. 2022, *Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning* (arXiv
     2205.05638, section 3.3). The tensors are δ, so that a delta of zeros changes nothing, as in the other methods.
-    One parameter per scaled feature: with keys and values of width d and an inner width m,
+    One parameter per scaled feature, in a mixture of experts one for each expert: with keys and values of width d and
+    an inner width m,
 
     >>> from deltacompose.method.catalogue import count
     >>> from deltacompose.backbone.pico import pico_backbone
@@ -41,10 +42,40 @@ class IA3(Method):
     places: tuple[str, ...] = ("*attention.key", "*attention.value", "ffn.activation")
 
     def init(self, backbone: Backbone, generator: Generator) -> dict[str, Tensor]:
-        return {f"{place.name}.scale": torch.zeros(backbone.width(place)) for place in backbone.places(*self.places)}
+        return {f"{place.name}.scale": torch.zeros(_shape(backbone, place)) for place in self._where(backbone)}
 
     def edits(self, backbone: Backbone) -> list[Edit]:
-        return [OutputEdit(place, partial(_scaled, place.name)) for place in backbone.places(*self.places)]
+        return [_edit(place) for place in self._where(backbone)]
+
+    def _where(self, backbone: Backbone) -> tuple[Place, ...]:
+        """The places. In a mixture of experts `ffn.activation` is that of the shared and of each routed expert."""
+        kinds = set(self.places)
+        if "ffn.activation" in kinds:
+            mixed = {place.kind for place in backbone.places()} & {"ffn.shared.activation", EXPERTS}
+            dense = any(place.kind == "ffn.activation" for place in backbone.places())
+            kinds = kinds | mixed if dense or not mixed else kinds - {"ffn.activation"} | mixed
+        return backbone.places(*kinds)
+
+
+EXPERTS = "ffn.experts.down"
+"""What scales the inner activation of a routed expert is the scale of the columns of its down projection."""
+
+
+def _shape(backbone: Backbone, place: Place) -> tuple[int, ...]:
+    if place.kind != EXPERTS:
+        return (backbone.width(place),)
+    experts, _, inner = backbone.parameter(place, "weight").shape
+    return experts, inner
+
+
+def _edit(place: Place) -> Edit:
+    if place.kind == EXPERTS:
+        return WeightEdit(place, "weight", partial(_columns, place.name))
+    return OutputEdit(place, partial(_scaled, place.name))
+
+
+def _columns(place: str, t: Tensors, frozen: Tensor) -> Tensor:
+    return frozen * t[f"{place}.scale"][:, None, :]
 
 
 def _scaled(place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:

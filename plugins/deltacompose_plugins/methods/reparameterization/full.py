@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from deltacompose.backbone import Backbone, Part, Place
+from deltacompose.errors import BadInput
 from deltacompose.method import Category, Edit, Method, Tensors, WeightEdit
 
 LINEAR = ("*attention.query", "*attention.key", "*attention.value", "*attention.output", "ffn.*")
@@ -45,10 +48,29 @@ class Full(Method):
     places: tuple[str, ...] = ("*",)
 
     def init(self, backbone: Backbone, generator: Generator) -> dict[str, Tensor]:
-        return zeros(backbone, backbone.places(*self.places))
+        return zeros(backbone, self._where(backbone))
 
     def edits(self, backbone: Backbone) -> list[Edit]:
-        return changes(backbone, backbone.places(*self.places))
+        return changes(backbone, self._where(backbone))
+
+    def _where(self, backbone: Backbone) -> tuple[Place, ...]:
+        """The places; all of them only where no parameter is forgotten, and what a table leaves out is reported."""
+        if "*" in self.places and backbone.kind != "denoiser":
+            if names := backbone.forgotten:
+                raise BadInput(
+                    f"cannot train all parameters of {backbone.name} because its table {backbone.family!r} has no "
+                    f"place for {len(names)} of them ({', '.join(names[:4])}{', …' if len(names) > 4 else ''}); give "
+                    "them places, or list them under without"
+                )
+            _report(backbone.name, tuple(name for name in backbone.unplaced if "pooler." not in name))
+        return backbone.places(*self.places)
+
+
+@functools.cache
+def _report(backbone: str, left: tuple[str, ...]) -> None:
+    """Logs once for each backbone which parameters `full` does not train."""
+    if left:
+        logging.getLogger(__name__).warning("full does not train %s of %s", ", ".join(left), backbone)
 
 
 def parameters(backbone: Backbone, places: Iterable[Place]) -> list[tuple[Place, str]]:

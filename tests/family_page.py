@@ -1,0 +1,146 @@
+"""Prints docs/families.md: what works on each of many types of models, tried on pico models.
+
+python tests/family_page.py > docs/families.md
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+import transformers
+
+import deltacompose as dc
+from deltacompose import api
+from deltacompose.backbone import Backbone, trace
+from deltacompose.backbone.pico import pico, pico_tokenizer
+from deltacompose.checks import Broken, check_backbone_table
+from deltacompose.errors import BadInput
+from deltacompose.method.weights import init_constants
+
+TYPES = (
+    *("electra", "modernbert", "deberta-v2", "deberta", "albert", "longformer", "xlnet", "mpnet", "roformer"),
+    *("ernie", "nomic-bert", "big-bird", "funnel", "fnet", "eurobert", "xlm", "phi3", "phi", "gemma2", "gemma3"),
+    *("falcon-mqa", "falcon-gqa", "falcon-alibi", "qwen2", "qwen3", "mixtral", "qwen2-moe", "qwen3-moe", "bloom"),
+    *("gptj", "gpt-neox", "codegen", "mpt", "mamba", "gpt-neo", "gpt-bigcode", "starcoder2", "stablelm", "olmo2"),
+    *("cohere", "granite", "glm", "deepseek-v3", "xglm", "biogpt", "ministral3", "mt5", "umt5", "pegasus"),
+    *("bart-scaled", "led", "longt5", "switch", "m2m-100", "blenderbot", "prophetnet", "mamba2", "gpt-oss"),
+    *("cohere2", "glm4", "qwen3-next", "nemotron", "olmoe", "granitemoe", "opt-projected", "mistral-window", "lfm2"),
+    *("openai-gpt", "ctrl"),
+)
+"""The pico models of the page, in its order."""
+
+METHODS = {
+    "lora": "lora(rank=2)",
+    "dora": "lora(rank=2, dora=True)",
+    "vera": "vera(rank=4)",
+    "intrinsic": "intrinsic(d=8)",
+    "bitfit": "bitfit",
+    "norm": "norm",
+    "adapter": "adapter(bottleneck=4)",
+    "parallel_adapter": "parallel_adapter(bottleneck=4)",
+    "compacter": "compacter(bottleneck=4)",
+    "ia3": "ia3",
+    "prompt": "prompt(length=2)",
+    "p_tuning": "p_tuning(length=2)",
+    "prefix": "prefix(length=2)",
+    "last_layers": "last_layers(n=1)",
+    "diff_pruning": "diff_pruning",
+    "full": "full",
+}
+"""An expression of each built-in method that needs no training data."""
+
+
+@dataclass
+class Row:
+    """What is found of one type."""
+
+    name: str
+    table: str = ""
+    acts: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    dead: list[str] = field(default_factory=list)
+    failing: str = ""
+
+
+def row(name: str) -> Row:
+    """Loads the pico model of a type, checks its table and tries every method."""
+    found, model = Row(name), pico(name).requires_grad_(False)
+    try:
+        backbone = dc.load_backbone(model, pico_tokenizer(name), device="cpu")
+    except BadInput as error:
+        found.table = f"none: {error}"
+        return found
+    found.table = "derived" if backbone.derived else backbone.family
+    try:
+        check_backbone_table(backbone.table, model)
+    except Broken as broken:
+        found.failing = str(broken)
+    untouched = trace.forward(backbone, trace.tokens(backbone))
+    for method, expression in METHODS.items():
+        try:
+            moved = not torch.equal(_output(backbone, expression), untouched)
+        except BadInput as error:
+            found.refused[method] = str(error).replace("\n", " ")
+        else:
+            (found.acts if moved else found.dead).append(method)
+    return found
+
+
+def _output(backbone: Backbone, text: str) -> torch.Tensor:
+    """The output with a method's tensors moved away from where they start."""
+    expression, source = api.parse(text), torch.Generator().manual_seed(1)
+    weights = dc.init_weights(backbone, text)
+    moved = {
+        name: x + 0.3 * torch.randn(x.shape, generator=source) if x.is_floating_point() else x
+        for name, x in weights.items()
+    }
+    with dc.attached(backbone, expression, moved, init_constants(backbone, expression)):
+        return trace.forward(backbone, trace.tokens(backbone))
+
+
+def page(rows: Iterable[Row]) -> Iterator[str]:
+    """The page in Markdown, line by line, each as soon as its row is there."""
+    yield "# Families\n"
+    yield "Made by `python tests/family_page.py > docs/families.md`, with pico models of two layers and width 16.\n"
+    yield (
+        f"transformers {transformers.__version__}. A table is "
+        "shipped under the name in its column, derived from the module names, or none. A method acts where its "
+        "tensors, moved at random, change the output; it is refused by name where it cannot. Methods tried: "
+        f"{', '.join(METHODS)}.\n"
+    )
+    yield "| model type | table | acts | refused | does nothing | checks that fail |"
+    yield "|---|---|---|---|---|---|"
+    reasons: dict[str, int] = {}
+    loaded = []
+    for found in rows:
+        loaded.append(not found.table.startswith("none"))
+        table = found.table if not found.table.startswith("none") else "none"
+        refused = [f"{name} ({_number(reasons, why)})" for name, why in found.refused.items()]
+        why = f" ({_number(reasons, found.table)})" if table == "none" else ""
+        acts = (
+            "all"
+            if len(found.acts) == len(METHODS)
+            else f"{len(found.acts)} of {len(METHODS)}"
+            if table != "none"
+            else ""
+        )
+        cells = [found.name, table + why, acts, ", ".join(refused), ", ".join(found.dead), found.failing]
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    yield f"\n{sum(loaded)} of {len(loaded)} types load without asking.\n"
+    yield "## Why\n"
+    yield from (f"{number}. {why.removeprefix('none: ')}" for why, number in reasons.items())
+
+
+def _number(reasons: dict[str, int], why: str) -> int:
+    return reasons.setdefault(why, len(reasons) + 1)
+
+
+if __name__ == "__main__":
+    logging.getLogger("deltacompose").setLevel(logging.ERROR)
+    transformers.logging.set_verbosity_error()
+    for line in page(map(row, sys.argv[1:] or TYPES)):
+        print(line, flush=True)
