@@ -27,7 +27,7 @@ def serves_the_model(subject: OnModel) -> None:
 def every_place_is_passed(subject: OnModel) -> None:
     """A forward pass passes every place, once unless it is stated as repeated, in the order in which they are listed.
 
-    The norm of a feed-forward network may be passed at another time, as that of one in parallel to the attention.
+    The norm of a sublayer may be passed at another time: that of a network in parallel, or one before or after by choice.
     """
     expected = [place.name for place in subject.passing()]
     once = {place.name for place in subject.passing() if not lists(subject.table.repeated, place)}
@@ -38,7 +38,8 @@ def every_place_is_passed(subject: OnModel) -> None:
     if twice := [name for name in again if name in once]:
         raise subject.fault(f"{twice[0]} is passed twice in one forward pass; list its kind as repeated")
     order = [
-        [name for name in names if name in expected and not name.endswith(".ffn.norm")] for names in (found, expected)
+        [name for name in names if name in expected and not name.endswith(("attention.norm", "ffn.norm"))]
+        for names in (found, expected)
     ]
     for name, listed in zip(*order, strict=True):
         if name != listed:
