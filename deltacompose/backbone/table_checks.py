@@ -27,7 +27,7 @@ def serves_the_model(subject: OnModel) -> None:
 def every_place_is_passed(subject: OnModel) -> None:
     """A forward pass passes every place, once unless it is stated as repeated, in the order in which they are listed.
 
-    The norm of a sublayer may be passed at another time: that of a network in parallel, or one before or after by choice.
+    The norm of a sublayer may be passed at another time: before or after it, or before a network in parallel.
     """
     expected = [place.name for place in subject.passing()]
     once = {place.name for place in subject.passing() if not lists(subject.table.repeated, place)}
@@ -37,11 +37,8 @@ def every_place_is_passed(subject: OnModel) -> None:
     again = [name.removesuffix(" again") for name in found if name.endswith(" again")]
     if twice := [name for name in again if name in once]:
         raise subject.fault(f"{twice[0]} is passed twice in one forward pass; list its kind as repeated")
-    order = [
-        [name for name in names if name in expected and not name.endswith(("attention.norm", "ffn.norm"))]
-        for names in (found, expected)
-    ]
-    for name, listed in zip(*order, strict=True):
+    ordered = [name for name in expected if not name.endswith(("attention.norm", "ffn.norm"))]
+    for name, listed in zip([name for name in found if name in ordered], ordered, strict=True):
         if name != listed:
             raise subject.fault(f"{name} is passed where {listed} is listed; list the places in forward order")
 
