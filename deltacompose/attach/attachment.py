@@ -23,13 +23,14 @@ from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
 from deltacompose.attach.soft_prompts import Stream, takes_positions
-from deltacompose.backbone.backbone import Backbone, Place, lists
+from deltacompose.backbone.backbone import Backbone, Place
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.backbone.slices import Slice
 from deltacompose.composition import Term, composition
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, Tensors, TokenEdit, WeightEdit, edits_of
 from deltacompose.method.weights import generator, init_constants, parts, prepared
+from deltacompose.places.notation import lists
 
 __all__ = ["Attachment", "attach", "attached"]
 

@@ -20,7 +20,7 @@ from deltacompose.backbone.quantization import values
 from deltacompose.backbone.quiet import quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.file_digests import Files
-from deltacompose.places.notation import Part, Place
+from deltacompose.places.notation import Part, Place, matches
 from deltacompose.places.numbers import read_number
 from deltacompose.places.table import Table, join, locate
 
@@ -171,7 +171,7 @@ class Backbone:
         """
         if place.until is not None or place.port == "input":
             return ()
-        path, names = _held(place)
+        path, names = place.held
         module = self.model.get_submodule(path)
         return tuple(name for name, own in names.items() if module._parameters.get(own) is not None)
 
@@ -210,7 +210,7 @@ class Backbone:
         path, own, transposed, _ = self.parameter_location(place, name)
         module = self.model.get_submodule(path)
         if getattr(module, own, None) is None:
-            weight: Tensor = getattr(module, _held(place)[1]["weight"])
+            weight: Tensor = getattr(module, place.held[1]["weight"])
             like = weight if weight.is_floating_point() else values(module, "weight")
             return torch.zeros(self.width(place), dtype=like.dtype, device=like.device)
         return self.part(place, values(module, own).mT if transposed else values(module, own))
@@ -225,14 +225,14 @@ class Backbone:
         if "weight" not in self.parameter_names(place):
             what = "an input" if place.port == "input" else "a block of modules"
             raise BadInput(f"{place.name} is {what} and has no {name} of its own; take one of its inner places")
-        path, names = _held(place)
+        path, names = place.held
         module = self.model.get_submodule(path)
         turned = isinstance(module, Conv1D) or (place.port == "parameter" and getattr(module, "is_transposed", False))
         return path, names[name], name == "weight" and turned, place.part
 
     def owners(self, place: Place, name: str) -> tuple[str, ...]:
         """Paths of all modules that hold this very parameter, sorted: more than one where weights are tied."""
-        path, names = _held(place)
+        path, names = place.held
         own = names[name]
         tensor = getattr(self.model.get_submodule(path), own, None)
         paths = [path for path, module in self.model.named_modules() if module._parameters.get(own) is tensor]
@@ -394,22 +394,3 @@ def evaluating(model: Any) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a name fits one of the patterns."""
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def lists(kinds: tuple[str, ...], place: Place) -> bool:
-    """Whether a table's list of kinds names a place, by its kind or by its stack and kind."""
-    return matches(place.kind, kinds) or matches(f"{place.stack}.{place.kind}", kinds)
-
-
-def _held(place: Place) -> tuple[str, dict[str, str]]:
-    """The path of the module that holds a place's weight and bias, and what they are called there."""
-    if not place.parameter:
-        return place.module, {"weight": "weight", "bias": "bias"}
-    inner, _, name = place.parameter.rpartition(".")
-    names = {"weight": name, "bias": "bias" if name == "weight" else f"{name}_bias"}
-    return f"{place.module}.{inner}" if inner else place.module, names

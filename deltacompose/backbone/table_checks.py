@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from deltacompose.backbone.backbone import Backbone, lists
+from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.backbone.trace import ROWS, TOKEN, OnModel, begins_with_rows
-from deltacompose.places.notation import Place
+from deltacompose.places.notation import Place, lists
 
 
 def serves_the_model(subject: OnModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from deltacompose.errors import BadInput
 
@@ -153,6 +154,15 @@ class Place:
     port: str = "output"
     parameter: str = ""
 
+    @property
+    def held(self) -> tuple[str, dict[str, str]]:
+        """The path of the module that holds the place's weight and bias, and what they are called there."""
+        if not self.parameter:
+            return self.module, {"weight": "weight", "bias": "bias"}
+        inner, _, name = self.parameter.rpartition(".")
+        names = {"weight": name, "bias": "bias" if name == "weight" else f"{name}_bias"}
+        return f"{self.module}.{inner}" if inner else self.module, names
+
 
 @dataclass(frozen=True)
 class Spot:
@@ -238,3 +248,13 @@ def read_spot(text: str) -> Spot:
     port = "input" if match["input"] else "parameter" if match["parameter"] else "output"
     optional, parameter = match["optional"] is not None, match["parameter"] or ""
     return Spot(match["module"], match["until"], part, port, optional, parameter)
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Whether a name fits one of the patterns."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def lists(kinds: tuple[str, ...], place: Place) -> bool:
+    """Whether a table's list of kinds names a place, by its kind or by its stack and kind."""
+    return matches(place.kind, kinds) or matches(f"{place.stack}.{place.kind}", kinds)
