@@ -7,8 +7,8 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, MutableMapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -223,30 +223,49 @@ def _replaced(modules: list[Any], others: Mapping[Any, Any]) -> Iterator[None]:
             setattr(module, name, value)
 
 
+class _Noting(MutableMapping[str, str]):
+    """The environment, which notes the names that code of some modules asks for."""
+
+    def __init__(self, modules: Collection[str]) -> None:
+        self.environment = os.environ
+        self.read: set[str] = set()
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> str:
+        frame = sys._getframe(1)
+        while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc", "_collections_abc"):
+            frame = frame.f_back  # type: ignore[assignment]
+        if frame is not None and frame.f_globals.get("__name__") in self._modules:
+            self.read.add(name)
+        return self.environment[name]
+
+    def __setitem__(self, name: str, value: str) -> None:
+        self.environment[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.environment[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.environment)
+
+    def __len__(self) -> int:
+        return len(self.environment)
+
+
 @contextmanager
 def _environment(method: Method) -> Iterator[set[str]]:
     """Notes the environment variables that code of the method's own modules asks for."""
-    read: set[str] = set()
-    own = {module.__name__ for module in _modules(method)}
-    encoded = type(os.environ)
-
-    class Noting(encoded):  # type: ignore[misc, valid-type]
-        """The environment, which notes who reads what."""
-
-        def __getitem__(self, name: str) -> str:
-            frame = sys._getframe(1)
-            while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
-                frame = frame.f_back  # type: ignore[assignment]
-            if frame is not None and frame.f_globals.get("__name__") in own:
-                read.add(name)
-            return super().__getitem__(name)  # type: ignore[no-any-return]
-
-    was = os.environ.__class__
-    os.environ.__class__ = Noting
-    try:
-        yield read
-    finally:
-        os.environ.__class__ = was
+    noting = _Noting({module.__name__ for module in _modules(method)})
+    bound = [
+        (module, name)
+        for module in (os, *_modules(method))
+        for name, value in vars(module).items()
+        if value is os.environ
+    ]
+    with ExitStack() as replaced:
+        for module, name in bound:
+            replaced.enter_context(mock.patch.object(module, name, noting))
+        yield noting.read
 
 
 CHECKS = (
