@@ -236,7 +236,8 @@ def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) ->
     from deltacompose.study.config import Study
 
     asked = Study.read(study)
-    opened, damaged = needed(study, store), list[Problem]()
+    opened = needed(study, store)
+    damaged: list[Problem] = []
     records = results.of_transfer(results.records(opened, asked, damaged))
     output.print_damaged(damaged)
     rows = results.lifts(records, asked.split, results.categories_of(records, opened, asked))

@@ -353,7 +353,7 @@ def test_folders_that_are_none_are_refused(folder, tmp_path):
         import_peft(tmp_path, pico_backbone("llama"), KNOWN)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])
-    with pytest.raises(BadInput, match=r"is cut off or no safetensors file"):
+    with pytest.raises(BadInput, match=r"is truncated or not a safetensors file"):
         import_peft(folder, pico_backbone("llama"), KNOWN)
     weights.unlink()
     with pytest.raises(BadInput, match=r"holds no weights: there is no adapter_model.safetensors"):

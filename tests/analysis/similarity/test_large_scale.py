@@ -140,7 +140,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
     folders = folders_of(tmp_path, 2)
     path = folders["task1"] / "delta.safetensors"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(BadInput, match=r"delta\.safetensors is cut off or no safetensors file"):
+    with pytest.raises(BadInput, match=r"delta\.safetensors is truncated or not a safetensors file"):
         large.collect(folders, tmp_path / "stack")
 
 
