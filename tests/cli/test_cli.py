@@ -273,7 +273,7 @@ def test_a_reader_that_ends_early_is_no_error():
         (
             "tasks: [mood, tone]",
             "task: [mood, tone]",
-            "no field 'task'; did you mean 'tasks'? fields: backbone, compositions",
+            "no field 'task'; did you mean 'tasks'? fields: backbone",
         ),
         ("[bitfit]", "[bitfitt]", "no method 'bitfitt'; did you mean 'bitfit'? methods: adapter"),
         ("[bitfit]", "['lora(rnk=2)']", "no lora setting 'rnk'; did you mean 'rank'? lora settings: alpha"),
@@ -292,7 +292,7 @@ def test_a_reader_that_ends_early_is_no_error():
         (
             "{model: ./encoder}",
             "{model: ./encodr}",
-            "no folder './encodr', and it is not a name on the Hugging Face hub",
+            "no folder './encodr', and it is not a name on the Hugging",
         ),
         ("{model: ./encoder}", "{model: t5}", "'t5' is a table, which serves models, and no model"),
         ("{model: ./encoder}", "{model: ./encoder, dtype: fp16}", "backbone.dtype: 'fp16': input should be 'float32'"),

@@ -167,9 +167,12 @@ def test_no_search_tries_more_dimensions_than_its_plan_says(most, resolution):
         ("{most: 0}", "dimension.most: 0: input should be greater than or equal to 1"),
         ("{most: 9, share: 1.5}", "dimension.share: 1.5: input should be less than or equal to 1"),
         ("{most: 9, projections: [dens]}", "dimension.projections.0: 'dens': input should be 'sketch', 'fastfood' or"),
-        ("{most: 9, step: 2}", "no field 'dimension.step'; fields: most, reference, share"),
+        ("{most: 9, step: 2}", "no field 'dimension.step'; fields: most, per_layer"),
         ("{share: 0.9}", "dimension.most is missing"),
-        ("{most: 9, warm_started: true}", "no field 'dimension.warm_started'; fields: most, .*, warm_start$"),
+        (
+            "{most: 9, warm_started: true}",
+            "no field 'dimension.warm_started'; did you mean 'warm_start'. fields: most, .*, warm_start$",
+        ),
         ("{most: 9, warm_start: 1}", "dimension.warm_start: 1: input should be a valid boolean"),
     ],
 )

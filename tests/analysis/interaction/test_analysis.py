@@ -385,7 +385,7 @@ def test_a_broken_file_and_a_missing_choice_of_methods_are_refused(tmp_path):
     (tmp_path / "short.csv").write_text("a,b,score\n1,0\n")
     with pytest.raises(BadInput, match="line 2 has 2 fields, its header 3"):
         command(tmp_path / "short.csv", "--factors", "a,b")
-    with pytest.raises(BadInput, match="cannot read|is not UTF-8|unexpected end"):
+    with pytest.raises(BadInput, match=r"cannot read .*absent\.csv: No such file"):
         command(tmp_path / "absent.csv", "--factors", "a,b")
     (tmp_path / "plain.csv").write_text("a,score\n1,0\n")
     with pytest.raises(BadInput, match="needs --factors"):
