@@ -146,7 +146,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
 
 def test_whole_numbers_are_no_delta(tmp_path):
     save_file({"x": np.arange(3)}, tmp_path / "d.safetensors")
-    with pytest.raises(BadInput, match="tensor .x. is of type I64; a delta's tensors are F64, F32, F16, BF16"):
+    with pytest.raises(BadInput, match=r"tensor .x. is of type I64; a delta's tensors are F64, F32, F16, BF16"):
         tensors.read(tmp_path / "d.safetensors")
 
 
