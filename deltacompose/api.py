@@ -1,4 +1,4 @@
-"""The Python interface: expressions, tasks and backbones by the names that plugins gave them."""
+"""The Python interface: expressions, tasks and backbones by their registered names."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def measures() -> Mapping[str, Measure]:
 
 
 def implementation_of(method: str) -> str:
-    """The digest of a method's code, by which cells name it: see `deltacompose.plugins.implementation`.
+    """The digest of a method's code, which is part of cell keys: see `deltacompose.plugins.implementation`.
 
     Raises:
-        BadInput: no such method, or its source cannot be read or changed after it was imported.
+        BadInput: the method is unknown, its source cannot be read, or its source changed after the import.
     """
     return implementation(plugins.loaded(), method)
 
@@ -65,12 +65,12 @@ def origin_of(method: str) -> str:
 
 
 def sources_of(method: str) -> list[Path]:
-    """The source files by which cells name a method; none of a built-in method of a release."""
+    """The source files of a method that are part of cell keys; empty for a built-in method of a release."""
     return sources(plugins.loaded(), method)
 
 
 def parse(text: str) -> Composition:
-    """The composition that a text says; `str` of it gives the text back.
+    """Parses the text of a composition; `str` of the result gives the text back.
 
     >>> import deltacompose as dc
     >>> str(dc.parse("prompt(length=8) + bitfit + adapter"))
@@ -80,37 +80,46 @@ def parse(text: str) -> Composition:
     return algebra.parse(text, known.methods, known.expressions)
 
 
-def load_backbone(model: Any, tokenizer: Any = None, **how: Any) -> Backbone:
-    """The backbone of a name (`embedded`, or one on the hub), a folder, or a transformers model in hand.
+def load_backbone(model: Any, tokenizer: Any = None, **options: Any) -> Backbone:
+    """Loads the backbone of a name (`embedded`, or one on the hub), a folder, or a loaded transformers model.
 
-    It goes to a GPU if there is one. See `deltacompose.backbone.loading` for head, dtype, device and table.
+    A backbone loaded by name or folder is placed on a GPU if there is one. See `deltacompose.backbone.loading` for
+    head, dtype, device and table.
     """
     if isinstance(model, str | Path):
-        how.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-    return loading.load_backbone(model, tokenizer, tables=plugins.loaded().backbones, **how)
+        options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    return loading.load_backbone(model, tokenizer, tables=plugins.loaded().backbones, **options)
 
 
 def fetch_backbone(model: str) -> Path:
-    """The folder with the files of a backbone's name, fetched from the hub if need be, and not yet read."""
+    """The folder with the files of a backbone, fetched from the hub if necessary, without loading them."""
     return loading.fetch(model, plugins.loaded().backbones)
 
 
-def expression_of(given: Term | str) -> Composition:
-    """An expression as such, or as text."""
-    return parse(given) if isinstance(given, str) else algebra.composition(given)
+def expression_of(expression: Term | str) -> Composition:
+    """The composition of an expression or of its text."""
+    return parse(expression) if isinstance(expression, str) else algebra.composition(expression)
 
 
-def task_of(given: Task | str) -> Task:
-    """A task as such, or by name."""
-    if isinstance(given, Task):
-        return given
-    if given not in tasks():
-        raise unknown("task", given, tasks())
-    return tasks()[given]
+def task_of(task: Task | str) -> Task:
+    """The task itself, or the installed task of that name.
+
+    Raises:
+        BadInput: no installed task has the name.
+    """
+    if isinstance(task, Task):
+        return task
+    if task not in tasks():
+        raise unknown("task", task, tasks())
+    return tasks()[task]
 
 
 def engine_of(name: str) -> Any:
-    """What makes the executor of an engine's name, given its options."""
+    """The function that makes an engine's executor from its options.
+
+    Raises:
+        BadInput: no installed engine has the name.
+    """
     engines = plugins.loaded().engines
     if name not in engines:
         raise unknown("engine", name, engines)
@@ -129,27 +138,28 @@ def attached(
     weights: Mapping[str, Tensor],
     constants: Mapping[str, Tensor] | None = None,
 ) -> Iterator[PreTrainedModel]:
-    """The backbone's transformers model with these weights in force; exactly undone on leaving."""
+    """Attaches weights to the backbone within the block; leaving it restores the backbone exactly."""
     with attach.attached(backbone, expression_of(expression), weights, constants) as model:
         yield model
 
 
 def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: int = 0, **recipe: Any) -> Delta:
-    """Trains a composition on a task, stage after stage, and gives the delta.
+    """Trains a composition on a task, stage after stage, and returns the delta.
 
     Args:
         recipe: the fields of `deltacompose.Recipe`: steps, batch, learning_rates, ...
 
     Raises:
-        BadInput: unknown names, a place that the backbone lacks, or a setting of the recipe out of its range.
-        Diverged: a loss or gradient was no finite number.
+        BadInput: a name is unknown, the backbone lacks a place, or a setting of the recipe is out of range.
+        Diverged: a loss or gradient was not finite.
     """
-    how = recipe_of(recipe, "training")
-    check_rates(how)
-    whole, read = expression_of(expression), reader(backbone, task_of(task), how.limit)
+    training_recipe = recipe_of(recipe, "training")
+    check_rates(training_recipe)
+    composition, scorer = expression_of(expression), reader(backbone, task_of(task), training_recipe.limit)
     trained: Delta | None = None
-    for stage in range(1, len(whole.stages) + 1):
-        result = training.train(backbone, [Job(whole.until(stage), read, seed, how, trained)])[0]
+    for stage in range(1, len(composition.stages) + 1):
+        job = Job(composition.until(stage), scorer, seed, training_recipe, trained)
+        result = training.train(backbone, [job])[0]
         if isinstance(result, Exception):
             raise result
         trained = result
@@ -159,33 +169,37 @@ def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: in
 
 
 def check_rates(recipe: Recipe) -> None:
-    """Refuses learning rates of methods that there are not: a misspelt one would be without effect."""
+    """Checks that learning rates name installed methods; a misspelt name would have no effect.
+
+    Raises:
+        BadInput: a learning rate names an unknown method.
+    """
     for name in recipe.learning_rates:
         if name not in methods():
             raise BadInput(f"learning_rates: {unknown('method', name, methods())}")
 
 
 def evaluate(
-    backbone: Backbone, given: Delta | None, task: Task | str, split: str = "val", limit: int | None = None
+    backbone: Backbone, delta: Delta | None, task: Task | str, split: str = "val", limit: int | None = None
 ) -> Evaluation:
-    """The score and the predictions of a delta, or of the untouched backbone, on a split of a task.
+    """Scores a delta, or the untouched backbone, on a split of a task, and returns score and predictions.
 
-    A delta is evaluated as it was trained: with its own limit of tokens, and with its own template where the task is
-    given by name. A reading that differs is reported as a warning.
+    A delta is evaluated as it was trained: with its own limit of tokens, and with its own template if the task is given
+    by name. Any difference from the training is reported as a warning.
 
     Args:
         limit: the longest input in tokens; None takes the delta's own, and 128 for the untouched backbone.
     """
-    read = reader_for(backbone, given, task, limit)
-    if given is not None:
-        for sentence in mismatches(read, Reading.of(given.record)):
+    scorer = reader_for(backbone, delta, task, limit)
+    if delta is not None:
+        for sentence in mismatches(scorer, Reading.of(delta.record)):
             warnings.warn(sentence, stacklevel=2)
-    return training.evaluate(read, given, split)
+    return training.evaluate(scorer, delta, split)
 
 
-def reader_for(backbone: Backbone, given: Delta | None, task: Task | str, limit: int | None = None) -> Reader:
-    """A task as a delta was trained to read it: its limit, and its template where the task is given by name."""
-    reading = Reading.of({} if given is None else given.record)
+def reader_for(backbone: Backbone, delta: Delta | None, task: Task | str, limit: int | None = None) -> Reader:
+    """The reader of a task with the delta's own limit, and with its own template if the task is given by name."""
+    reading = Reading.of({} if delta is None else delta.record)
     chosen = task_of(task)
     if isinstance(task, str):
         chosen = as_trained(chosen, reading, tasks().get(reading.task))

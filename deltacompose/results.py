@@ -1,4 +1,4 @@
-"""Studies carried out, and what their stores hold: the second half of the Python interface."""
+"""Running studies and reading their stores: the second half of the Python interface."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ from deltacompose.task.build import task_from_mapping
 
 
 def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
-    """The cells of a study: a directed graph from what is read to what reads it.
+    """The cells of a study, a directed graph with an edge from each cell to those that read it.
 
-    With a store, also those that finished cells have added: only then is it all that the store has of the study. The
-    keys are of the store's version.
+    With a store, the graph also has the cells that finished cells have added, so that it covers all cells of the study
+    in the store, and the keys have the store's version.
     """
     graph, added = _planned(study, None if store is None else work.facts(study, store.format))
     if store is None:
@@ -47,87 +47,97 @@ def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
 
 
 def _planned(study: Study, known: planning.Facts | None = None) -> tuple[nx.DiGraph, planning.Extension]:
-    """A study's plan before anything is carried out, and what finished cells add to it."""
+    """The initial plan of a study, and the function that extends it when cells finish."""
     _check_training(study, max(len(api.parse(text).stages) for text in study.compositions))
     known = known or work.facts(study)
     return planning.plan(study, known, api.parse), planning.extension(study, known, api.parse)
 
 
 def _check_training(study: Study, stages: int) -> None:
-    """Refuses settings of stages that no composition has, and learning rates of methods that there are not."""
+    """Checks the settings of stages and the learning rates against the compositions and the methods.
+
+    Raises:
+        BadInput: more stages have settings than any composition has, or a learning rate names an unknown method.
+    """
     if len(study.stages) > stages:
-        said = f"at most {stages} stages" if stages > 1 else "one stage each"
+        limit = f"at most {stages} stages" if stages > 1 else "one stage each"
         raise BadInput(
-            f"study {study.name!r} has settings for {len(study.stages)} stages; its compositions have {said}"
+            f"study {study.name!r} has settings for {len(study.stages)} stages; its compositions have {limit}"
         )
     for stage in range(stages):
         api.check_rates(study.recipe(stage))
 
 
 def notes(study: Study) -> list[str]:
-    """What a reader should know before a study is carried out: parts that meet, what is shared, and how far its plan
-    will grow."""
+    """Sentences to read before a study runs: parts of a composition that train the same parameters, trainings that are
+    shared, and the growth of the plan."""
     return [*work.notes(study), *_of_beginnings(study), *_of_searches(study)]
 
 
 def _of_beginnings(study: Study) -> list[str]:
-    """What it saves that sequences which begin alike are trained from one beginning."""
+    """A sentence on the trainings saved because sequences with the same first stages share them."""
     expressions = [api.parse(text) for text in study.compositions]
     apart = sum(len(expression.stages) for expression in expressions)
-    together = len({str(one.until(stage + 1)) for one in expressions for stage in range(len(one.stages))})
+    together = len({str(whole.until(stage + 1)) for whole in expressions for stage in range(len(whole.stages))})
     each = len(study.tasks) * len(study.seeds) * len(study.grid)
     if together == apart:
         return []
     return [
-        f"sequences that begin alike share what is trained: {together * each} trainings of a stage in place of "
-        f"{apart * each}"
+        f"sequences with the same first stages share their training: {together * each} trainings of a stage in place "
+        f"of {apart * each}"
     ]
 
 
 def _of_searches(study: Study) -> list[str]:
+    """Sentences on the searches for the intrinsic dimension: how many cells they add, and what they cost."""
     chosen, expressions = study.dimension, search.greatest(study.dimension)
     if chosen is None:
         return []
     searches, each = len(study.tasks) * len(expressions), most_tries(chosen.most, chosen.resolution, goals=4)
-    said = [
-        f"{searches} searches for the intrinsic dimension add cells as they go, at most "
-        f"{searches * each * len(study.seeds) * len(study.grid)} trainings in all; only those that are in the plan by "
-        "now are counted"
+    sentences = [
+        f"{searches} searches for the intrinsic dimension add cells while they run, at most "
+        f"{searches * each * len(study.seeds) * len(study.grid)} trainings in total; only those already in the plan "
+        "are counted"
     ]
     if chosen.warm_start:
-        said.append(
-            "their trainings begin with the solution at the next lower d, so the budget is not the same at all d"
+        sentences.append(
+            "each training starts from the solution at the next lower d, so the training budget differs between d"
         )
     if "dense" in chosen.projections:
         onto = work.facts(study).deltas[str(api.parse(expressions[0]))].dense
         size = f"{4 * onto * chosen.most / 1e9:.2g} GB at d = {chosen.most}"
-        said.append(f"a dense projection takes {size}, in memory and on disk beside each delta that it trained")
-    return said
+        sentences.append(f"a dense projection takes {size}, in memory and on disk for each delta that it trained")
+    return sentences
 
 
 def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
-    """Carries out what a store does not have yet of a study; finished cells are never computed again.
+    """Runs the cells of a study that are missing from a store; finished cells are never computed again.
 
     Args:
         study: a study, or the file that holds one.
         store: the folder of the results.
         engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
-        options: those of the engine (`workers`, `threads`, `devices`, ...); `bank`, how many deltas of one expression
-            train in one pass (16 on a GPU, 1 on a CPU, where it gains nothing at ordinary batch sizes), and `tokens`,
-            how many tokens, with padding, such a pass may hold; `timeout`, seconds that a cell may take, `attempts` and
-            `backoff`, as `run_plan` says; `progress`, which is told every event.
+        options: options of the engine (`workers`, `threads`, `devices`, ...); `bank`, the number of deltas of one
+            expression that train in one pass (default 16 on a GPU, 8 on a CPU); `tokens`, the maximum number of tokens
+            in a pass, padding included; `timeout`, seconds that a cell may take; `attempts` and `backoff`, see
+            `run_plan`; `progress`, a function that is called with every event.
+
+    Raises:
+        BadInput: the study, the engine or one of its options is not valid, or the store is read-only.
     """
     study = study if isinstance(study, Study) else Study.read(study)
     make = api.engine_of(engine)
-    how: dict[str, Any] = {name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options}
-    how["bank"] = options.pop("bank", _bank())
-    how |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
+    settings: dict[str, Any] = {
+        name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options
+    }
+    settings["bank"] = options.pop("bank", _bank())
+    settings |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
     progress = options.pop("progress", None)
     if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
         options = _workers(study, options.get("devices")) | options
-    executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster is said at once
+    executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster fails at once
     try:
-        if (Path(store) / "store.json").exists():  # before the plan, whose data may take minutes to read
+        if (Path(store) / "store.json").exists():  # a read-only store fails before the plan, too
             open_store(store).check_writable()
         known = work.facts(study)
         cells, added = _planned(study, known)
@@ -135,16 +145,17 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
         opened.keep_labels({name: task.category for name, task in known.tasks.items()})
         group = partial(by_expression, known=known.tasks)
         what = Work(group=group, extend=added, peek=work.under_way, processes=processes_of)
-        return run_plan(cells, opened, executor, what, work.options_of(study) | how, progress)
+        return run_plan(cells, opened, executor, what, work.options_of(study) | settings, progress)
     finally:
         executor.close()
 
 
 def cost_of(study: Study, store: Store | None = None, workers: int | None = None, bank: int | None = None) -> Cost:
-    """What is left of a study, and what it will take.
+    """The estimated time and memory for the cells of a study that are missing from a store.
 
     Args:
-        workers: to reckon with; one for each GPU, else for each core of this process if None.
+        workers: the number of workers for the estimate; if None, one per GPU, or without a GPU one per core.
+        bank: the number of deltas trained in one pass, for the estimate of memory; if None, as in `run`.
     """
     known = work.facts(study)
     workers = workers or _workers(study, None).get("workers") or len(os.sched_getaffinity(0))
@@ -153,9 +164,11 @@ def cost_of(study: Study, store: Store | None = None, workers: int | None = None
 
 
 def prefetch(study: Study) -> list[dict[str, Any]]:
-    """Fetches what a study needs from the hub, for nodes without a network: a row for the backbone and for each task.
+    """Fetches the backbone and the data sets of a study from the hub, for nodes without a network.
 
-    `state` is `cached`, `local` (nothing to fetch) or `failed`, with the `reason`; `cache` is the folder to take along.
+    Returns:
+        A row for the backbone and for each task: `state` is `cached`, `local` (nothing to fetch) or `failed`, with the
+        `reason`; `cache` is the folder to copy.
     """
     model = study.backbone.model
     row: dict[str, Any] = {"name": model, "what": "backbone", "state": "local", "reason": "", "cache": ""}
@@ -168,15 +181,15 @@ def prefetch(study: Study) -> list[dict[str, Any]]:
     own = {name: task_from_mapping(name, rows, study.folder) for name, rows in study.own_tasks.items()}
     names = dict.fromkeys((*study.tasks, *study.start_from))
     fetched = task_verify.prefetch(own[name] if name in own else api.task_of(name) for name in names)
-    return [row, *({"what": "task"} | one for one in fetched)]
+    return [row, *({"what": "task"} | task for task in fetched)]
 
 
 def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
-    """Every problem of a store and of the study's cells in it, and notes on cells of other inputs than those at hand.
+    """Every problem of a store and of the study's cells in it, and notes on cells computed from earlier inputs.
 
-    The keys of the study are derived anew from the present inputs. A stored cell that they name must have its files as
-    they were stored, and answers to the examples of the task. Cells of the same study from earlier inputs are counted
-    in the notes, by what has changed: they are right for what they were computed from.
+    The keys of the study are derived again from the present inputs. A stored cell with such a key must have unchanged
+    files and answers to the examples of the task. Cells of the same study from earlier inputs are valid for those
+    inputs; the notes count them by what has changed.
     """
     problems, options = store.verify(), work.options_of(study)
     damaged = {problem.key for problem in problems if problem.key}
@@ -185,8 +198,8 @@ def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
         if store.has(key) and key not in damaged:
             fault = rows_fault(store.record(key), store.folder(key), options)
             problems += [Problem(key, ANSWERS, fault)] if fault else []
-    found = [record for record in store.records() if record["key"] not in planned] if not damaged else []
-    return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], found))
+    others = [record for record in store.records() if record["key"] not in planned] if not damaged else []
+    return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], others))
 
 
 _INPUTS = {
@@ -196,11 +209,11 @@ _INPUTS = {
     "implementations": "the code of a method",
     "versions": "the version of a method",
 }
-"""Fields of a spec that are digests of inputs, and what they are of."""
+"""Fields of a spec that are digests of inputs, and the inputs."""
 
 
 def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """How many stored cells differ from planned ones in nothing but the inputs, by what differs."""
+    """Sentences that count the stored cells which differ from planned ones only in an input, by that input."""
 
     def question(kind: str, spec: Mapping[str, Any]) -> str:
         return json.dumps([kind, {n: x for n, x in spec.items() if n not in _INPUTS}], sort_keys=True)
@@ -212,49 +225,54 @@ def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Ite
         changed = {_INPUTS[n] for n in _INPUTS if now is not None and now.get(n) != record["spec"].get(n)}
         counts.update(changed)
     for what, count in sorted(counts.items()):
-        yield f"{count} stored cells are of earlier inputs: {what} changed since"
+        yield f"{count} stored cells were computed from earlier inputs: {what} changed since"
 
 
 def records(
     store: Store | str | Path, study: Study | None = None, damaged: list[Problem] | None = None
 ) -> list[Mapping[str, Any]]:
-    """The records of a store, the failed ones too; evaluations with the score of each example.
+    """The records of a store, finished and failed; evaluations have the score of each example.
 
     Args:
-        study: if given, only the cells that it asks for, and those that its finished cells have added.
-        damaged: takes a problem for each cell that is damaged, which is then left out; without it the first is raised.
+        study: if given, only the cells of its plan, including those that finished cells have added.
+        damaged: a list that receives a problem for each damaged cell, which is left out; if None, the first is raised.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
     wanted = None if study is None else set(plan(study, store))
-    found = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
-    chosen = [one for one in found if wanted is None or one["key"] in wanted]
+    stored = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
+    chosen = [record for record in stored if wanted is None or record["key"] in wanted]
 
-    def tell(key: str, reason: str) -> None:
+    def report(key: str, reason: str) -> None:
         if damaged is None:
             raise BadInput(reason)
         damaged.append(Problem(key, "predictions.jsonl", f"is damaged: {reason}"))
 
-    return list(with_examples(chosen, store.folder, tell))
+    return list(with_examples(chosen, store.folder, report))
 
 
-def of_transfer(found: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The records that transfer matrices are made of: no training that started from another task's weights, and of
-    the values of a grid only the chosen one."""
+def of_transfer(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records from which transfer matrices are made.
+
+    Trainings that start from another task's weights are left out, and so are evaluations of grid values that were not
+    chosen.
+    """
     return [
-        one for one in found if not one["spec"].get("start") and (one["kind"] != "evaluate" or _is_final(one["spec"]))
+        record
+        for record in records
+        if not record["spec"].get("start") and (record["kind"] != "evaluate" or _is_final(record["spec"]))
     ]
 
 
 def categories_of(
-    found: Iterable[Mapping[str, Any]], store: Store | None = None, study: Study | None = None
+    records: Iterable[Mapping[str, Any]], store: Store | None = None, study: Study | None = None
 ) -> dict[str, str]:
-    """The present category of every task that evaluations name as a target; no cell keeps or is keyed by one.
+    """The present category of every target task of the evaluations; empty if a task has none.
 
-    It is that of the study or of the installed task; without a study that of the store's latest run. Records of a store
-    of version 1 still hold the one of their time, which is taken where nothing else is known. Empty if a task has none.
+    Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
+    a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
     """
-    done = [one for one in found if one["kind"] == "evaluate" and one["state"] == "done"]
-    recorded = {one["spec"]["target"]: one["result"].get("category", "") for one in done}
+    done = [record for record in records if record["kind"] == "evaluate" and record["state"] == "done"]
+    recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in done}
     installed = {name: api.tasks()[name].category for name in recorded if name in api.tasks()}
     kept = store.labels() if store is not None else {}
     if study is not None:
@@ -266,64 +284,71 @@ def categories_of(
 
 
 def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
-    """The transfer matrix of one composition from a store: how the delta of each source does on each target.
+    """The transfer matrix of one composition from a store: the scores of each source's delta on each target.
 
     Raises:
-        BadInput: the store has no evaluation of that composition; the message names those it has.
+        BadInput: the store has no evaluation of that composition; the message names those that it has.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
-    found = of_transfer(records(store))
+    chosen = of_transfer(records(store))
     text = str(api.parse(composition))
-    known = {one["spec"]["composition"] for one in found if one["kind"] == "evaluate" and one["spec"]["composition"]}
+    evaluated = (record["spec"]["composition"] for record in chosen if record["kind"] == "evaluate")
+    known = {name for name in evaluated if name}
     if text not in known:
         raise unknown("composition", text, known)
-    return gather(found, categories_of(found, store), [text], split).matrices[text]
+    return gather(chosen, categories_of(chosen, store), [text], split).matrices[text]
 
 
 def lifts(
-    found: Sequence[Mapping[str, Any]], split: str, categories: Mapping[str, str] | None = None
+    records: Sequence[Mapping[str, Any]], split: str, categories: Mapping[str, str] | None = None
 ) -> list[dict[str, Any]]:
-    """What training gave each task over the untouched backbone, with 95 % intervals: a row per composition and task.
+    """The lift of each task over the untouched backbone, with 95 % intervals: a row per composition and task.
 
     Args:
-        categories: of the tasks; those of `categories_of` if None.
+        categories: the category of each task; those of `categories_of` if None.
     """
     rows = []
-    labels = categories_of(found) if categories is None else categories
-    for text, matrix in gather(found, labels, (), split).matrices.items():
-        for one in lift.lifts(matrix):
-            at = matrix.targets.index(one.task)
+    labels = categories_of(records) if categories is None else categories
+    for text, matrix in gather(records, labels, (), split).matrices.items():
+        for estimate in lift.lifts(matrix):
+            at = matrix.targets.index(estimate.task)
             levels = {"chance": float(matrix.chance[at]), "untouched": float(matrix.untouched[at])}
-            about = {"composition": text, "category": one.category, "task": one.task, "metric": matrix.metric[at]}
+            about = {
+                "composition": text,
+                "category": estimate.category,
+                "task": estimate.task,
+                "metric": matrix.metric[at],
+            }
             measured = {
-                "score": one.value + levels["untouched"],
+                "score": estimate.value + levels["untouched"],
                 **levels,
-                "lift": one.value,
-                "low": one.low,
-                "high": one.high,
+                "lift": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
             }
             known = {name: None if isnan(value) else value for name, value in measured.items()}
-            rows.append(about | known | {"zero": one.verdict, "seeds": one.seeds, "covers": one.covers})
+            rows.append(about | known | {"zero": estimate.verdict, "seeds": estimate.seeds, "covers": estimate.covers})
     return rows
 
 
 def _bank() -> int:
-    """The number of deltas that train as one bank: a GPU has room for more work at once."""
+    """The default number of deltas in a bank: a GPU has room for more work at once."""
     return 16 if torch.cuda.is_available() else 8
 
 
-def _workers(study: Study, given: Sequence[str] | None) -> dict[str, Any]:
-    """How this machine is shared out: a GPU for each worker, or all for one where a delta needs several.
+def _workers(study: Study, chosen: Sequence[str] | None) -> dict[str, Any]:
+    """The number of workers on this machine and their devices.
 
-    On CPUs, how many workers of so many processes each its cores take; nothing where each worker is one process.
+    With GPUs: one per worker, or all for one worker if a delta needs several. On a CPU: as many workers as the cores
+    allow if a worker is a group of processes, otherwise the default of the engine.
     """
     count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not given and (not count or study.backbone.device == "cpu"):
+    if not chosen and (not count or study.backbone.device == "cpu"):
         cores = len(os.sched_getaffinity(0))
         return {"workers": max(1, cores // study.processes)} if study.processes > 1 else {}
-    if not given and (study.processes > 1 or study.backbone.device is not None):
+    if not chosen and (study.processes > 1 or study.backbone.device is not None):
         return {"workers": 1}
-    devices = given or (visible.split(",")[:count] if visible else list(map(str, range(count))))
+    devices = chosen or (visible.split(",")[:count] if visible else list(map(str, range(count))))
     return {"workers": len(devices), "devices": devices}
 
 

@@ -1,4 +1,4 @@
-"""How long a run will still take, from what its cells have taken so far."""
+"""Estimate of the time left in a run, from the time that its cells have taken so far."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from deltacompose.study.config import Cell
 
 
 class Pace:
-    """Seconds per unit of cost, learned for each kind of cell by itself; changes with every cell that ends.
+    """Seconds per unit of cost for each kind of cell, updated with every cell that ends.
 
-    Time is a worker's time, by a clock that only goes forward.
+    Time is that of a worker, on a monotonic clock.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class Pace:
         return time.monotonic() - self._began
 
     def expect(self, cell: Cell) -> None:
-        """Count a cell as still to be done."""
+        """Adds a cell to those that are left."""
         if cell.key not in self._left:
             self._left[cell.key] = cell
             self._cost_left[cell.kind] += _cost(cell)
 
     def done(self, cell: Cell, seconds: float | None) -> None:
-        """Take a cell off what is to be done; None for `seconds` where it was not carried out here."""
+        """Removes a cell from those that are left; `seconds` is None if it was not computed by this run."""
         if self._left.pop(cell.key, None) is None:
             return
         self._cost_left[cell.kind] -= _cost(cell)
@@ -41,7 +41,7 @@ class Pace:
             self._seconds[cell.kind] += seconds
 
     def eta(self, slots: int) -> float | None:
-        """Seconds until all is done on so many workers; None before any cell has been."""
+        """Seconds until all cells are done on `slots` workers; None before the first cell is done."""
         if not self._left:
             return 0.0
         if not self._seconds:

@@ -1,4 +1,4 @@
-"""A run as its user sees it: bars on a terminal, a line per cell elsewhere."""
+"""Progress of a run for its user: progress bars on a terminal, a line per event elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,12 @@ Tell = Callable[[Mapping[str, Any]], None]
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None, terminal: bool | None = None) -> Iterator[Tell]:
-    """Within, gives a function that shows the events of a run on a stream (stderr), by itself the right way."""
+    """Yields a function that shows the events of a run.
+
+    Args:
+        stream: where to write; stderr if None.
+        terminal: whether to draw bars; None asks the stream.
+    """
     console = Console(file=stream or sys.stderr, force_terminal=terminal, highlight=False)
     if not console.is_terminal:
         yield lambda event: _print(event, stream or sys.stderr)
@@ -52,16 +57,16 @@ def _draw(event: Mapping[str, Any], bars: Bars, bar: Any) -> None:
 
 
 def sentence(event: Mapping[str, Any]) -> str:
-    """An event as one line of text; empty for those that only the log cares for."""
+    """An event as one line of text; empty for events that only the log keeps."""
     match event:
         case {"event": "plan", "counts": counts}:
-            return f"{counts['cells']} cells, {counts['stored']} of them stored"
+            return f"{counts['cells']} cells, {counts['stored']} already stored"
         case {"event": "done", "label": label, "seconds": seconds}:
             return f"done: {label}, {seconds:.1f} s{_score(event)}"
         case {"event": "failed", "label": label, "reason": reason, "blocked": blocked}:
-            return f"failed: {label}: {reason}" + (f"; {len(blocked)} cells are blocked by that" if blocked else "")
+            return f"failed: {label}: {reason}" + (f"; this blocks {len(blocked)} cells" if blocked else "")
         case {"event": "again", "keys": keys, "reason": reason}:
-            return f"trying {len(keys)} cells again: {reason}"
+            return f"retrying {len(keys)} cells: {reason}"
         case {"event": "damaged", "label": label, "reason": reason, "moved": moved}:
             return f"damaged: {label}: {reason}; moved to {moved}"
         case {"event": "stop", "reason": reason}:
@@ -74,7 +79,7 @@ def _score(event: Mapping[str, Any]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time to go by: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    """A duration in a fitting unit: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
     for unit, length in (("days", 86400), ("h", 3600)):
         if seconds >= 2 * length:
             return f"{seconds / length:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""How a run stands, read from the store by any process at any time."""
+"""Status of a run, read from its store by any process at any time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from deltacompose.store.store import Problem, Store, alive, machine
 
 
 def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
-    """How many cells of a plan are in each state; without a plan, of the store and its latest run.
+    """Counts the cells of a plan by state; without a plan, those of the store and its latest run.
 
     Returns:
-        `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers. `eta`: seconds left, by the word of the
-        latest run, or None where none goes on. `runs`: `{"machine", "pid", "alive"}` of the runs that have not ended;
-        whether one on another machine lives cannot be known, and is None. `failures`, `blocked_by`: reasons by key.
-        `damaged`: what cannot be read, in a sentence each; damaged cells count as waiting.
-        `environments`: in what the libraries and processors differ with which cells were computed, a text for each.
-        `evaluated`: the latest development score of cells under way, `{"label", "step", "score"}` by key.
+        `cells`, `done`, `failed`, `running`, `blocked`, `waiting`: numbers of cells. `eta`: seconds left according to
+        the latest run, or None if no run is active. `runs`: `{"machine", "pid", "alive"}` of the runs that have not
+        ended; `alive` is None for a run on another machine, which cannot be checked. `failures`, `blocked_by`: reasons
+        by key. `damaged`: a sentence for each part of the store that cannot be read; damaged cells count as waiting.
+        `environments`: a sentence for each difference in the libraries and processors that computed the cells.
+        `evaluated`: the latest development score of running cells, `{"label", "step", "score"}` by key.
     """
     damaged: list[Problem] = []
     runs, running, last = _log(store, damaged)
@@ -51,9 +51,9 @@ def status(store: Store, plan: nx.DiGraph | None = None) -> dict[str, Any]:
 
 
 def _log(store: Store, damaged: list[Problem]) -> tuple[dict[str, dict[str, Any]], set[str], list[dict[str, Any]]]:
-    """Runs that have not ended, the cells they have under way, and the events of the latest run."""
+    """The runs that have not ended, the cells that they are running, and the events of the latest run."""
     runs: dict[str, dict[str, Any]] = {}
-    under_way: dict[str, set[str]] = {}
+    running: dict[str, set[str]] = {}
     latest: list[dict[str, Any]] = []
     for event in store.events(damaged):
         if missing := missing_of(event):
@@ -62,11 +62,11 @@ def _log(store: Store, damaged: list[Problem]) -> tuple[dict[str, dict[str, Any]
         run = event["run"]
         if event["event"] == "run":
             runs[run] = {"machine": event["machine"], "pid": event["pid"]}
-            under_way[run], latest = set(), []
+            running[run], latest = set(), []
         if event["event"] == "start":
-            under_way.setdefault(run, set()).update(event["keys"])
+            running.setdefault(run, set()).update(event["keys"])
         if event["event"] in ("done", "failed", "again"):
-            under_way.setdefault(run, set()).difference_update({event.get("key"), *event.get("keys", ())})
+            running.setdefault(run, set()).difference_update({event.get("key"), *event.get("keys", ())})
         if event["event"] in ("end", "stop"):
             runs.pop(run, None)
         latest.append(event)
@@ -74,15 +74,17 @@ def _log(store: Store, damaged: list[Problem]) -> tuple[dict[str, dict[str, Any]
         facts["alive"] = alive(facts["pid"]) if facts["machine"] == machine() else None
         if facts["alive"] is False:
             del runs[run]
-    return runs, {key for run in runs for key in under_way[run]}, latest
+    return runs, {key for run in runs for key in running[run]}, latest
 
 
 def _blocked(plan: nx.DiGraph, done: set[str], failed: set[str]) -> dict[str, str]:
+    """The cells of a plan that depend on a failed one, with the reason."""
     causes = {child: key for key in sorted(failed) for child in nx.descendants(plan, key)}
     return {child: f"cell {key} failed" for child, key in causes.items() if child not in done | failed}
 
 
 def _logged_blocks(events: list[dict[str, Any]], done: set[str]) -> dict[str, str]:
+    """The cells that the latest run has reported as blocked, with the reason."""
     failures = [event for event in events if event["event"] == "failed"]
     return {k: f"{e['label']} failed: {e['reason']}" for e in failures for k in e["blocked"] if k not in done}
 

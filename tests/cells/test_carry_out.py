@@ -118,9 +118,11 @@ def test_sequences_that_begin_alike_share_what_is_trained(study, tmp_path):
     study = replace(study, tasks=("mood",), seeds=(0,), compositions=sequences)
     dc.run(study, tmp_path)
     assert len(records(tmp_path, "train")) == 3
-    said = "sequences that begin alike share what is trained: 3 trainings of a stage in place of 6"
+    said = "sequences with the same first stages share their training: 3 trainings of a stage in place of 6"
     assert said in results.notes(study)
-    assert not any("begin alike" in note for note in results.notes(replace(study, compositions=("bitfit", "lora"))))
+    assert not any(
+        "same first stages" in note for note in results.notes(replace(study, compositions=("bitfit", "lora")))
+    )
 
 
 def test_a_neutral_stage_starts_where_the_last_one_left_off(study, tmp_path):

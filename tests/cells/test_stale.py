@@ -148,7 +148,7 @@ def test_verify_counts_cells_of_earlier_inputs(tmp_path):
     problems, notes = results.verify(study, open_store(place))
     assert problems == []
     count = len(open_store(place).keys())
-    assert notes == [f"{count} stored cells are of earlier inputs: the examples of a task changed since"]
+    assert notes == [f"{count} stored cells were computed from earlier inputs: the examples of a task changed since"]
 
 
 def test_cells_record_their_libraries_and_a_report_says_where_they_differ(tmp_path):

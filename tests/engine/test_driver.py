@@ -679,7 +679,7 @@ def test_off_a_terminal_each_cell_is_a_line(store):
         run_plan(plan_of(training(), bad, evaluation(bad, "imdb")), store, inprocess({}), WORK, QUICK, progress)
     lines = stream.getvalue().splitlines()
     assert any(line.startswith("[1/3] done: train lora on sst2, seed 0, 0.0 s, score 0.") for line in lines)
-    failed = "failed: train lora on bad, seed 0: ValueError: the loss is not finite; 1 cells are blocked by that"
+    failed = "failed: train lora on bad, seed 0: ValueError: the loss is not finite; this blocks 1 cells"
     assert f"[3/3] {failed}" in lines
 
 

@@ -99,7 +99,9 @@ def test_a_plan_says_that_a_search_adds_cells(tmp_path):
     study = searching(tmp_path)
     dense = replace(study, dimension=replace(study.dimension, projections=("sketch", "dense")))
     grows, takes = results.notes(dense)
-    assert grows.startswith("2 searches for the intrinsic dimension add cells as they go, at most 12 trainings in all")
+    assert grows.startswith(
+        "2 searches for the intrinsic dimension add cells while they run, at most 12 trainings in total"
+    )
     assert takes.startswith("a dense projection takes")
     assert len(results.notes(study)) == 1
 
@@ -112,7 +114,9 @@ def test_a_search_with_and_without_scales_is_two_searches_that_differ_in_their_p
     planned = [cell for _, cell in dc.plan(study).nodes(data="cell") if cell.kind == "search"]
     assert sorted(cell.spec["settings"]["per_layer"] for cell in planned) == [False, True]
     assert len({cell.key for cell in planned}) == 2
-    assert results.notes(study)[0].startswith("2 searches for the intrinsic dimension add cells as they go, at most 2 ")
+    assert results.notes(study)[0].startswith(
+        "2 searches for the intrinsic dimension add cells while they run, at most 2 "
+    )
     outcome = dc.run(study, tmp_path / "store")
     assert not outcome.failed
     trained = {r["spec"]["composition"]: r["result"] for r in open_store(tmp_path / "store").records("train")}
