@@ -29,7 +29,7 @@ from deltacompose.task.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMMANDS = typer.main.get_command(app)
 
 
@@ -80,6 +80,15 @@ def test_the_make_targets_that_the_readme_names_exist():
     made = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
     named = re.findall(r"(?:^    |`)make ([a-z]+)", README, re.M)
     assert {"study", "test"} <= set(named) <= set(made)
+
+
+def test_the_paths_and_make_targets_that_the_guide_for_contributors_names_exist():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    made = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert {"install", "quick", "test", "docs"} <= set(re.findall(r"(?:^    |`)make ([a-z]+)", guide, re.M)) <= made
+    paths = re.findall(r"`((?:deltacompose|docs|plugins|studies|tests)/[\w/.]*)`", guide)
+    assert len(paths) >= 20
+    assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def test_every_study_of_the_pages_is_one_whose_names_exist(tmp_path):
