@@ -4,6 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 KILLS ?= 50
+BASE ?= HEAD
+# Tests that start no process and train nothing: seconds, not minutes.
+QUICK := tests/test_composition.py tests/test_validation.py tests/test_file_digests.py tests/formats tests/places \
+  tests/study tests/task/test_metrics.py tests/analysis/test_statistics.py tests/analysis/graph tests/analysis/transfer \
+  tests/backbone/test_pico.py tests/backbone/test_content.py tests/method/test_methods.py \
+  tests/method/test_parameter_overlap.py tests/delta/test_merge.py tests/training/test_flat.py
+CHANGED = $(shell git diff --name-only --diff-filter=d $(BASE) -- 'deltacompose/*.py' 'plugins/deltacompose_plugins/*.py')
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -26,6 +33,12 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml
 study: $(INSTALLED) ## run the quickstart study and draw its figures
 	$(BIN)/deltacompose run studies/quickstart.yaml
 	$(BIN)/deltacompose report studies/quickstart.yaml
+
+quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and the quick tests
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(if $(strip $(CHANGED)),$(BIN)/mypy $(CHANGED),@echo no changed modules to type-check)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(QUICK)
 
 test: $(INSTALLED) ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
