@@ -17,6 +17,7 @@ import torch
 from deltacompose import api
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.subspace.dimension_search import most_tries
+from deltacompose.analysis.transfer import lift
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.analysis.transfer.records import with_examples
 from deltacompose.cells import carry_out as work
@@ -24,7 +25,6 @@ from deltacompose.cells.evidence import ANSWERS, rows_fault
 from deltacompose.cells.grouping import by_expression, processes_of
 from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput, unknown
-from deltacompose.figures import lift
 from deltacompose.planning import dimension_search as search
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import Cost, cost
@@ -270,6 +270,7 @@ def categories_of(
 
     Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
     a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
+    The tasks are in the study's order, without a study in alphabetical order.
     """
     done = [record for record in records if record["kind"] == "evaluate" and record["state"] == "done"]
     recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in done}
@@ -280,7 +281,10 @@ def categories_of(
         known = recorded | kept | installed | own
     else:
         known = recorded | installed | kept
-    return {name: known[name] for name in recorded} if all(known[name] for name in recorded) else {}
+    if not all(known[name] for name in recorded):
+        return {}
+    first = [] if study is None else [name for name in (*study.tasks, *study.start_from) if name in recorded]
+    return {name: known[name] for name in dict.fromkeys([*first, *sorted(recorded)])}
 
 
 def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
@@ -300,16 +304,20 @@ def transfer_matrix(store: Store | str | Path, composition: str, split: str = "t
 
 
 def lifts(
-    records: Sequence[Mapping[str, Any]], split: str, categories: Mapping[str, str] | None = None
+    records: Sequence[Mapping[str, Any]],
+    split: str,
+    categories: Mapping[str, str] | None = None,
+    order: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The lift of each task over the untouched backbone, with 95 % intervals: a row per composition and task.
 
     Args:
         categories: the category of each task; those of `categories_of` if None.
+        order: of the tasks, as that of the study; others follow in alphabetical order.
     """
     rows = []
     labels = categories_of(records) if categories is None else categories
-    for text, matrix in gather(records, labels, (), split).matrices.items():
+    for text, matrix in gather(records, labels, (), split, order).matrices.items():
         for estimate in lift.lifts(matrix):
             at = matrix.targets.index(estimate.task)
             levels = {"chance": float(matrix.chance[at]), "untouched": float(matrix.untouched[at])}

@@ -53,6 +53,7 @@ def test_a_store_of_version_1_serves_every_cell_to_its_study(folder):
     assert store.verify() == []
     assert results.verify(study, store) == ([], [])
     assert results.categories_of(dc.records(store, study), store) == {"mood": "feelings", "tone": "style"}
+    assert list(results.categories_of(dc.records(store)[::-1], store)) == ["mood", "tone"]
     assert set(dc.transfer_matrix(store, "bitfit").targets) == {"mood", "tone"}
 
 

@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.config import RESERVED
 
 REFERENCES = ("untouched", "random")
-"""Names of the rows that are no task: the backbone without a delta, and random deltas of the trained norms."""
+"""Names of the rows of scores that are not of a task: the backbone alone, and random deltas of the trained norms."""
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -48,6 +49,8 @@ class TransferMatrix:
         examples: (examples,) scores by (seed, source, target) where known, in the same order for every source of a
             target; the sources `untouched` and `random` may stand there too.
         chance_of: `random` where the score of the random deltas is taken for chance; else empty, the best guess.
+        averaged_over: where only means over training runs were published, the number of runs behind each score, 0 if
+            the number is unknown; None where each seed is one run.
 
     Raises:
         BadInput: names that repeat, arrays of another shape, infinite scores, categories that miss a task, or chance
@@ -69,6 +72,7 @@ class TransferMatrix:
     backbone: str = ""
     examples: Mapping[tuple[int, str, str], Floats] = field(default_factory=dict)
     chance_of: str = ""
+    averaged_over: int | None = None
 
     def __post_init__(self) -> None:
         for kind, names in (("source", self.sources), ("target", self.targets), ("seed", tuple(map(str, self.seeds)))):
@@ -77,9 +81,14 @@ class TransferMatrix:
             repeated = [str(name) for name, count in Counter(names).items() if count > 1]
             if repeated:
                 raise BadInput(f"{kind} {', '.join(repeated)} stands twice in the transfer matrix; names must differ")
-        reserved = [name for name in REFERENCES if name in self.sources or name in self.targets]
+        reserved = [name for name in RESERVED if name in self.sources or name in self.targets]
         if reserved:
-            raise BadInput(f"no task may be called {reserved[0]}: it names a row of reference scores")
+            raise BadInput(
+                f"a task cannot have the name {reserved[0]!r}, which names a row of reference scores; reserved names: "
+                f"{', '.join(RESERVED)}"
+            )
+        if self.averaged_over is not None and len(self.seeds) != 1:
+            raise BadInput(f"scores that are already means over runs have one seed, found {len(self.seeds)}")
         if self.chance_of not in ("", "random"):
             raise BadInput(f"chance is that of the best guess or of the row random, not of {self.chance_of!r}")
         self._check_arrays()
@@ -241,7 +250,10 @@ def _positions(kind: str, names: Sequence[str], existing: Sequence[str]) -> list
 
 def _about_cells(matrix: TransferMatrix) -> Iterator[str]:
     """Limitations that lie in single cells or in the size of the matrix."""
-    if len(matrix.seeds) == 1:
+    if matrix.averaged_over is not None:
+        runs = f"over {matrix.averaged_over} runs" if matrix.averaged_over else "over an unknown number of runs"
+        yield f"each score is a published mean {runs}: the spread between training runs is not given"
+    elif len(matrix.seeds) == 1:
         yield "one seed: nothing is known of the spread between training runs"
     if len(matrix.names) < 4:
         yield f"{len(matrix.names)} tasks: with fewer than 4 no correlation, ranking or permutation test shows anything"

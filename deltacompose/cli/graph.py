@@ -14,9 +14,11 @@ from deltacompose.cli.options import (
     AsJson,
     Categories,
     Composition,
+    Name,
     Out,
     Permutations,
     Prompts,
+    Runs,
     Scores,
     Source,
     Split,
@@ -47,11 +49,18 @@ def graph(
     prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
+    name: Name = "",
+    seeds: Runs = 0,
     measure: Annotated[str, typer.Option(help="Measure of similarity for the weights.  [default: transfer]")] = "",
     kind: Annotated[str, typer.Option(help="Kind of graph: knn, mutual_knn, mst, threshold or disparity.")] = "knn",
     k: Annotated[int, typer.Option(help="Number of neighbours of each task.")] = 3,
     level: Annotated[float | None, typer.Option(help="Level of the threshold or of the disparity filter.")] = None,
-    value: Annotated[str, typer.Option(help="Transfer value of the weights: relative, corrected or raw.")] = "relative",
+    value: Annotated[
+        str,
+        typer.Option(
+            help="Transfer value of the weights: relative, corrected or raw.  [default: corrected; raw without chance]"
+        ),
+    ] = "",
     directed: Annotated[bool, typer.Option("--directed", help="Directed edges, from source to target.")] = False,
     budget: Annotated[
         int | None, typer.Option(help="Number of sources to choose, the best for all tasks on average.")
@@ -67,17 +76,18 @@ def graph(
     Edges, communities, their agreement with the categories, and the best sources to initialise from.
     """
     from deltacompose.analysis.graph import build as graphs
+    from deltacompose.analysis.units import graph_value
     from deltacompose.cli.inputs import Options, read
 
     if measure and budget is not None:
         raise BadInput(
             "cannot combine --budget with --measure, because a budget of sources needs transfer; give one of them"
         )
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split))
+    inputs = read(Options(source, store, scores, prompts, categories, composition, split, name, seeds))
     drawn: dict[str, nx.Graph] = {}
 
     def of_transfer(text: str, matrix: TransferMatrix) -> Answer:
-        drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, value, directed)
+        drawn[text] = tasks = graphs.task_graph(matrix, kind, k, level, value or graph_value(matrix), directed)
         summary = graphs.summary(matrix, tasks, permutations)
         return {"composition": text, **summary, "sources": _sources(matrix, budget, summary["limitations"])}
 

@@ -37,6 +37,8 @@ class Options:
     categories: Path | None = None
     composition: str = ""
     split: str = ""
+    name: str = ""
+    runs: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,8 @@ def read(options: Options, unused: Sequence[str] = ()) -> Inputs:
     files = [name for name in ("scores", "prompts") if getattr(options, name)]
     if options.source is None and not files:
         raise BadInput("there is no input to analyse; name a store, a study or files (--scores, --prompts)")
+    if options.source is not None and (options.name or options.runs):
+        raise BadInput("--name and --seeds describe a plain table of scores, not a store")
     if options.source is not None and files:
         raise BadInput(f"cannot combine {options.source} with --{files[0]}; give either a store or files")
     return _from_store(options, options.source) if options.source is not None else _from_files(options)
@@ -127,18 +131,20 @@ def _from_files(options: Options) -> Inputs:
     categories = tables.read_categories(options.categories) if options.categories else {}
     matrices = {}
     if options.scores:
-        matrix = _scores(options.scores, categories, options.composition or None)
+        matrix = _scores(options.scores, categories, options)
         matrices = {matrix.composition: matrix}
     deltas = {next(iter(matrices), ""): read_prompts(options.prompts)} if options.prompts else {}
     return Inputs(matrices, deltas, categories)
 
 
-def _scores(path: Path, categories: Mapping[str, str], composition: str | None) -> TransferMatrix:
+def _scores(path: Path, categories: Mapping[str, str], options: Options) -> TransferMatrix:
     """The matrix of a tidy table, recognised by its header, or of a plain table of sources and targets."""
     if _is_tidy(path):
-        matrix = tables.read(path, composition)
+        if options.name or options.runs:
+            raise BadInput(f"--name and --seeds describe a plain table of scores; {path} is a tidy one and has both")
+        matrix = tables.read(path, options.composition or None)
         return replace(matrix, categories=categories) if categories else matrix
-    return tables.read_scores(path, categories)
+    return tables.read_scores(path, categories, options.name, options.runs)
 
 
 def _is_tidy(path: Path) -> bool:
@@ -163,7 +169,7 @@ def _from_store(options: Options, source: Path) -> Inputs:
         if options.categories
         else results.categories_of(records, store, study)
     )
-    gathered = gather(of_transfer, own, (), split).matrices if of_transfer else {}
+    gathered = gather(of_transfer, own, (), split, study.tasks if study else ()).matrices if of_transfer else {}
     matrices = {text: matrix for text, matrix in gathered.items() if measures_transfer(matrix)}
     order = next((matrix.names for matrix in matrices.values()), tuple(own))
     deltas = stored_deltas(records, store.folder, order)

@@ -20,12 +20,14 @@ StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of a s
 Scores = Annotated[
     Path | None,
     typer.Option(
-        help="Table of raw scores, 1 at most: rows sources, columns targets, a row `random` as chance; or a tidy table."
+        help="Table of raw scores, 1 at most: rows sources, columns targets, a row `chance`; or a tidy table."
     ),
 ]
 Prompts = Annotated[Path | None, typer.Option(help=".npz file with one soft prompt (tokens, width) per task.")]
 Categories = Annotated[Path | None, typer.Option(help="JSON file with an object: the category of each task.")]
 Composition = Annotated[str, typer.Option(help="Composition to analyse if the store has several.")]
+Name = Annotated[str, typer.Option(help="Title of a plain table of scores, such as a composition.")]
+Runs = Annotated[int, typer.Option("--seeds", min=0, help="Number of runs behind each score of a plain table.")]
 Split = Annotated[str, typer.Option(help="Split of the evaluations: test or val.  [default: the study's]")]
 Out = Annotated[Path | None, typer.Option(help="Folder for the JSON, the tables and the figures.")]
 AsJson = Annotated[bool, typer.Option("--json", help="JSON output in place of text.")]

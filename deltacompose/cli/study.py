@@ -215,9 +215,9 @@ def report(
     damaged: list[Problem] = []
     records = results.of_transfer(results.records(opened, asked, damaged))
     output.print_damaged(damaged)
-    categories = results.categories_of(records, opened, asked)
-    written = pages.write_figures(records, folder, categories)
-    page = pages.write(records, folder, asked.name if asked else opened.root.name, categories)
+    categories, order = results.categories_of(records, opened, asked), asked.tasks if asked else ()
+    written = pages.write_figures(records, folder, categories, order=order)
+    page = pages.write(records, folder, asked.name if asked else opened.root.name, categories, order=order)
     if as_json:
         files = [str(path) for path in written]
         return output.write_json(
@@ -240,7 +240,7 @@ def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) ->
     damaged: list[Problem] = []
     records = results.of_transfer(results.records(opened, asked, damaged))
     output.print_damaged(damaged)
-    rows = results.lifts(records, asked.split, results.categories_of(records, opened, asked))
+    rows = results.lifts(records, asked.split, results.categories_of(records, opened, asked), asked.tasks)
     if as_json:
         return output.write_json(rows)
     columns = ("composition", "task", "metric", "chance", "untouched", "score", "lift", "low", "high", "seeds", "zero")

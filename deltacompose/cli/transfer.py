@@ -14,9 +14,11 @@ from deltacompose.cli.options import (
     AsJson,
     Categories,
     Composition,
+    Name,
     Out,
     Permutations,
     Prompts,
+    Runs,
     Scores,
     Source,
     Split,
@@ -41,6 +43,8 @@ def transfer(
     prompts: Prompts = None,
     categories: Categories = None,
     composition: Composition = "",
+    name: Name = "",
+    seeds: Runs = 0,
     split: Split = "",
     store: StoreFolder = None,
     permutations: Permutations = 9999,
@@ -54,7 +58,7 @@ def transfer(
     from deltacompose.analysis.transfer.summaries import summary
     from deltacompose.cli.inputs import Options, read
 
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split), ("prompts",))
+    inputs = read(Options(source, store, scores, prompts, categories, composition, split, name, seeds), ("prompts",))
 
     def analyse(text: str, matrix: TransferMatrix) -> Answer:
         result = {**summary(matrix, permutations), **_further(inputs, text)}
@@ -151,13 +155,15 @@ def _listed(values: Floats) -> Any:
 def _write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
     """Writes `transfer.csv` (tidy), `scores.csv` (sources by targets) and the heatmaps as PDF and PNG."""
     from deltacompose.analysis.transfer import files
-    from deltacompose.figures.style import save, styled
+    from deltacompose.figures.style import Look, save, styled
     from deltacompose.report import figures
 
+    kinds = sorted({kind for matrix in matrices.values() for kind in matrix.categories.values()})
+    look = Look(compositions=tuple(matrices), categories=tuple(kinds))
     for text, matrix in matrices.items():
         files.write(matrix, out / f"{stems[text]}transfer.csv")
         files.write_scores(matrix, out / f"{stems[text]}scores.csv")
-        for drawing in figures.heatmaps(matrix):
+        for drawing in figures.heatmaps(matrix, look, figures.tested(matrix)):
             with styled():
                 figure = drawing.draw()
                 for kind in ("pdf", "png"):

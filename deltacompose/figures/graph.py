@@ -20,10 +20,10 @@ from deltacompose.figures.style import (
     INK,
     Look,
     canvas,
-    category_colours,
-    category_markers,
+    colours_of,
     counted,
     label,
+    markers_of,
     number,
     save,
     styled,
@@ -32,8 +32,8 @@ from deltacompose.figures.style import (
 
 Floats = NDArray[np.float64]
 Positions = dict[str, Floats]
-_THIN, _THICK, _NODE, _FONT = 0.5, 3.0, 7.0, 6.5
-"""Widths of edges, size of a node and of its name, in points."""
+_THIN, _THICK, _NODE, _FONT = 0.3, 3.0, 7.0, 6.5
+"""Width of the thinnest and of the heaviest edge, size of a node and of its name, in points."""
 
 
 def network(
@@ -71,7 +71,8 @@ def draw(graph: nx.Graph, stability: Mapping[tuple[str, str], float] | None, loo
     axes.set_axis_off()
     axes.set(xlim=(0, 72 * 0.94 * look.width), ylim=(low - _NODE, high + _NODE + _FONT), aspect="equal")
     categories = {name: str(graph.nodes[name].get("category", "")) for name in graph}
-    colours, markers = category_colours(categories.values()), category_markers(categories.values())
+    colours = colours_of(categories.values(), look.categories)
+    markers = markers_of(categories.values(), look.categories)
     _edges(axes, graph, places, {name: colours[categories[name]] for name in graph}, stability)
     for category in sorted(set(categories.values())):
         members = [name for name in graph if categories[name] == category]
@@ -146,6 +147,18 @@ def _scaled(values: list[float], low: float, high: float) -> list[float]:
     return [low + (high - low) * (value - min(values)) / (max(values) - min(values)) for value in values]
 
 
+def widths_of(graph: nx.Graph) -> list[float]:
+    """(edges,) widths in points, proportional to the weights from zero on; an edge of weight 0 or less is a hairline.
+
+    Equal weights, as of a graph without weights, give lines of half the greatest width.
+    """
+    weights = [float(data.get("weight", 1.0)) for _, _, data in graph.edges(data=True)]
+    if not weights or min(weights) == max(weights):
+        return [_THICK / 2] * len(weights)
+    heaviest = max(weights)
+    return [max(_THIN, _THICK * weight / heaviest) if heaviest > 0 else _THIN for weight in weights]
+
+
 def _edges(
     axes: Axes,
     graph: nx.Graph,
@@ -153,10 +166,9 @@ def _edges(
     colours: Mapping[str, str],
     stability: Mapping[tuple[str, str], float] | None,
 ) -> None:
-    """Edges as wide as they weigh, in their category's colour where both ends share it."""
+    """Edges with a width proportional to their weight, in their category's colour where both ends share it."""
     edges = list(graph.edges)
-    widths = _scaled([graph.edges[edge].get("weight", 1.0) for edge in edges], _THIN, _THICK)
-    for edge, width in zip(edges, widths, strict=True):
+    for edge, width in zip(edges, widths_of(graph), strict=True):
         known = _stands(edge, stability)
         bend = _bend(edge, places, 0.08 if graph.is_directed() else 0.0)
         curve = {"arrows": True, "arrowsize": 6, "connectionstyle": f"arc3,rad={bend}", "node_size": 70}
@@ -225,9 +237,15 @@ def _category_key(category: str, colour: str, marker: str) -> Line2D:
 
 
 def _weight_keys(graph: nx.Graph) -> list[Line2D]:
-    """The widths of the lightest and the heaviest edge."""
+    """The widths of the lightest and the heaviest edge; the width is proportional to the weight, from 0 on."""
     weights = [float(data["weight"]) for _, _, data in graph.edges(data=True) if "weight" in data]
     if not weights or min(weights) == max(weights):
         return []
-    ends = ((_THIN, min(weights)), (_THICK, max(weights)))
-    return [Line2D([], [], color=GREY, linewidth=width, label=f"weight {number(weight)}") for width, weight in ends]
+    widths = widths_of(graph)
+    ends = {
+        weight: width for weight, width in zip(weights, widths, strict=True) if weight in (min(weights), max(weights))
+    }
+    return [
+        Line2D([], [], color=GREY, linewidth=width, label=f"weight {number(weight)}")
+        for weight, width in sorted(ends.items())
+    ]

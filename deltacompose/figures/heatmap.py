@@ -14,13 +14,14 @@ from matplotlib.patches import Rectangle
 
 from deltacompose.analysis.matrix import Bools, TransferMatrix
 from deltacompose.analysis.transfer.uncertainty import Marks
+from deltacompose.analysis.units import UNITS
 from deltacompose.figures.heatmap_style import DENSE, Ink, dash, keys, mark
-from deltacompose.figures.heatmap_values import UNITS, Cells, cells
+from deltacompose.figures.heatmap_values import Cells, cells
 from deltacompose.figures.style import (
     INK,
     Look,
     canvas,
-    category_colours,
+    colours_of,
     counted,
     label,
     number,
@@ -71,9 +72,10 @@ def draw(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> Figure
     ink.paint(above, shown.mean, shown.sd)
     ink.paint(under, np.array(list(shown.baselines.values())), None)
     dash(under, shown.unscaled)
+    dash(under, shown.unrated, "?")
     mark(above, shown, ink)
     _name(above, under, shown)
-    _frame_blocks(above, shown, matrix.categories)
+    _frame_blocks(above, shown, matrix.categories, look.categories)
     scale = figure.colorbar(above.collections[0], cax=bar, orientation="horizontal", extend=ink.extend)
     scale.outline.set_visible(False)
     bar.set_xlabel(UNITS[shown.unit])
@@ -100,11 +102,11 @@ def _name(above: Axes, under: Axes, shown: Cells) -> None:
         axes.tick_params(length=0, pad=2)
 
 
-def _frame_blocks(axes: Axes, shown: Cells, categories: Mapping[str, str]) -> None:
+def _frame_blocks(axes: Axes, shown: Cells, categories: Mapping[str, str], study: tuple[str, ...]) -> None:
     """A strip of colour per category right of the rows and above the columns, lines between blocks, and their names."""
     if not categories:
         return
-    colours = category_colours(categories.values())
+    colours = colours_of(categories.values(), study)
     wide, high = 0.018 * len(shown.targets), 0.02 * len(shown.sources)
     right = len(shown.targets) * 1.01
     rows, columns = _runs(shown.sources, categories), _runs(shown.targets, categories)
@@ -144,13 +146,21 @@ def _runs(names: tuple[str, ...], categories: Mapping[str, str]) -> list[tuple[i
     return runs
 
 
+def runs(matrix: TransferMatrix) -> str:
+    """What the numbers are means over, and whether a spread can be known."""
+    if matrix.averaged_over is not None:
+        return f"published mean over {matrix.averaged_over or 'an unknown number of'} runs; spread not given"
+    count = len(matrix.seeds)
+    return f"mean over {counted(count, 'seed')}" if count > 1 else "1 seed, so no spread is known"
+
+
 def _title(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> str:
     """What is shown, over how many seeds, and how far they spread: no heatmap is without this."""
-    facts = [f"mean over {counted(shown.seeds, 'seed')}" if shown.seeds > 1 else "1 seed, so no spread is known"]
+    facts = [runs(matrix)]
     if shown.spread:
         facts.append(f"sd over seeds: median {number(shown.spread[0])}, largest {number(shown.spread[1])}")
     if len(shown.targets) > DENSE:
         facts.append("values in hundredths")
     if order == "cluster":
         facts.append("tasks ordered by average linkage")
-    return wrapped(matrix.composition or "transfer", look) + "\n" + wrapped("; ".join(facts), look)
+    return wrapped(matrix.composition or "transfer matrix", look) + "\n" + wrapped("; ".join(facts), look)

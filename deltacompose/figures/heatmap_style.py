@@ -14,7 +14,8 @@ from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
 from deltacompose.analysis.matrix import MARGIN, Bools, Floats
-from deltacompose.figures.heatmap_values import SIGNED, Cells
+from deltacompose.analysis.units import SIGNED
+from deltacompose.figures.heatmap_values import Cells
 from deltacompose.figures.style import GREY, INK, Look, counted, number
 
 DENSE = 13
@@ -85,6 +86,15 @@ class Ink:
             text.set_in_layout(False)  # lies within the axes; measuring hundreds of them takes seconds
         _hatch(axes, np.isnan(means))
 
+    def colour(self, mean: float) -> str:
+        """The colour of a value as `#rrggbb`; beyond the limits that of the limit."""
+        share = np.clip((mean - self.low) / (self.high - self.low), 0, 1)
+        return str(mpl.colors.to_hex(mpl.colormaps[self.palette](share)))
+
+    def exact(self, mean: float) -> str:
+        """A value to two digits, with its sign where zero is neutral."""
+        return number(mean, signed=self.signed)
+
     def readable(self, mean: float) -> str:
         """Black or white, whichever differs more from the colour of this value (WCAG 2.2, relative luminance)."""
         share = np.clip((mean - self.low) / (self.high - self.low), 0, 1)
@@ -107,7 +117,7 @@ class Ink:
         if self.columns > DENSE:
             text = number(100 * mean, signed=self.signed, digits=0)
             return text if len(text) < 4 else text.removeprefix("+")  # "+100" does not fit
-        return number(mean, signed=self.signed)
+        return self.exact(mean)
 
 
 def _hatch(axes: Axes, where: Bools) -> None:
@@ -116,16 +126,17 @@ def _hatch(axes: Axes, where: Bools) -> None:
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor=GREY, hatch="//////", linewidth=0))
 
 
-def dash(axes: Axes, where: Bools) -> None:
-    """A dash on grey: the score is known, its value in this unit is undefined."""
+def dash(axes: Axes, where: Bools, sign: str = "–") -> None:
+    """A sign on grey, for a known score without a value in this unit: a dash, or `?` where the own score is missing."""
     for row, column in zip(*np.nonzero(where), strict=True):
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor=_VOID, edgecolor="white", linewidth=0.4))
-        axes.text(column + 0.5, row + 0.5, "–", ha="center", va="center", fontsize=6).set_in_layout(False)
+        axes.text(column + 0.5, row + 0.5, sign, ha="center", va="center", fontsize=6).set_in_layout(False)
 
 
 def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
     """Frames and signs on cells: own tasks, failures, undefined, constant answers, fewer seeds, significance."""
     dash(axes, shown.undefined)
+    dash(axes, shown.unowned, "?")
     for row, column in zip(*np.nonzero(shown.failed), strict=True):
         axes.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="#a50f15", linewidth=0.6))
     failed_rows, failed_columns = np.nonzero(shown.failed)
@@ -148,12 +159,13 @@ def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
 
 def keys(shown: Cells) -> list[Patch | Line2D]:
     """The legend: keys of those marks alone that occur."""
-    unknown = bool(np.isnan(list(shown.baselines.values()))[~shown.unscaled].any())
+    unknown = bool(np.isnan(list(shown.baselines.values()))[~shown.unscaled & ~shown.unrated].any())
     every: list[tuple[bool, Patch | Line2D]] = [
         (bool(set(shown.sources) & set(shown.targets)), Patch(fill=False, linewidth=1, label="own task")),
         (bool(shown.missing.any()) or unknown, _hatching(label="missing or unknown")),
         (bool(shown.failed.any()), _sign("failed", _FAILED)),
         (bool(shown.undefined.any() or shown.unscaled.any()), Patch(facecolor=_VOID, label=_why_undefined(shown.unit))),
+        (bool(shown.unowned.any() or shown.unrated.any()), _unowned()),
         (bool(shown.trivial.any()), _sign("constant answer in a seed", _TRIVIAL)),
         (bool(shown.partial.any()), _sign(f"fewer than {counted(shown.seeds, 'seed')}", _PARTIAL)),
         (bool(shown.marked.any()), _sign(shown.mark, _MARKED)),
@@ -169,9 +181,13 @@ def _sign(label: str, sign: dict[str, Any]) -> Line2D:
     return Line2D([], [], linestyle="", label=label, **sign)
 
 
+def _unowned() -> Patch:
+    return Patch(facecolor=_VOID, label="?: the target's own score is missing")
+
+
 def _why_undefined(unit: str) -> str:
     return {
-        "relative": "undefined: own score not above 0",
-        "corrected": f"undefined: own score < chance + {number(MARGIN)}",
-        "lift": "undefined: untouched unknown",
-    }.get(unit, "undefined")
+        "relative": "–: own score not above 0",
+        "corrected": f"–: own score < chance + {number(MARGIN)}",
+        "lift": "–: untouched unknown",
+    }.get(unit, "–: undefined")

@@ -8,21 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
-from deltacompose.analysis.matrix import MARGIN, Bools, Floats, TransferMatrix, mean_over_seeds
+from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.uncertainty import Marks
+from deltacompose.analysis.units import UNITS, baselines, check_chance, deviation, in_unit, ordered
 from deltacompose.errors import BadInput, unknown
-from deltacompose.figures.style import number, ordered
+from deltacompose.figures.style import number
 
-UNITS = {
-    "score": "score",
-    "relative": "relative performance A(s→t) / A(t→t)",
-    "corrected": "chance-corrected transfer (A(s→t) − chance) / (A(t→t) − chance)",
-    "lift": "lift over the untouched backbone A(s→t) − A(∅→t)",
-}
-"""What each unit is called in a figure."""
-SIGNED = ("corrected", "lift")
-"""The units whose zero is neutral: chance for one, the untouched backbone for the other."""
-ORDERS = ("category", "cluster")
+ORDERS = ("category", "cluster", "given")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +27,13 @@ class Cells:
         mean, sd: (sources, targets), over the seeds with a value; the sd is NaN where fewer than two have one, and
             where the value is 1 by definition.
         count: (sources, targets), seeds with a value.
-        missing, failed, undefined: (sources, targets), why a cell has no mean: not run, failed, or run but without a
-            value in this unit.
+        missing, failed, undefined, unowned: (sources, targets), why a cell has no mean: not run, failed, run but
+            without a value in this unit, or run but the target's own score, which the unit needs, is not known.
         trivial: (sources, targets), the answer was constant in at least one seed.
         marked: (sources, targets), what the caller wants marked, and `mark`, what the mark says.
         baselines: (targets,) for each of `references`, in the same unit, NaN where unknown or undefined.
-        unscaled: (baselines, targets), which of those are known as scores but undefined in this unit.
+        unscaled: (baselines, targets), which of those are known as scores but undefined in this unit, and `unrated`,
+            which lack the target's own score.
     """
 
     unit: str
@@ -53,11 +46,13 @@ class Cells:
     missing: Bools
     failed: Bools
     undefined: Bools
+    unowned: Bools
     trivial: Bools
     marked: Bools
     mark: str
     baselines: dict[str, Floats]
     unscaled: Bools
+    unrated: Bools
 
     @property
     def partial(self) -> Bools:
@@ -76,7 +71,8 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
 
     Args:
         unit: `score`, `relative`, `corrected` or `lift`.
-        order: `category` puts tasks in blocks, `cluster` puts tasks next to those they resemble as source and target.
+        order: `category` puts tasks in blocks, `cluster` puts tasks next to those they resemble as source and target,
+            `given` keeps the order of the matrix, which is that of the study.
         marks: what `uncertainty.marks` found, of which the Benjamini–Yekutieli marks are shown; or (sources, targets)
             of the cells to mark.
 
@@ -86,7 +82,7 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
     """
     if unit not in UNITS:
         raise unknown("heatmap value", unit, UNITS)
-    _check_chance(matrix, unit)
+    check_chance(matrix, unit)
     shape = (len(matrix.sources), len(matrix.targets))
     where, mark = (
         (marks.by, f"≠ {marks.against}, BY q = {number(marks.q)}")
@@ -101,6 +97,8 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
     rows, columns = _order(matrix, order, mean_over_seeds(values))
     pick = np.ix_(rows, columns)
     levels, raw = baselines(matrix, unit), baselines(matrix, "score")
+    unowned = np.full(len(matrix.targets), unit in ("relative", "corrected")) & np.isnan(matrix.own).all(axis=0)
+    valueless = np.array([np.isnan(level) & ~np.isnan(raw[name]) for name, level in levels.items()])
     ran, failed, constant = (where.sum(axis=0) > 0 for where in (known, matrix.failed, matrix.trivial & known))
     return Cells(
         unit=unit,
@@ -112,48 +110,15 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
         count=shown.sum(axis=0)[pick],
         missing=(~ran & ~failed)[pick],
         failed=(~ran & failed)[pick],
-        undefined=(ran & (shown.sum(axis=0) == 0))[pick],
+        undefined=(ran & (shown.sum(axis=0) == 0) & ~unowned)[pick],
+        unowned=(ran & unowned)[pick],
         trivial=constant[pick],
         marked=marked[pick],
         mark=mark,
         baselines={name: row[columns] for name, row in levels.items()},
-        unscaled=np.array([np.isnan(level) & ~np.isnan(raw[name]) for name, level in levels.items()])[:, columns],
+        unscaled=(valueless & ~unowned)[:, columns],
+        unrated=(valueless & unowned)[:, columns],
     )
-
-
-def in_unit(matrix: TransferMatrix, unit: str, scores: Floats) -> Floats:
-    """(seeds, rows, targets) raw scores in a unit, each divided by or taken from what its own seed and target give."""
-    if unit == "relative":
-        return scores / np.where(matrix.own > 0, matrix.own, np.nan)[:, None, :]
-    if unit == "corrected":
-        gain = matrix.own - matrix.chance
-        return (scores - matrix.chance) / np.where(gain > MARGIN, gain, np.nan)[:, None, :]
-    return scores - matrix.untouched if unit == "lift" else scores
-
-
-def references(matrix: TransferMatrix) -> dict[str, Floats]:
-    """What is not transfer, (seeds, targets) raw scores each: a random delta, the untouched backbone, the chance level.
-
-    Where the random row was taken for chance, the two are one.
-    """
-    levels = {"random": matrix.random, "untouched": matrix.untouched, "chance": matrix.chance}
-    if matrix.chance_of:
-        levels = {"random (taken as chance)": matrix.random, "untouched": matrix.untouched}
-    whole = (len(matrix.seeds), len(matrix.targets))
-    return {name: np.broadcast_to(level, whole) for name, level in levels.items()}
-
-
-def baselines(matrix: TransferMatrix, unit: str) -> dict[str, Floats]:
-    """(targets,) each of `references`, in a unit."""
-    levels = references(matrix)
-    return {name: mean_over_seeds(in_unit(matrix, unit, level[:, None, :]))[0] for name, level in levels.items()}
-
-
-def deviation(values: Floats) -> Floats:
-    """(...) from (seeds, ...): standard deviation over the seeds that have a value, NaN where fewer than two have."""
-    count = (~np.isnan(values)).sum(axis=0)
-    squares = np.nansum((values - mean_over_seeds(values)) ** 2, axis=0)
-    return np.where(count > 1, np.sqrt(squares / np.maximum(count - 1, 1)), np.nan)
 
 
 def _spread(matrix: TransferMatrix, unit: str, values: Floats) -> Floats:
@@ -162,20 +127,12 @@ def _spread(matrix: TransferMatrix, unit: str, values: Floats) -> Floats:
     return np.where(matrix.off_diagonal, spread, np.nan) if unit in ("relative", "corrected") else spread
 
 
-def _check_chance(matrix: TransferMatrix, unit: str) -> None:
-    """A ratio of scores means nothing without the score of the best guess: refused rather than drawn."""
-    without = [name for name, level in zip(matrix.targets, matrix.chance, strict=True) if np.isnan(level)]
-    if unit in ("relative", "corrected") and without:
-        raise BadInput(
-            f"no chance level is known for {', '.join(without)}, and a {unit} performance is not shown without it; "
-            "give the chance levels, or show value='score'"
-        )
-
-
 def _order(matrix: TransferMatrix, order: str, means: Floats) -> tuple[list[int], list[int]]:
     """In which order rows and columns stand: tasks that are both source and target stand alike on both axes."""
     if order not in ORDERS:
         raise unknown("order", order, ORDERS)
+    if order == "given":
+        return list(range(len(matrix.sources))), list(range(len(matrix.targets)))
     tasks = list(matrix.tasks)
     if order == "cluster" and len(tasks) > 2:
         tasks = _clustered(matrix, tasks, means)

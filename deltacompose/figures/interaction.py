@@ -10,7 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deltacompose.errors import BadInput
-from deltacompose.figures.style import GREY, INK, MARKERS, NEURIPS, OKABE_ITO, canvas, counted, label, styled
+from deltacompose.figures.style import (
+    GREY,
+    INK,
+    MARKERS,
+    NEURIPS,
+    Look,
+    canvas,
+    colours_of,
+    counted,
+    label,
+    markers_of,
+    styled,
+)
 
 Record = Mapping[str, Any]
 ROW = 0.17
@@ -36,31 +48,35 @@ def effects(record: Record, title: str = "") -> Figure:
         rows = max(len(marginals), len(record["effects"]))
         figure = canvas(NEURIPS, 1.0 + ROW * rows)
         left, right = figure.subplots(1, 2)
-        colours = dict(zip(record["factors"], OKABE_ITO * 2, strict=False))
+        colours = colours_of(record["factors"])
         _dots(left, dict(zip(names, marginals.values(), strict=True)), reach, [colours[m] for m, _ in marginals])
         _dots(right, record["effects"], record["intervals"]["effects"], [INK] * len(record["effects"]))
         left.set(title="what a method adds on top of others", xlabel="points")
-        right.set(title="±1 effect", xlabel="points")
+        right.set(title="effect of a set of methods (±1 coding)", xlabel="points")
         figure.suptitle(_heading(record, title), fontsize=7.5)
         return figure
 
 
-def orders(record: Record, title: str = "") -> Figure:
+def orders(record: Record, title: str = "", look: Look | None = None) -> Figure:
     """The score after each stage, one line per order, and every stage's gain by its position.
 
     Args:
         record: one record of `order.order_effects`.
         title: what the group is.
+        look: has the compositions of the study, which decide the colours of the orders.
     """
+    study = (look or Look()).compositions
+    colours, markers = colours_of(record["orders"], study), markers_of(record["orders"], study)
+    stages = colours_of(record["positions"])
     with styled():
         figure = canvas(NEURIPS, 2.5 + 0.13 * len(record["orders"]))
         left, right = figure.subplots(1, 2)
-        for place, (text, order) in enumerate(record["orders"].items()):
-            style = {"color": OKABE_ITO[place % len(OKABE_ITO)], "marker": MARKERS[place % len(MARKERS)]}
+        for text, order in record["orders"].items():
+            style = {"color": colours[text], "marker": markers[text]}
             known = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
             left.plot(*zip(*known, strict=True), label=label(text, 40), markersize=3, linewidth=0.9, **style)
         for place, (stage, each) in enumerate(record["positions"].items()):
-            _position(right, place, stage, each)
+            _position(right, place, (stage, stages[stage]), each)
         right.axhline(0, color=GREY, linewidth=0.6)
         _whole_numbers(left, len(record["stages"]), "stages trained", "score")
         _whole_numbers(right, len(record["stages"]), "position of the stage", "gain (mean over orders)")
@@ -71,12 +87,16 @@ def orders(record: Record, title: str = "") -> Figure:
         return figure
 
 
-def curves(rows: Sequence[Record], by: str = "step") -> Figure:
+def curves(rows: Sequence[Record], by: str = "step", look: Look | None = None) -> Figure:
     """The score during training: one line per composition (mean over seeds, with their range), one panel per unit.
 
+    Panels have one scale. Lines differ in colour, dashes and markers.
+
     Args:
-        rows: evaluations during training, with `composition`, `unit`, `seed`, `step`, `seconds` and `score`.
+        rows: evaluations during training, with `composition`, `unit`, `seed`, `step`, `seconds` and `score`, and
+            `metric` where it is known.
         by: `step` or `seconds`. Seconds differ between seeds, so lines are then drawn seed by seed.
+        look: has the compositions of the study, which decide colours and markers.
 
     Raises:
         BadInput: no evaluations, or another axis.
@@ -89,28 +109,48 @@ def curves(rows: Sequence[Record], by: str = "step") -> Figure:
     across = min(3, len(units))
     down = -(-len(units) // across)
     names = list(dict.fromkeys(row["composition"] for row in rows))
-    palette = dict(
-        zip(names, OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names)), strict=False)
-    )
+    study = (look or Look()).compositions
+    signs = _signs(names, study)
     with styled():
         figure = canvas(NEURIPS, 1.7 * down + 0.2 * -(-len(names) // 3))
-        panels = figure.subplots(down, across, squeeze=False).flat
+        panels = figure.subplots(down, across, squeeze=False, sharey=True).flat
         for panel, unit in zip(panels, units, strict=False):
-            _curve_panel(panel, [row for row in rows if row["unit"] == unit], by, palette)
-            panel.set_title(f"{label(unit)} ({counted(len({r['seed'] for r in rows if r['unit'] == unit}), 'seed')})")
+            here = [row for row in rows if row["unit"] == unit]
+            _curve_panel(panel, here, by, signs)
+            metrics = sorted({str(row["metric"]) for row in here if row.get("metric")})
+            panel.set_ylabel(", ".join(metrics) or "score")
+            panel.set_title(f"{label(unit)} ({counted(len({row['seed'] for row in here}), 'seed')})")
         for panel in list(figure.axes)[len(units) :]:
             panel.set_axis_off()
-        handles = [figure.axes[0].plot([], [], color=palette[name], label=label(name, 40))[0] for name in names]
+        handles = [
+            figure.axes[0].plot([], [], label=label(name, 40), linewidth=0.9, markersize=3, **signs[name])[0]
+            for name in names
+        ]
         figure.legend(handles=handles, loc="outside lower center", ncols=3)
         return figure
 
 
-def _curve_panel(panel: Axes, rows: Sequence[Record], by: str, palette: Mapping[str, Any]) -> None:
+_DASHES = ("-", "--", ":", "-.")
+
+
+def _signs(names: Sequence[str], study: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour, marker and dashes of each composition's line."""
+    colours, markers = colours_of(names, study), markers_of(names, study)
+    every = list(colours)
+    return {
+        name: {"color": colours[name], "marker": markers[name], "linestyle": _DASHES[every.index(name) % len(_DASHES)]}
+        for name in names
+    }
+
+
+def _curve_panel(panel: Axes, rows: Sequence[Record], by: str, signs: Mapping[str, Mapping[str, Any]]) -> None:
     columns = {name: [row[name] for row in rows] for name in ("composition", "seed", by, "score")}
     lines: dict[str, Any] = {"errorbar": ("pi", 100)} if by == "step" else {"units": "seed", "estimator": None}
-    seaborn.lineplot(
-        columns, x=by, y="score", hue="composition", palette=palette, legend=False, linewidth=0.9, ax=panel, **lines
-    )
+    for name, sign in signs.items():
+        kept = [place for place, row in enumerate(rows) if row["composition"] == name]
+        if kept:
+            own = {column: [values[place] for place in kept] for column, values in columns.items()}
+            seaborn.lineplot(own, x=by, y="score", legend=False, linewidth=0.9, markersize=3, ax=panel, **sign, **lines)
 
 
 def _dots(axes: Axes, values: Mapping[str, float | None], reach: Mapping[str, Any], colours: Sequence[Any]) -> None:
@@ -128,9 +168,9 @@ def _dots(axes: Axes, values: Mapping[str, float | None], reach: Mapping[str, An
     axes.set_ylim(len(values) - 0.5, -0.5)
 
 
-def _position(axes: Axes, place: int, stage: str, each: Mapping[str, Sequence[Any]]) -> None:
+def _position(axes: Axes, place: int, named: tuple[str, str], each: Mapping[str, Sequence[Any]]) -> None:
     """A stage's mean gain at each position; the stages stand side by side so that their intervals can be told apart."""
-    aside, colour = 0.06 * place, OKABE_ITO[place % len(OKABE_ITO)]
+    aside, (stage, colour) = 0.06 * place, named
     known = [(position + 1 + aside, gain) for position, gain in enumerate(each["gains"]) if gain is not None]
     for position, interval in enumerate(each["intervals"]):
         if interval is not None:

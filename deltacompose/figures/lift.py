@@ -1,78 +1,36 @@
-"""What training gave each task: the score of its own delta minus the untouched backbone's, with intervals."""
+"""Figure of the lift: what training gave each task over the untouched backbone, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
-from deltacompose.analysis.transfer.uncertainty import own_differences
+from deltacompose.analysis.transfer.lift import Lift, lifts
+from deltacompose.analysis.units import ordered
 from deltacompose.errors import BadInput
 from deltacompose.figures.style import (
     GREY,
     INK,
-    MARKERS,
-    OKABE_ITO,
     Look,
     canvas,
+    colours_of,
     counted,
     label,
+    markers_of,
     number,
-    ordered,
     save,
     styled,
     wrapped,
 )
 
-
-@dataclass(frozen=True)
-class Lift:
-    """A(t → t) minus the untouched backbone's score on one task, with its 95 % interval; NaN where nothing is known.
-
-    Attributes:
-        seeds: how many have a score.
-        covers: what the interval accounts for: `seeds`, `examples`, both, or `nothing`.
-    """
-
-    composition: str
-    category: str
-    task: str
-    value: float
-    low: float
-    high: float
-    seeds: int
-    covers: str
-
-    @property
-    def verdict(self) -> str:
-        """Where the interval lies: `above` zero, `below`, `includes` it, or `unknown`."""
-        if np.isnan(self.low):
-            return "unknown"
-        return "above" if self.low > 0 else "below" if self.high < 0 else "includes"
-
-
-def lifts(matrix: TransferMatrix) -> list[Lift]:
-    """The lift of every task that is source and target, in blocks of categories."""
-    tested = own_differences(matrix, "untouched")
-    values, count = mean_over_seeds(matrix.lift()), (~np.isnan(matrix.values)).sum(axis=0)
-    found = []
-    for task in ordered(matrix.tasks, matrix.categories):
-        at = matrix.sources.index(task), matrix.targets.index(task)
-        low, high, covers = np.nan, np.nan, "nothing"
-        if task in tested:
-            low, high, covers = tested[task].low, tested[task].high, tested[task].covers
-        about = (matrix.composition, matrix.categories.get(task, ""), task)
-        found.append(Lift(*about, float(values[at]), float(low), float(high), int(count[at]), covers))
-    return found
+__all__ = ["Lift", "dots", "draw", "lifts"]
 
 
 def dots(found: Sequence[Lift], path: str | Path, look: Look | None = None) -> Path:
@@ -94,10 +52,10 @@ def draw(found: Sequence[Lift], look: Look) -> Figure:
     tasks = ordered(dict.fromkeys(lift.task for lift in found), categories)
     figure = canvas(look.width, (0.1 + 0.1 * len(names)) * len(tasks) + 1.1)
     axes = figure.subplots()
-    palette = OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names), l=0.6)
+    colours, markers = colours_of(names, look.compositions), markers_of(names, look.compositions)
     keys = []
     for place, name in enumerate(names):
-        sign: dict[str, Any] = {"color": palette[place], "marker": MARKERS[place % len(MARKERS)]}
+        sign: dict[str, Any] = {"color": colours[name], "marker": markers[name]}
         offset = (place + 0.5) / len(names) * 0.8 - 0.4
         _row(
             axes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -69,15 +69,19 @@ _METADATA: dict[str, dict[str, str | None]] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What a user may want otherwise in a figure.
+    """How a figure looks, as far as a user or a study decides it.
 
     Attributes:
         width: inches.
         diverging: colour map of signed values; `RdBu_r` and `PuOr` can be read by colour-blind readers.
+        compositions, categories: all those of the study, so that each has the same colour and marker in every figure,
+            also in those that show only some of them.
     """
 
     width: float = NEURIPS
     diverging: str = "RdBu_r"
+    compositions: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -123,16 +127,21 @@ def _settle(figure: Figure) -> None:
         axes.set_position((left, bottom, width, height))
 
 
-def category_colours(categories: Iterable[str]) -> dict[str, str]:
-    """One colour per category, in the order of their names; beyond seven, evenly spaced hues."""
-    names = sorted(set(categories))
-    palette = OKABE_ITO if len(names) <= len(OKABE_ITO) else seaborn.husl_palette(len(names), s=0.75, l=0.6).as_hex()
-    return dict(zip(names, palette, strict=False))
+def colours_of(names: Iterable[str], study: Iterable[str] = ()) -> dict[str, str]:
+    """One colour per composition, method or category, by its place in the alphabet; beyond seven, evenly spaced hues.
+
+    Args:
+        names: those to be drawn.
+        study: all those of the study, whose number and order decide the colours.
+    """
+    every = sorted({*names, *study})
+    palette = OKABE_ITO if len(every) <= len(OKABE_ITO) else seaborn.husl_palette(len(every), s=0.75, l=0.6).as_hex()
+    return dict(zip(every, palette, strict=False))
 
 
-def category_markers(categories: Iterable[str]) -> dict[str, str]:
-    """One marker shape per category, so that a category is not told by its colour alone."""
-    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted(set(categories)))}
+def markers_of(names: Iterable[str], study: Iterable[str] = ()) -> dict[str, str]:
+    """One marker shape per name, chosen like its colour, for readers who cannot tell the colours apart."""
+    return {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(sorted({*names, *study}))}
 
 
 def label(name: str, limit: int = 26) -> str:
@@ -201,8 +210,3 @@ def counted(n: int, noun: str) -> str:
 def wrapped(text: str, look: Look) -> str:
     """A title on as many lines as the figure's width asks for."""
     return "\n".join(textwrap.wrap(" ".join(text.split()), int(17 * look.width)))
-
-
-def ordered(names: Iterable[str], categories: Mapping[str, str]) -> list[str]:
-    """Names in blocks of one category each; blocks in the order of the categories' names, tasks in their own order."""
-    return sorted(names, key=lambda name: categories.get(name, ""))

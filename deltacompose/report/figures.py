@@ -14,10 +14,13 @@ from deltacompose.analysis.graph.build import edge_stability, incomplete, task_g
 from deltacompose.analysis.interaction.convergence import history
 from deltacompose.analysis.matrix import TransferMatrix, shortened
 from deltacompose.analysis.transfer.findings import Findings
+from deltacompose.analysis.transfer.lift import Lift
+from deltacompose.analysis.transfer.lift import lifts as lifts_of
 from deltacompose.analysis.transfer.summaries import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.transfer.uncertainty import Kind, Marks, can_be_tested, marks
+from deltacompose.analysis.units import UNITS, graph_value, unknown_chance
 from deltacompose.figures import graph, heatmap, interaction, lift
-from deltacompose.figures.heatmap_values import UNITS, cells
+from deltacompose.figures.heatmap_values import cells
 from deltacompose.figures.style import Look
 
 
@@ -29,33 +32,44 @@ class Drawing(NamedTuple):
     caption: str
 
 
-def heatmaps(matrix: TransferMatrix) -> Iterator[Drawing]:
+def look_of(findings: Findings) -> Look:
+    """The look of every figure of a study: each composition and category has one colour in all of them."""
+    trained = {str(record["spec"]["composition"]) for record in findings.trainings}
+    kinds = {kind for matrix in findings.matrices.values() for kind in matrix.categories.values()}
+    return Look(compositions=tuple(sorted({*findings.matrices, *trained})), categories=tuple(sorted(kinds)))
+
+
+def tested(matrix: TransferMatrix) -> Marks | None:
+    """Which cells differ from the untouched backbone; None where that cannot be tested."""
+    return marks(matrix, "untouched") if can_be_tested(matrix, "untouched") else None
+
+
+def heatmaps(matrix: TransferMatrix, look: Look, marked: Marks | None) -> Iterator[Drawing]:
     """Relative and corrected performance where every chance level is known, else raw scores."""
-    tested = marks(matrix, "untouched") if can_be_tested(matrix, "untouched") else None
     for unit in ratios(matrix) or ("score",):
-        shown = cells(matrix, unit, marks=tested)
-        caption = f"Transfer of {matrix.composition}: {UNITS[unit]}. {_tested(tested)}"
-        yield Drawing(unit, partial(heatmap.draw, matrix, shown, "category", Look()), caption)
+        shown = cells(matrix, unit, marks=marked)
+        caption = f"Transfer of {matrix.composition}: {UNITS[unit]}. {_tested(marked)}"
+        yield Drawing(unit, partial(heatmap.draw, matrix, shown, "category", look), caption)
 
 
 def not_drawn(matrix: TransferMatrix) -> Iterator[str]:
     """Why there is no heatmap of a ratio."""
     if not ratios(matrix):
-        unknown = [name for name, level in zip(matrix.targets, matrix.chance, strict=True) if np.isnan(level)]
-        yield f"no heatmap of relative or corrected values: the chance level of {shortened(unknown)} is unknown"
+        levels = shortened(unknown_chance(matrix))
+        yield f"no heatmap of relative or corrected values: the chance level of {levels} is unknown"
 
 
 def ratios(matrix: TransferMatrix) -> tuple[Kind, ...]:
     """The ratios that may be shown: none where the chance level of some target is unknown."""
-    return () if np.isnan(matrix.chance).any() else ("relative", "corrected")
+    return () if unknown_chance(matrix) else ("relative", "corrected")
 
 
-def _tested(tested: Marks | None) -> str:
-    if tested is None:
+def _tested(marked: Marks | None) -> str:
+    if marked is None:
         return "No cell is marked: a test needs two seeds, or per-example scores."
-    covers = ", ".join(cover for cover in tested.covers if cover != "nothing")
+    covers = ", ".join(cover for cover in marked.covers if cover != "nothing")
     return (
-        f"Marked cells differ from the {tested.against} backbone, Benjamini–Yekutieli at q = {tested.q}, "
+        f"Marked cells differ from the {marked.against} backbone, Benjamini–Yekutieli at q = {marked.q}, "
         f"tests over {covers}; the diagonal is not tested."
     )
 
@@ -66,51 +80,58 @@ def nearest(matrix: TransferMatrix) -> nx.Graph:
     Raises:
         BadInput: a cell without a value.
     """
-    near = min(3, max(1, len(matrix.tasks) - 2))
-    return task_graph(matrix, k=near, value="relative" if ratios(matrix) else "raw")
+    value = graph_value(matrix)
+    drawn = [name for name in matrix.tasks if value == "raw" or name not in matrix.left_out]
+    return task_graph(matrix, k=min(3, max(1, len(drawn) - 2)), value=value)
 
 
-def network(matrix: TransferMatrix, tasks: nx.Graph) -> Drawing:
+def network(matrix: TransferMatrix, tasks: nx.Graph, look: Look) -> Drawing:
     """The graph of `nearest`, unstable edges dotted where seeds and cells allow to tell."""
     whole = len(matrix.seeds) > 1 and not incomplete(matrix, tasks)
     stability = edge_stability(matrix, tasks) if whole else None
-    caption = f"Task graph of {matrix.composition}; edges as wide as they weigh, in colour within a category."
-    return Drawing("graph", partial(graph.draw, tasks, stability, Look(), 0), caption)
+    caption = (
+        f"Task graph of {matrix.composition} by {tasks.graph['value']} values; the width of an edge is proportional to "
+        "its weight, and edges within a category have its colour."
+    )
+    return Drawing("graph", partial(graph.draw, tasks, stability, look, 0), caption)
 
 
-def lifts(found: Findings) -> list[lift.Lift]:
+def lifts(findings: Findings) -> list[Lift]:
     """The lifts of every composition."""
-    return [one for matrix in found.matrices.values() for one in lift.lifts(matrix)]
+    return [each for matrix in findings.matrices.values() for each in lifts_of(matrix)]
 
 
-def overall(found: Findings) -> Iterator[Drawing]:
+def overall(findings: Findings) -> Iterator[Drawing]:
     """Figures over all compositions: lift and convergence, where there is something to draw."""
-    if known := [one for one in lifts(found) if not np.isnan(one.value)]:
+    look = look_of(findings)
+    if known := [each for each in lifts(findings) if not np.isnan(each.value)]:
         caption = "Each delta on the task it was trained on, minus the untouched backbone, with 95 % intervals."
-        yield Drawing("lift", partial(lift.draw, known, Look()), caption)
-    if rows := _curves(found):
+        yield Drawing("lift", partial(lift.draw, known, look), caption)
+    if rows := _curves(findings):
         caption = "Score on the development split against training steps: mean over seeds, the band is their range."
-        yield Drawing("convergence", partial(interaction.curves, rows), caption)
+        yield Drawing("convergence", partial(interaction.curves, rows, "step", look), caption)
 
 
-def _curves(found: Findings) -> list[dict[str, Any]]:
+def _curves(findings: Findings) -> list[dict[str, Any]]:
     """The evaluations during training, as `interaction.curves` takes them."""
     return [
-        {**_training(record["spec"]), "step": point.step, "seconds": point.seconds, "score": point.score}
-        for record in found.trainings
+        {**_training(record), "step": point.step, "seconds": point.seconds, "score": point.score}
+        for record in findings.trainings
         for point in history(record["result"].get("history", ()))
     ]
 
 
-def _training(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {"composition": str(spec["composition"]), "unit": str(spec["task"]), "seed": int(spec["seed"])}
+def _training(record: Mapping[str, Any]) -> dict[str, Any]:
+    spec = record["spec"]
+    about = {"composition": str(spec["composition"]), "unit": str(spec["task"]), "seed": int(spec["seed"])}
+    return {**about, "metric": str(record["result"].get("metric", ""))}
 
 
-def compared(found: Findings) -> list[tuple[str, CategoryComparison]]:
+def compared(findings: Findings) -> list[tuple[str, CategoryComparison]]:
     """Same- against cross-category transfer of every composition, in every ratio that may be shown, and in lift."""
     return [
         (text, compare_categories(matrix, kind))
-        for text, matrix in found.transfer.items()
+        for text, matrix in findings.transfer.items()
         if matrix.categories
         for kind in kinds_of(matrix)
         if kind == "lift" or kind in ratios(matrix)

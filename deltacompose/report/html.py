@@ -14,7 +14,7 @@ from markupsafe import Markup
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.errors import BadInput
-from deltacompose.figures.style import counted, rendered, styled
+from deltacompose.figures.style import Look, counted, rendered, styled
 from deltacompose.report import figures as pictures
 from deltacompose.report import statements as sentences
 from deltacompose.report import tables as sections
@@ -41,19 +41,19 @@ class Part:
     chart: Mapping[str, Any] | None
 
 
-def html(found: Findings, title: str, lively: bool) -> str:
+def html(findings: Findings, title: str, lively: bool) -> str:
     """The page; `lively` makes heatmaps that can be pointed at. Every text of the study is escaped."""
-    script = interactive.script() if lively and found.transfer else ""
+    script = interactive.script() if lively and findings.transfer else ""
     loader = jinja2.PackageLoader("deltacompose.report", "templates")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("report.html").render(
         title=title,
-        summary=_summary(found),
+        summary=_summary(findings),
         script=Markup(script),  # Vega's lines and our own, none of the study's
         policy=_policy(script),
-        **_context(found, bool(script)),
+        **_context(findings, bool(script)),
     )
 
 
@@ -64,51 +64,52 @@ def _policy(script: str) -> str:
     return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
 
 
-def _summary(found: Findings) -> list[str]:
-    names = {task for matrix in found.matrices.values() for task in matrix.names}
-    kinds = {category for matrix in found.matrices.values() for category in matrix.categories.values()}
+def _summary(findings: Findings) -> list[str]:
+    names = {task for matrix in findings.matrices.values() for task in matrix.names}
+    kinds = {category for matrix in findings.matrices.values() for category in matrix.categories.values()}
     return [
-        counted(len(found.matrices), "composition"),
+        counted(len(findings.matrices), "composition"),
         counted(len(names), "task") + (f" of {len(kinds)} categories" if kinds else ", no categories given"),
-        f"{counted(len(found.seeds), 'seed')} ({', '.join(map(str, found.seeds)) or 'none'})",
-        f"{found.split} split",
-        f"backbone {', '.join(found.backbones) or 'unknown'}",
+        f"{counted(len(findings.seeds), 'seed')} ({', '.join(map(str, findings.seeds)) or 'none'})",
+        f"{findings.split} split",
+        f"backbone {', '.join(findings.backbones) or 'unknown'}",
     ]
 
 
-def _context(found: Findings, lively: bool) -> dict[str, Any]:
+def _context(findings: Findings, lively: bool) -> dict[str, Any]:
     """Everything that the template prints."""
-    lifts, compared = pictures.lifts(found), pictures.compared(found)
+    lifts, compared = pictures.lifts(findings), pictures.compared(findings)
     return {
-        "known": sentences.known(lifts, compared, list(found.transfer.values())),
-        "unknown": sentences.unknown(found),
-        "tasks": sections.tasks(found),
-        "compositions": sections.compositions(found),
-        "results": sections.results(found),
+        "known": sentences.known(lifts, compared, list(findings.transfer.values())),
+        "unknown": sentences.unknown(findings),
+        "tasks": sections.tasks(findings),
+        "compositions": sections.compositions(findings),
+        "results": sections.results(findings),
         "lifts": sections.lifts(lifts) if lifts else None,
         "categories": sections.categories(compared) if compared else None,
-        "overall": {one.name: _picture(one) for one in pictures.overall(found)},
-        "parts": [_part(matrix, lively) for matrix in found.transfer.values()],
-        "failures": sections.failures(found),
-        "missing": sections.missing(found),
+        "overall": {drawing.name: _picture(drawing) for drawing in pictures.overall(findings)},
+        "parts": [_part(matrix, pictures.look_of(findings), lively) for matrix in findings.transfer.values()],
+        "failures": sections.failures(findings),
+        "missing": sections.missing(findings),
         "lively": lively,
     }
 
 
-def _part(matrix: TransferMatrix, lively: bool) -> Part:
+def _part(matrix: TransferMatrix, look: Look, lively: bool) -> Part:
     """Heatmaps, graph and raw scores of one composition."""
-    shown, absent = [_picture(one) for one in pictures.heatmaps(matrix)], []
+    marked = pictures.tested(matrix)
+    shown, absent = [_picture(drawing) for drawing in pictures.heatmaps(matrix, look, marked)], []
     if not pictures.ratios(matrix):
-        absent.append("No relative performance is shown, for the chance level of some target is unknown.")
+        absent.append("No relative performance is shown, because the chance level of some target is unknown.")
     try:
-        shown.append(_picture(pictures.network(matrix, pictures.nearest(matrix))))
+        shown.append(_picture(pictures.network(matrix, pictures.nearest(matrix), look)))
     except BadInput as reason:
         absent.append(f"No task graph: {reason}.")
-    chart = interactive.chart(matrix) if lively else None
+    chart = interactive.chart(matrix, marked) if lively else None
     return Part(matrix.composition, shown, absent, sections.raw_scores(matrix), chart)
 
 
-def _picture(one: pictures.Drawing) -> Picture:
+def _picture(drawing: pictures.Drawing) -> Picture:
     with styled():
-        image = base64.b64encode(rendered(one.draw(), "png", dpi=200)).decode()
-    return Picture(f"data:image/png;base64,{image}", one.name, one.caption)
+        image = base64.b64encode(rendered(drawing.draw(), "png", dpi=200)).decode()
+    return Picture(f"data:image/png;base64,{image}", drawing.name, drawing.caption)

@@ -13,7 +13,7 @@ from deltacompose.analysis.transfer import files as matrix_files
 from deltacompose.analysis.transfer.findings import Findings, Record, gather
 from deltacompose.errors import BadInput
 from deltacompose.figures.files import slugs, write_text
-from deltacompose.figures.style import save, styled
+from deltacompose.figures.style import Look, save, styled
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import result_tables as tables
@@ -27,6 +27,7 @@ def write(
     title: str,
     categories: Mapping[str, str],
     compositions: Sequence[str] = (),
+    order: Sequence[str] = (),
 ) -> Path:
     """Write the report of a study as one HTML file that works offline, and give its path.
 
@@ -39,6 +40,7 @@ def write(
         title: what the study is called.
         categories: category of each task; empty if there are none.
         compositions: those to report; every one if none is named.
+        order: of the tasks, as that of the study; others follow in alphabetical order.
 
     Raises:
         BadInput: no records, an unknown composition, records that contradict each other, or a file that cannot be
@@ -46,11 +48,16 @@ def write(
     """
     out = Path(out)
     path = out / "report.html" if out.is_dir() or not out.suffix else out
-    return write_text(path, page.html(gather(records, categories, compositions), title, interactive.available()))
+    findings = gather(records, categories, compositions, order=order)
+    return write_text(path, page.html(findings, title, interactive.available()))
 
 
 def write_figures(
-    records: Sequence[Record], out: str | Path, categories: Mapping[str, str], compositions: Sequence[str] = ()
+    records: Sequence[Record],
+    out: str | Path,
+    categories: Mapping[str, str],
+    compositions: Sequence[str] = (),
+    order: Sequence[str] = (),
 ) -> list[Path]:
     """Write every figure, table and graph of a study into a folder, and give their paths.
 
@@ -62,39 +69,41 @@ def write_figures(
     Raises:
         BadInput: as `write`.
     """
-    found, folder = gather(records, categories, compositions), Path(out)
-    stems = slugs(found.matrices)
+    findings, folder = gather(records, categories, compositions, order=order), Path(out)
+    stems = slugs(findings.matrices)
     written: list[Path] = []
     absent: list[str] = []
-    for text, matrix in found.transfer.items():
+    for text, matrix in findings.transfer.items():
         try:
             tasks = pictures.nearest(matrix)
         except BadInput as reason:
             tasks = None
             absent.append(f"{text}, no task graph: {reason}.")
-        written += _of_composition(matrix, tasks, folder, stems[text])
-    return [*written, *_of_study(found, folder, absent)]
+        written += _of_composition(matrix, tasks, pictures.look_of(findings), folder / stems[text])
+    return [*written, *_of_study(findings, folder, absent)]
 
 
-def _of_composition(matrix: TransferMatrix, tasks: nx.Graph | None, folder: Path, stem: str) -> Iterator[Path]:
-    yield matrix_files.write(matrix, folder / f"{stem}.transfer.csv")
-    for one in pictures.heatmaps(matrix):
-        yield from _saved(one, folder, f"{stem}.")
+def _of_composition(matrix: TransferMatrix, tasks: nx.Graph | None, look: Look, stem: Path) -> Iterator[Path]:
+    """Table, heatmaps and graph of one composition, in files whose names begin with the stem."""
+    folder, name = stem.parent, stem.name
+    yield matrix_files.write(matrix, folder / f"{name}.transfer.csv")
+    for drawing in pictures.heatmaps(matrix, look, pictures.tested(matrix)):
+        yield from _saved(drawing, folder, f"{name}.")
     if tasks is not None:
-        graph.write(tasks, folder / f"{stem}.graph.graphml")
-        yield folder / f"{stem}.graph.graphml"
-        yield from _saved(pictures.network(matrix, tasks), folder, f"{stem}.")
+        graph.write(tasks, folder / f"{name}.graph.graphml")
+        yield folder / f"{name}.graph.graphml"
+        yield from _saved(pictures.network(matrix, tasks, look), folder, f"{name}.")
 
 
-def _of_study(found: Findings, folder: Path, absent: Sequence[str]) -> Iterator[Path]:
+def _of_study(findings: Findings, folder: Path, absent: Sequence[str]) -> Iterator[Path]:
     """Tables and figures over all compositions, and the notes."""
-    if found.matrices:
-        table = tables.own_task(found.matrices)
+    if findings.matrices:
+        table = tables.own_task(findings.matrices)
         yield from (tables.write(table, folder / f"results{suffix}") for suffix in (".csv", ".md", ".tex"))
-    for one in pictures.overall(found):
-        yield from _saved(one, folder)
-    known = sentences.known(pictures.lifts(found), pictures.compared(found), list(found.transfer.values()))
-    parts = {"Known": known, "Not known": [*sentences.unknown(found), *absent]}
+    for drawing in pictures.overall(findings):
+        yield from _saved(drawing, folder)
+    known = sentences.known(pictures.lifts(findings), pictures.compared(findings), list(findings.transfer.values()))
+    parts = {"Known": known, "Not known": [*sentences.unknown(findings), *absent]}
     text = "\n".join(f"## {head}\n\n{_listed(lines)}" for head, lines in parts.items())
     yield write_text(folder / "notes.md", text)
 
@@ -103,8 +112,8 @@ def _listed(lines: Sequence[str]) -> str:
     return "".join(f"- {tables.plain(line)}\n" for line in lines or ["Nothing yet: no evaluation is finished."])
 
 
-def _saved(one: pictures.Drawing, folder: Path, prefix: str = "") -> list[Path]:
+def _saved(drawing: pictures.Drawing, folder: Path, prefix: str = "") -> list[Path]:
     """One figure as PDF and PNG."""
     with styled():
-        figure = one.draw()
-        return [save(figure, folder / f"{prefix}{one.name}.{kind}") for kind in ("pdf", "png")]
+        figure = drawing.draw()
+        return [save(figure, folder / f"{prefix}{drawing.name}.{kind}") for kind in ("pdf", "png")]

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.units import deviation, ordered
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures.files import write_text
-from deltacompose.figures.heatmap_values import deviation
-from deltacompose.figures.style import number, ordered
+from deltacompose.figures.style import number
 
 COLUMNS = (
     "composition", "category", "task", "metric", "mean", "sd", "seeds", "failed", "missing", "state",

@@ -9,8 +9,8 @@ import numpy as np
 from deltacompose.analysis.matrix import TransferMatrix, shortened
 from deltacompose.analysis.statistics import reliability
 from deltacompose.analysis.transfer.findings import Findings
+from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
-from deltacompose.figures.lift import Lift
 from deltacompose.figures.style import counted, number
 from deltacompose.report.tables import estimate
 

@@ -12,10 +12,10 @@ import numpy as np
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate
 from deltacompose.analysis.transfer.findings import Findings, Record
+from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
-from deltacompose.figures.heatmap_values import baselines
-from deltacompose.figures.lift import Lift
-from deltacompose.figures.style import counted, number, ordered
+from deltacompose.analysis.units import baselines, ordered
+from deltacompose.figures.style import counted, number
 from deltacompose.report import result_tables as tables
 
 
@@ -52,7 +52,7 @@ def _composition_row(found: Findings, text: str) -> tuple[str, ...]:
     done = [record for record in found.trainings if _composition(record) == text]
     failed = [r for r in found.failures if r["kind"] == "train" and _composition(r) == text]
     seeds = sorted({record["spec"]["seed"] for record in (*done, *failed)})
-    steps = sorted({record["spec"]["steps"] for record in done if record["spec"].get("steps") is not None})
+    steps = sorted({int(record["spec"]["recipe"]["steps"]) for record in done})
     return (
         text,
         str(len(done)),

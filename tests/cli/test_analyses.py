@@ -115,7 +115,7 @@ def test_predict_gives_the_known_quality_of_the_published_prompts(backbone, null
 
 @published
 def test_graph_gives_the_known_agreement_with_the_categories():
-    found = answer("graph", *of("Roberta", "scores", "categories"), "--permutations", 999)
+    found = answer("graph", *of("Roberta", "scores", "categories"), "--permutations", 999, "--value", "relative")
     assert (round(found["ari_average_linkage"], 2), round(found["ari_louvain"], 2)) == (0.80, 0.23)
     assert found["ari_average_linkage_p"] <= 0.01
     assert found["ari_louvain_p"] < 0.1
@@ -125,7 +125,14 @@ def test_graph_gives_the_known_agreement_with_the_categories():
 @published
 def test_the_command_without_json_says_the_numbers_and_their_limitations():
     said = run("transfer", *of("Roberta", "scores", "categories"), "--permutations", 99)
-    for number in ("0.772", "0.562", "0.560", "0.034", "asymmetry 0.205", "- one seed"):
+    for number in (
+        "0.772",
+        "0.562",
+        "0.560",
+        "0.034",
+        "asymmetry 0.205",
+        "the spread between training runs is not given",
+    ):
         assert number in said
 
 
@@ -200,9 +207,18 @@ def test_sources_are_ranked_ordinally_from_several_seeds_and_not_from_one_score_
     found = answer("graph", *given(folder, "scores"), "--k", 2)
     assert found["sources"]["ordinal"] is None
     assert any("cannot rank the sources: one score of each source on ant" in s for s in found["limitations"])
-    two = replace(one, seeds=(0, 1), **{name: np.repeat(getattr(one, name), 2, axis=0) for name in PER_SEED})
+    two = replace(
+        one, seeds=(0, 1), averaged_over=None, **{name: np.repeat(getattr(one, name), 2, axis=0) for name in PER_SEED}
+    )
     found = answer("graph", write(two, tmp_path / "two.csv"), "--k", 2)
     assert next(iter(found["sources"]["ordinal"]["ant"])) == "bee"
+
+
+def test_a_published_table_can_be_named_and_its_runs_counted(folder):
+    found = answer("transfer", *given(folder, "scores"), "--name", "prompt", "--seeds", 5, "--permutations", 9)
+    assert any("published mean over 5 runs" in sentence for sentence in found["limitations"])
+    with pytest.raises(BadInput, match="--name and --seeds describe a plain table of scores, not a store"):
+        answer("transfer", folder, "--name", "prompt")
 
 
 PER_SEED = ("values", "random", "trivial", "failed")
@@ -224,10 +240,11 @@ def test_a_budget_says_where_the_untouched_backbone_is_unknown_and_whom_nothing_
 
 def test_a_graph_says_what_is_to_be_said_of_its_matrix_or_of_its_measure(folder):
     chance = "chance is the score of the random row, not that of a majority class"
-    found = answer("graph", *given(folder, "scores"), "--k", 2)["limitations"]
+    found = answer("graph", *given(folder, "scores"), "--k", 2, "--value", "relative")["limitations"]
     assert {chance, "an edge weighs the mean of both directions; a directed graph tells them apart"} <= set(found)
     assert any("chance alone has a relative performance of 0.56 to 0.56" in sentence for sentence in found)
-    corrected = answer("graph", *given(folder, "scores"), "--k", 2, "--value", "corrected", "--directed")
+    corrected = answer("graph", *given(folder, "scores"), "--k", 2, "--directed")
+    assert corrected["value"] == "corrected"
     assert not any("chance alone" in line or "both directions" in line for line in corrected["limitations"])
     similar = answer("graph", *given(folder, "prompts"), "--measure", "prompt_cosine", "--k", 2)
     assert not any("chance" in sentence or "own" in sentence for sentence in similar["limitations"])

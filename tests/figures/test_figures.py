@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.transfer.lift import lifts
 from deltacompose.analysis.transfer.uncertainty import marks
+from deltacompose.analysis.units import UNITS
 from deltacompose.errors import BadInput
-from deltacompose.figures import graph, lift
+from deltacompose.figures import graph, interaction, lift, style
 from deltacompose.figures.files import slug, slugs, write_bytes
 from deltacompose.figures.heatmap import draw, heatmap
 from deltacompose.figures.heatmap_style import Ink
-from deltacompose.figures.heatmap_values import UNITS, cells
-from deltacompose.figures.style import Look, category_colours, label, number, save, styled
+from deltacompose.figures.heatmap_values import cells
+from deltacompose.figures.style import Look, colours_of, label, number, save, styled
 from deltacompose.report import result_tables as tables
 from deltacompose.report import tables as sections
 
@@ -99,13 +101,20 @@ def test_a_ratio_without_its_chance_level_is_refused(value, tmp_path):
 def test_every_gap_has_its_own_mark_and_a_key():
     shown = cells(with_gaps(), "score")
     at = {name: [tuple(map(int, cell)) for cell in np.argwhere(getattr(shown, name))] for name in _GAPS}
-    assert at == {"missing": [(0, 1)], "failed": [(0, 2)], "partial": [(0, 3)], "trivial": [(1, 0)], "undefined": []}
+    assert at == {
+        "missing": [(0, 1)],
+        "failed": [(0, 2)],
+        "partial": [(0, 3)],
+        "trivial": [(1, 0)],
+        "undefined": [],
+        "unowned": [],
+    }
     texts = written_in(drawn(with_gaps(), "score", marks=np.eye(4, dtype=bool)))
     keys = {"own task", "missing or unknown", "failed", "constant answer in a seed", "fewer than 2 seeds"}
     assert {*keys, "significant"} <= set(texts)
 
 
-_GAPS = ("missing", "failed", "partial", "trivial", "undefined")
+_GAPS = ("missing", "failed", "partial", "trivial", "undefined", "unowned")
 
 
 def test_keys_of_marks_that_do_not_occur_are_left_out():
@@ -124,6 +133,73 @@ def test_a_target_whose_own_score_is_at_chance_is_undefined_and_not_missing():
 
 def test_the_key_of_tested_cells_names_what_they_were_tested_against():
     assert any(text == "≠ untouched, BY q = .05" for text in written_in(drawn(matrix(5), marks=marks(matrix(5)))))
+
+
+def test_a_missing_own_score_is_not_explained_by_chance():
+    values = matrix().values.copy()
+    values[:, 3, 3] = np.nan
+    shown = cells(matrix(values=values), "corrected")
+    assert shown.unowned[:3, 3].all()
+    assert shown.unrated[:, 3].all()
+    assert not shown.undefined.any()
+    assert not shown.unscaled.any()
+    texts = written_in(drawn(matrix(values=values), "corrected"))
+    assert "?: the target's own score is missing" in texts
+    assert not any("own score < chance" in text for text in texts)
+
+
+def test_published_means_are_titled_with_their_name_and_without_a_claim_of_one_seed():
+    title = "\n".join(written_in(drawn(matrix(seeds=1, averaged_over=0, composition="prompt"))))
+    assert "prompt\npublished mean over an unknown number of runs; spread not given" in title
+    assert "1 seed" not in title
+    assert "published mean over 5 runs" in "\n".join(written_in(drawn(matrix(seeds=1, averaged_over=5))))
+
+
+def test_the_given_order_is_that_of_the_matrix():
+    mixed = matrix().selected(("c", "a", "d", "b"), ("d", "a", "b", "c"))
+    shown = cells(mixed, "score", "given")
+    assert (shown.sources, shown.targets) == (mixed.sources, mixed.targets)
+
+
+# One colour per name
+
+
+def test_a_composition_has_one_colour_and_marker_in_every_figure_of_a_study():
+    look = Look(compositions=("a", "lora", "prefix", "z"))
+    rows = [
+        {"composition": name, "unit": "t", "seed": 0, "step": step, "seconds": 1.0, "score": 0.5}
+        for name in ("z", "lora")
+        for step in (1, 2)
+    ]
+    curves = interaction.curves(rows, look=look)
+    lifted = [dataclasses.replace(each, composition="lora") for each in lifts(matrix())]
+    with styled():
+        dots = lift.draw(lifted, look)
+    signs = {handle.get_label(): handle for handle in (*curves.legends[0].get_lines(), *dots.legends[0].get_lines())}
+    assert signs["lora"].get_color() == style.OKABE_ITO[1]
+    assert curves.legends[0].get_lines()[1].get_color() == dots.legends[0].get_lines()[0].get_color()
+    assert curves.legends[0].get_lines()[1].get_marker() == dots.legends[0].get_lines()[0].get_marker()
+    assert len({(line.get_linestyle(), line.get_marker()) for line in curves.legends[0].get_lines()}) == 2
+
+
+def test_a_category_keeps_its_colour_where_another_is_left_out():
+    with styled():
+        figure = graph.draw(nx.Graph([("x", "y")]), None, Look(), 0)
+        assert figure.axes
+        part = task_graph(matrix(), k=2).subgraph(["c", "d"])
+        keys = graph.draw(part, None, Look(categories=("one", "two")), 0).legends[0].get_lines()
+    assert {key.get_label(): key.get_color() for key in keys}["two"] == style.OKABE_ITO[1]
+
+
+# Widths of edges
+
+
+def test_the_width_of_an_edge_is_proportional_to_its_weight():
+    tasks = nx.Graph()
+    tasks.add_weighted_edges_from([("a", "b", 0.87), ("b", "c", 1.05), ("c", "d", 0.0), ("d", "a", -0.3)])
+    width = dict(zip(tasks.edges, graph.widths_of(tasks), strict=True))
+    assert width["b", "c"] / width["a", "b"] == pytest.approx(1.05 / 0.87)
+    assert width["c", "d"] == width["a", "d"] == min(width.values()) > 0
 
 
 # The numbers shown
@@ -352,7 +428,7 @@ def test_graphs_without_edges_are_drawn(lonely, tmp_path):
 
 
 def test_lifts_have_intervals_and_say_on_which_side_of_zero_they_lie():
-    found = {one.task: one for one in lift.lifts(matrix(untouched=np.array([0.5, 0.9, 0.99, np.nan])))}
+    found = {one.task: one for one in lifts(matrix(untouched=np.array([0.5, 0.9, 0.99, np.nan])))}
     assert [found[task].verdict for task in TASKS] == ["above", "includes", "below", "unknown"]
     assert found["a"].value == pytest.approx(matrix().own[:, 0].mean() - 0.5)
     assert found["a"].low < found["a"].value < found["a"].high
@@ -360,13 +436,13 @@ def test_lifts_have_intervals_and_say_on_which_side_of_zero_they_lie():
 
 def test_lifts_have_intervals_where_no_transfer_was_measured():
     alone = np.where(np.eye(4, dtype=bool), matrix().values, np.nan)
-    found = lift.lifts(matrix(values=alone))
-    assert [(one.low, one.high) for one in found] == [(one.low, one.high) for one in lift.lifts(matrix())]
+    found = lifts(matrix(values=alone))
+    assert [(one.low, one.high) for one in found] == [(one.low, one.high) for one in lifts(matrix())]
     assert {one.verdict for one in found} == {"above"}
 
 
 def test_one_seed_without_examples_gives_lifts_without_intervals(tmp_path):
-    found = lift.lifts(matrix(seeds=1))
+    found = lifts(matrix(seeds=1))
     assert {one.verdict for one in found} == {"unknown"}
     with styled():
         texts = written_in(lift.draw(found, Look()))
@@ -454,7 +530,7 @@ def test_a_printed_name_is_one_line_that_fits(name, limit):
 
 def test_categories_have_colours_of_their_own_however_many_there_are():
     for count in (1, 7, 8, 26):
-        assert len(set(category_colours(f"kind {i}" for i in range(count)).values())) == count
+        assert len(set(colours_of(f"kind {i}" for i in range(count)).values())) == count
 
 
 # Misuse

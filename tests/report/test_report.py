@@ -1,32 +1,41 @@
 """The report and the folder of figures, from the records of a small study with holes, a failure and a hostile name."""
 
 import base64
+import dataclasses
 import hashlib
 import itertools
 import json
 import re
+import zipfile
 from collections import defaultdict
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
 
+from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.transfer import files as tables
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.errors import BadInput
 from deltacompose.figures.files import slug
+from deltacompose.figures.heatmap_style import Ink
+from deltacompose.figures.heatmap_values import cells
+from deltacompose.figures.style import Look, number
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import report
 from deltacompose.report import statements as sentences
 from deltacompose.report import tables as sections
 from deltacompose.report import vega as interactive
+from deltacompose.store import open_store
 
 HOSTILE = "<script>alert('x')</script>/../$a_b$ & |c|"
 TASKS = ["movies", "tweets", "entails", "follows", "names", HOSTILE]
 CATEGORIES = dict(zip(TASKS, ["sentiment", "sentiment", "inference", "inference", "facts <b>", "facts <b>"]))
+STORED = Path(__file__).parents[1] / "data" / "store_version_1.zip"
 COMPOSITIONS = ["lora", "prompt(length=8) + bitfit >> adapter"]
 CHANCE = defaultdict(lambda: 0.5, zip(TASKS, [0.5, 0.5, 0.33, 0.33, 0.25, 0.25]))
 
@@ -41,7 +50,7 @@ def training(composition, task, seed):
     steps = [{"step": step, "loss": 1 / step, "score": 1 - 1 / step, "seconds": step / 10} for step in (10, 20, 40)]
     measured = {"parameters": 512, "ratio": 0.01, "seconds": 4.0, "tokens": 100, "peak_memory": 2**28}
     result = {"dev": 0.97, "chance": CHANCE[task], "history": steps, **measured}
-    return record("train", {"composition": composition, "task": task, "seed": seed, "steps": 40}, result)
+    return record("train", {"composition": composition, "task": task, "seed": seed, "recipe": {"steps": 40}}, result)
 
 
 def record(kind, spec, result):
@@ -185,8 +194,8 @@ def test_charts_hold_every_cell_in_every_unit(lively):
         if about.get("type") == "application/json"
     ]
     assert len(charts) == len(COMPOSITIONS)
-    assert all("mean over 2 seeds; chance in the last row" in chart["title"] for chart in charts)
-    rows = {(row["source"], row["target"]): row for row in next(iter(charts[0]["datasets"].values()))}
+    assert all("mean over 2 seeds; chance in the last row" in chart["vconcat"][0]["title"] for chart in charts)
+    rows = cells_of_chart(charts[0])
     assert len(rows) == len(TASKS) * (len(TASKS) + 3)
     assert rows["movies", "entails"]["state"] == "missing"
     assert rows["tweets", "names"]["state"] == "failed"
@@ -194,6 +203,42 @@ def test_charts_hold_every_cell_in_every_unit(lively):
     assert rows["chance", HOSTILE]["score"] == CHANCE[HOSTILE]
     assert rows["movies", "movies"]["corrected"] == pytest.approx(1)
     assert rows["movies", "tweets"]["relative"] == pytest.approx(0.8, abs=0.1)
+
+
+def cells_of_chart(chart):
+    """The rows of a chart by source and target."""
+    tables = [rows for rows in chart["datasets"].values() if "source" in rows[0]]
+    return {(row["source"], row["target"]): row for row in tables[0]}
+
+
+@pytest.mark.parametrize("value", ["corrected", "lift", "score"])
+def test_charts_print_and_colour_what_the_printed_heatmap_does(value):
+    pytest.importorskip("altair", reason="the extra `report` is not installed")
+    matrix = gather(study(), CATEGORIES).matrices["lora"]
+    values = matrix.values.copy()
+    values[:, 0, 1] = matrix.chance[1] + 1.2449 * (values[:, 1, 1] - matrix.chance[1])
+    matrix = dataclasses.replace(matrix, values=values)
+    rows, shown = cells_of_chart(interactive.chart(matrix)), cells(matrix, value)
+    ink = Ink.of(shown, Look())
+    for (s, source), (t, target) in itertools.product(enumerate(shown.sources), enumerate(shown.targets)):
+        mean = float(shown.mean[s, t])
+        assert rows[source, target][f"text {value}"] == number(mean, signed=value != "score")
+        assert rows[source, target][f"fill {value}"] == ink.colour(mean)
+    assert value != "corrected" or rows["movies", "tweets"]["text corrected"] == "+1.24"
+    assert value != "corrected" or rows["movies", "tweets"]["fill corrected"] != ink.colour(1.0)
+
+
+def test_charts_have_frames_blocks_and_marks():
+    pytest.importorskip("altair", reason="the extra `report` is not installed")
+    matrix = gather(study(seeds=(0, 1, 2)), CATEGORIES).matrices["lora"]
+    where = np.zeros((len(TASKS), len(TASKS)), dtype=bool)
+    where[matrix.sources.index("names"), matrix.targets.index("tweets")] = True
+    chart = interactive.chart(matrix, dataclasses.replace(pictures.tested(matrix), by=where))
+    layers = chart["vconcat"][0]["layer"]
+    assert any(layer["transform"][-1]["filter"] == "datum.source === datum.target" for layer in layers)
+    assert sum(layer["mark"]["type"] == "rule" for layer in layers) == 2
+    assert [ends for ends, row in cells_of_chart(chart).items() if row.get("marked")] == [("names", "tweets")]
+    assert "★ ≠ untouched, BY q = .05" in chart["vconcat"][0]["title"]
 
 
 def test_the_page_says_which_kind_of_heatmap_it_has(lively, static):
@@ -218,7 +263,7 @@ def test_failed_and_missing_cells_are_named(static):
     assert "out of memory" in text
     assert f"{COMPOSITIONS[1]}: 6 of 72 cells are failed" in text
     assert "lora: 2 of 72 cells are missing: movies → entails (seed 0), movies → entails (seed 1)" in text
-    assert "No task graph: 2 cells of the transfer matrix have no relative value" in text
+    assert "No task graph: 2 cells of the transfer matrix have no corrected value" in text
 
 
 def test_the_page_shows_what_was_run(static):
@@ -230,9 +275,30 @@ def test_the_page_shows_what_was_run(static):
     assert figures == {"relative", "corrected", "graph", "lift", "convergence"}
 
 
+def test_the_steps_of_a_stored_training_are_shown(tmp_path):
+    """Records of a real store, because made-up ones once had the steps in another place."""
+    with zipfile.ZipFile(STORED) as kept:
+        kept.extractall(tmp_path)
+    store = open_store(tmp_path / "store", create=False)
+    records = [record for record in store.records() if record["kind"] == "train" and not record["spec"].get("carried")]
+    table = sections.compositions(gather(records, {}))
+    steps = table.head.index("steps")
+    assert records
+    assert {row[steps] for row in table.rows} == {"2"}
+
+
 def test_the_same_records_in_any_order_give_the_same_page(static):
     records = with_holes()
     assert page.html(gather(records[::-1], CATEGORIES), "A <i>study</i>", lively=False) == static
+
+
+def test_the_graph_weighs_what_the_heatmap_may_show():
+    matrix = gather(study(), CATEGORIES).matrices["lora"]
+    assert pictures.nearest(matrix).graph["value"] == "corrected"
+    unknown = dataclasses.replace(matrix, chance=np.full(len(TASKS), np.nan))
+    assert pictures.nearest(unknown).graph["value"] == "raw"
+    with pytest.raises(BadInput, match=r"no chance level is known for .* and a relative performance is not shown"):
+        task_graph(unknown, value="relative")
 
 
 # What is said
@@ -285,7 +351,7 @@ def test_an_unknown_chance_level_leaves_raw_scores_alone(undrawn):
             cell["result"]["chance"] = float("nan")
     text = page.html(gather(records, CATEGORIES), "t", lively=False)
     assert {a["alt"] for a in Page(text).named("img")} == {"score", "graph", "lift", "convergence"}
-    assert "No relative performance is shown, for the chance level of some target is unknown." in text
+    assert "No relative performance is shown, because the chance level of some target is unknown." in text
     assert "relative: same-category" not in text
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from deltacompose.analysis.graph import communities
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.units import check_chance
 from deltacompose.errors import BadInput, unknown
 
 Floats = NDArray[np.float64]
@@ -67,13 +68,15 @@ def task_graph(
 def affinity(matrix: TransferMatrix, value: str = "relative") -> tuple[tuple[str, ...], Floats]:
     """The tasks that are source and target, and their (sources, targets) values, averaged over seeds.
 
-    Tasks whose corrected value is undefined (`matrix.left_out`) are no part of it.
+    Tasks whose corrected value is undefined (`matrix.left_out`) are left out.
 
     Raises:
-        BadInput: a cell without a value, or fewer than two tasks.
+        BadInput: an unknown value, a relative or corrected one without the chance levels, a cell without a value, or
+            fewer than two tasks.
     """
     if value not in get_args(Value):
         raise unknown("value", value, get_args(Value))
+    check_chance(matrix, value)
     names = tuple(name for name in matrix.tasks if value != "corrected" or name not in matrix.left_out)
     weights = mean_over_seeds(_of_names(matrix, value, names))
     missing = [f"{names[s]} → {names[t]}" for s, t in np.argwhere(np.isnan(weights))]

@@ -9,29 +9,41 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix, mean_over_seeds
-from deltacompose.analysis.transfer.csv_cells import cells_of_text, frame_of_csv
+from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.transfer.csv_cells import frame_of_csv
+from deltacompose.analysis.transfer.plain_scores import read_scores, write_scores
+from deltacompose.analysis.transfer.score_checks import MOST, check_size, checked, number_of
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.files import opened
 from deltacompose.formats.json_files import parsed_json, read_json
-from deltacompose.limits import ROWS_BYTES, SCORES
-from deltacompose.study.config import RESERVED
+from deltacompose.limits import ROWS_BYTES
 from deltacompose.validation import validated
+
+__all__ = [
+    "COLUMNS",
+    "MOST",
+    "STATES",
+    "frame",
+    "from_frame",
+    "read",
+    "read_categories",
+    "read_scores",
+    "write",
+    "write_scores",
+]
 
 COLUMNS = (
     "composition", "backbone", "seed", "source", "target", "source_category", "target_category", "metric",
     "score", "state", "trivial", "chance", "untouched", "random",
 )  # fmt: skip
 STATES = ("done", "failed", "missing", "reference")
-MOST = 1.5
-"""No metric gives a score so far from zero: larger ones are percentages, for which no margin over chance holds."""
 
 
 def frame(matrix: TransferMatrix) -> pd.DataFrame:
@@ -39,7 +51,7 @@ def frame(matrix: TransferMatrix) -> pd.DataFrame:
 
     `state` is done, failed or missing. Where per-example scores are known, a column `example_scores` holds them as a
     JSON list, and those of the reference rows stand in rows of state `reference`. A column `chance_of` names the row
-    that was taken for chance, where one was.
+    that was taken for chance, where one was; a column `averaged_over` has the number of runs behind published means.
     """
     rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
     if matrix.examples:
@@ -47,7 +59,10 @@ def frame(matrix: TransferMatrix) -> pd.DataFrame:
         for row in rows:
             scores = matrix.examples.get((row["seed"], row["source"], row["target"]))
             row["example_scores"] = "" if scores is None else json.dumps([float(score) for score in scores])
-    return pd.DataFrame([{**row, "chance_of": matrix.chance_of} for row in rows] if matrix.chance_of else rows)
+    about = {"chance_of": matrix.chance_of or None, "averaged_over": matrix.averaged_over}
+    return pd.DataFrame(
+        [{**row, **{name: value for name, value in about.items() if value is not None}} for row in rows]
+    )
 
 
 def _row(matrix: TransferMatrix, k: int, s: int, t: int) -> dict[str, Any]:
@@ -179,12 +194,12 @@ def _cells(rows: list[dict[Hashable, Any]], name: str) -> dict[Key, Row]:
 
 def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str) -> TransferMatrix:
     seeds, sources, targets = (list(dict.fromkeys(axis)) for axis in zip(*cells, strict=True))
-    _check_size(name, sources, targets)
+    check_size(name, sources, targets)
     shape = (len(seeds), len(sources), len(targets))
     values, trivial, failed = np.full(shape, np.nan), np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
     for (seed, source, target), row in cells.items():
         place = seeds.index(seed), sources.index(source), targets.index(target)
-        values[place] = _number(row["score"], name)
+        values[place] = number_of(row["score"], name)
         trivial[place], failed[place] = str(row["trivial"]) == "True", row["state"] == "failed"
     first = next(iter(cells.values()))
     matrix = TransferMatrix(
@@ -203,25 +218,9 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         backbone=str(first["backbone"]),
         examples=examples,
         chance_of=_text_of(first, "chance_of"),
+        averaged_over=_runs_of(first, name),
     )
-    return _of_share(matrix, name)
-
-
-def _check_size(name: str, sources: Sequence[str], targets: Sequence[str]) -> None:
-    """Refuses a table so large that tests of its cells would not end in reasonable time."""
-    if max(len(sources), len(targets)) > SCORES:
-        raise BadInput(f"{name} has {len(sources)} sources and {len(targets)} targets; the limit is {SCORES} of each")
-
-
-def _of_share(matrix: TransferMatrix, name: str) -> TransferMatrix:
-    """The same matrix, none of whose scores is a percentage."""
-    levels = (matrix.values, matrix.chance, matrix.untouched, matrix.random)
-    beyond = [score for level in levels for score in level[np.abs(level) > MOST].tolist()]
-    if beyond:
-        raise BadInput(
-            f"{name}: found the score {beyond[0]:g}, expected scores of 1 at most; divide percentages by 100"
-        )
-    return matrix
+    return checked(matrix, name)
 
 
 def _text_of(row: Row, column: str) -> str:
@@ -230,10 +229,20 @@ def _text_of(row: Row, column: str) -> str:
     return found if isinstance(found, str) else ""
 
 
+def _runs_of(row: Row, name: str) -> int | None:
+    """The number of runs behind published means; None where the table has no such column."""
+    if (value := row.get("averaged_over")) is None or str(value).strip() in ("", "nan"):
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise BadInput(f"{name}: averaged_over {quoted(value)} is not a whole number") from None
+
+
 def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:
     """The one value of a column for a target (in a seed), the same in all its rows; NaN if none has it."""
     rows = [row for key, row in cells.items() if key[2] == target and seed in (None, key[0])]
-    found = {value for value in (_number(row[column], name) for row in rows) if not np.isnan(value)}
+    found = {value for value in (number_of(row[column], name) for row in rows) if not np.isnan(value)}
     if len(found) > 1:
         raise BadInput(f"{name}: {column} of {target} differs between rows: {', '.join(map(str, sorted(found)))}")
     return found.pop() if found else np.nan
@@ -268,19 +277,6 @@ def _key(row: Row, name: str) -> Key:
         raise BadInput(f"{name}: seed {quoted(row['seed'])} is not a whole number") from None
 
 
-def _number(value: Any, name: str, where: str = "") -> float:
-    """A score, or NaN for an empty cell; anything else is refused."""
-    if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan")):
-        return np.nan
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise BadInput(f"{name}: {quoted(value)}{where} is not a number; leave a missing score empty") from None
-    if np.isinf(number):
-        raise BadInput(f"{name}: {quoted(value)}{where} is not a finite number")
-    return number
-
-
 def _ending(path: Path) -> str:
     if path.suffix not in (".csv", ".parquet"):
         raise BadInput(f"a transfer table ends in .csv or .parquet, not {quoted(path.name)}")
@@ -295,76 +291,3 @@ def read_categories(path: str | Path) -> dict[str, str]:
     """
     categories: dict[str, str] = read_json(Path(path), dict[str, str])
     return categories
-
-
-def read_scores(path: str | Path, categories: Mapping[str, str] | None = None) -> TransferMatrix:
-    """A matrix of one seed from a plain CSV of raw scores: rows are sources, columns are targets.
-
-    A row `random` holds the score of random deltas and is taken as chance; a row `untouched` that of the backbone
-    alone. Rows and columns are matched by name; sources that are targets come out in the targets' order, others after.
-
-    Raises:
-        BadInput: a name twice, a row of another length, a cell that is neither a number nor empty, percentages.
-    """
-    table = cells_of_text(Path(path))
-    targets, names = table[0][1:], [row[0] for row in table[1:]]
-    _check_size(str(path), names, targets)
-    for name in RESERVED:
-        if name in targets or (name == "chance" and name in names):
-            raise BadInput(f"{path}: {name!r} cannot be the name of a task; the row of chance scores is 'random'")
-    for kind, given in (("column", targets), ("row", names)):
-        repeated = [name for name, count in Counter(given).items() if count > 1]
-        if repeated:
-            raise BadInput(f"{path}: the {kind} {quoted(repeated[0])} stands there twice")
-    rows = {
-        row[0]: np.array(
-            [_number(cell, str(path), f" ({row[0]} → {target})") for cell, target in zip(row[1:], targets, strict=True)]
-        )
-        for row in table[1:]
-    }
-    unknown_row = np.full(len(targets), np.nan)
-    random, untouched = (rows.pop(name, unknown_row) for name in ("random", "untouched"))
-    sources = [name for name in targets if name in rows] + [name for name in rows if name not in targets]
-    values = np.array([[rows[source] for source in sources]]).reshape(1, len(sources), len(targets))
-    nothing = np.zeros(values.shape, dtype=bool)
-    matrix = TransferMatrix(
-        sources=tuple(sources),
-        targets=tuple(targets),
-        seeds=(0,),
-        values=values,
-        chance=random,
-        untouched=untouched,
-        random=random[None],
-        trivial=nothing,
-        failed=nothing,
-        metric=("score",) * len(targets),
-        categories=categories or {},
-        chance_of="random" if "random" in names else "",
-    )
-    return _of_share(matrix, str(path))
-
-
-def write_scores(matrix: TransferMatrix, path: str | Path) -> Path:
-    """Write the plain CSV that `read_scores` reads: mean raw scores over the seeds, empty where one is unknown.
-
-    The row `random` is of random deltas, or chance where that is what they were taken for; the row `untouched` of the
-    backbone alone. What seeds and examples say of the spread is in the tidy table alone (`write`).
-
-    Raises:
-        BadInput: a folder that cannot be written.
-    """
-    path = Path(path)
-    rows = dict(zip(matrix.sources, matrix.mean(), strict=True))
-    random = matrix.chance if matrix.chance_of == "random" else mean_over_seeds(matrix.random)
-    rows |= {
-        name: row for name, row in (("random", random), ("untouched", matrix.untouched)) if not np.isnan(row).all()
-    }
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(matrix.targets))
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(partial, index_label="source")
-        os.replace(partial, path)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from None
-    return path

@@ -58,7 +58,11 @@ class Findings:
 
 
 def gather(
-    records: Sequence[Record], categories: Mapping[str, str], compositions: Sequence[str] = (), split: str = "test"
+    records: Sequence[Record],
+    categories: Mapping[str, str],
+    compositions: Sequence[str] = (),
+    split: str = "test",
+    order: Sequence[str] = (),
 ) -> Findings:
     """Read records of cells, finished and failed.
 
@@ -69,6 +73,8 @@ def gather(
         categories: category of each task; empty if there are none.
         compositions: those that are wanted; every one if none is named.
         split: whose evaluations are read.
+        order: tasks in the order in which figures and tables show them, as that of the study, by default that of the
+            categories; others follow in alphabetical order.
 
     Raises:
         BadInput: no records, an unknown composition, categories that miss a task, or evaluations that contradict each
@@ -82,13 +88,13 @@ def gather(
     evaluations = [record for record in records if record["kind"] == "evaluate" and record["spec"]["split"] == split]
     evaluations += _blocked(failed, evaluations, split)
     read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
-    matrices = {text: from_records(evaluations, text, categories, split) for text in read}
+    matrices = {text: from_records(evaluations, text, categories, split, order=order) for text in read}
     searched = {parent for record in done if record["kind"] == "search" for parent in record["parents"]}
     ordinary = [r for r in done if r["kind"] == "train" and not r["spec"].get("carried")]
     trainings = [r for r in ordinary if _text(r) in read or r.get("key") not in searched]
     return Findings(
         split=split,
-        matrices=_on_common_axes(matrices),
+        matrices=_on_common_axes(matrices, order or tuple(categories)),
         trainings=sorted(trainings, key=_name),
         failures=sorted(failed, key=_name),
         unread=sorted(text for text in set(map(_text, trainings)) if not any(_begins(text, one) for one in read)),
@@ -161,15 +167,16 @@ def _blocked(failed: Sequence[Record], evaluations: Sequence[Record], split: str
                 yield {"kind": "evaluate", "state": "failed", "spec": {**ends, "split": split, "backbone": backbone}}
 
 
-def _on_common_axes(matrices: Mapping[str, TransferMatrix]) -> dict[str, TransferMatrix]:
+def _on_common_axes(matrices: Mapping[str, TransferMatrix], order: Sequence[str]) -> dict[str, TransferMatrix]:
     """Give the matrices in which transfer was measured the sources, targets and seeds of all of them."""
     measured = [matrix for matrix in matrices.values() if measures_transfer(matrix)]
-    return {text: _padded(matrix, measured) if matrix in measured else matrix for text, matrix in matrices.items()}
+    return {
+        text: _padded(matrix, measured, order) if matrix in measured else matrix for text, matrix in matrices.items()
+    }
 
 
-def _padded(matrix: TransferMatrix, others: Sequence[TransferMatrix]) -> TransferMatrix:
+def _padded(matrix: TransferMatrix, others: Sequence[TransferMatrix], order: Sequence[str]) -> TransferMatrix:
     """The matrix on the axes of all: cells that it lacks are missing, levels of a target are taken from the others."""
-    order = list(dict.fromkeys(name for other in others for name in other.categories))
     sources, targets = (_union(others, axis, order) for axis in ("sources", "targets"))
     seeds = tuple(sorted({seed for other in others for seed in other.seeds}))
     at = np.ix_(*(_places(part, whole) for part, whole in _axes(matrix, seeds, sources, targets)))

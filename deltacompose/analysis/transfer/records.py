@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ def from_records(
     categories: Mapping[str, str] | None = None,
     split: str = "test",
     chosen: Callable[[Record], bool] | None = None,
+    order: Sequence[str] = (),
 ) -> TransferMatrix:
     """The transfer matrix of one composition, read on one split.
 
@@ -71,20 +72,23 @@ def from_records(
         categories: category of each task.
         split: the split whose scores are read.
         chosen: a further condition, for stores in which several cells share composition, source, target and seed.
+        order: tasks in the order of the axes, as that of the study, by default that of the categories; tasks that are
+            not named follow in alphabetical order.
 
     Raises:
         BadInput: no such cell, two different scores for one cell, several backbones, or contradictory chance scores.
     """
     evaluations = [record for record in records if _is_of_transfer(record)]
     here = [r for r in evaluations if r["spec"]["split"] == split and (chosen is None or chosen(r))]
+    order = order or tuple(categories or ())
     trained = [r for r in here if r["spec"]["composition"] == composition and r["spec"]["source"] not in REFERENCES]
     if not trained:
         raise _nothing_found(evaluations, composition, split)
     cells = _one_per_cell(trained)
     done = {key: record for key, record in cells.items() if record.get("state", "done") == "done"}
     seeds = sorted({seed for seed, _, _ in cells})
-    sources = _in_order({source for _, source, _ in cells}, categories or {})
-    targets = _in_order({target for _, _, target in cells}, categories or {})
+    sources = _in_order({source for _, source, _ in cells}, order)
+    targets = _in_order({target for _, _, target in cells}, order)
     references = [
         r for r in here if r["spec"]["composition"] in (None, composition) and r.get("state", "done") == "done"
     ]
@@ -149,9 +153,9 @@ def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     return ", ".join(names) or "nothing but their parents"
 
 
-def _in_order(tasks: set[str], categories: Mapping[str, str]) -> list[str]:
-    """In the order of the categories where they are given, else by name: a store has no order of its own."""
-    return [*(task for task in categories if task in tasks), *sorted(tasks - set(categories))]
+def _in_order(tasks: set[str], order: Sequence[str]) -> list[str]:
+    """In the given order, then by name: the records of a store come in the order of hashes, which means nothing."""
+    return [*(task for task in dict.fromkeys(order) if task in tasks), *sorted(tasks - set(order))]
 
 
 def _array(

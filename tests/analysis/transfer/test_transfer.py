@@ -227,7 +227,7 @@ def test_categories_that_miss_a_task_are_refused_and_further_ones_are_not():
 
 
 def test_a_task_may_not_have_the_name_of_a_reference_row():
-    with pytest.raises(BadInput, match="no task may be called random"):
+    with pytest.raises(BadInput, match="cannot have the name 'random'"):
         matrix([[0.9]], sources=("random",))
 
 
@@ -285,7 +285,7 @@ def test_a_row_of_a_tidy_table_needs_its_source_and_target(end, tmp_path):
         (",a,b\na,.9,.1\na,.9,.1\n", "the row 'a' stands there twice"),
         (",a,b\na,.9\n", "the row 'a' has 1 scores for 2 targets"),
         ("", "is no table of scores"),
-        (",a,b\nrandom,.5,.5\n", "needs at least one source"),
+        (",a,b\nrandom,.5,.5\n", "has reference rows only"),
         (",a,b\na,90,71.5\nb,1,80\n", "found the score 90, expected scores of 1 at most; divide percentages by 100"),
         (",a,b\na,.9,.7\nb,.1,.8\nrandom,50,.2", "found the score 50"),
     ],
