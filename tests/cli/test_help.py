@@ -1,11 +1,15 @@
 """The help of every command: complete, uncut at 80 columns, and in noun phrases."""
 
+import ast
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from deltacompose import cli
 from deltacompose.cli import app
 from deltacompose.cli.options import ANALYSES, CATALOGUE, DELTAS, EXCHANGE, STUDIES
 
@@ -93,3 +97,17 @@ def test_the_program_lists_every_command_once_in_its_group():
 )
 def test_a_help_text_that_does_not_stand_by_itself_is_refused(text):
     assert faults_of(text)
+
+
+SOURCES = sorted(Path(cli.__file__).parent.glob("*.py"))
+RIDDLES = re.compile(r"(?<!there )\bis no [a-z]|\bWhat a\b|\bbeside\b|\bin force\b|\bis (said|told|had)\b|^(Of|What) ")
+VAGUE = {"one", "found", "said", "given", "made"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+def test_sentences_of_the_command_line_are_plain_and_locals_are_named_for_what_they_hold(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    assert [text for text in texts if RIDDLES.search(text)] == []
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assert (stored | {node.arg for node in nodes if isinstance(node, ast.arg)}) & VAGUE == set()
