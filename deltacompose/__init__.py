@@ -6,9 +6,31 @@ Importing this runs nothing: what is asked for is imported when it is asked for.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deltacompose import moved
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
+    from deltacompose.analysis.graph.build import task_graph
+    from deltacompose.analysis.matrix import TransferMatrix
+    from deltacompose.api import (
+        attached,
+        evaluate,
+        init_weights,
+        load_backbone,
+        load_delta,
+        methods,
+        parse,
+        tasks,
+        train,
+    )
+    from deltacompose.composition import Composition
+    from deltacompose.delta.delta import Delta
+    from deltacompose.errors import BadInput
+    from deltacompose.figures.heatmap import heatmap
+    from deltacompose.results import plan, records, run, transfer_matrix
+    from deltacompose.study.config import Study
+    from deltacompose.study.recipe import Recipe
 
 __version__ = "0.1.0"
 
@@ -25,7 +47,30 @@ _HOMES = {
     "figures.heatmap": "heatmap",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
-__all__ = ["__version__", *_NAMES]
+__all__ = [
+    "BadInput",
+    "Composition",
+    "Delta",
+    "Recipe",
+    "Study",
+    "TransferMatrix",
+    "__version__",
+    "attached",
+    "evaluate",
+    "heatmap",
+    "init_weights",
+    "load_backbone",
+    "load_delta",
+    "methods",
+    "parse",
+    "plan",
+    "records",
+    "run",
+    "task_graph",
+    "tasks",
+    "train",
+    "transfer_matrix",
+]
 moved.install()
 
 
@@ -36,4 +81,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return [*globals(), *_NAMES]
+    return sorted(__all__)

@@ -172,6 +172,11 @@ class TransferMatrix:
         """(seeds, sources, targets): A(s → t) minus the score of the untouched backbone."""
         return self.values - self.untouched
 
+    def __repr__(self) -> str:
+        known, whole = int((~np.isnan(self.values)).sum()), self.values.size
+        sizes = f"{len(self.sources)} sources × {len(self.targets)} targets × {len(self.seeds)} seeds"
+        return f"TransferMatrix({self.composition!r}: {sizes}, {known} of {whole} scores known)"
+
     def mean(self) -> Floats:
         """(sources, targets): raw score averaged over the seeds that have one; NaN where none has."""
         return mean_over_seeds(self.values)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import overload
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from deltacompose.analysis.matrix import Bools, TransferMatrix
+from deltacompose.analysis.transfer import files
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import UNITS
+from deltacompose.errors import BadInput
 from deltacompose.figures.heatmap_style import DENSE, Ink, dash, keys, mark
 from deltacompose.figures.heatmap_values import Cells, cells
 from deltacompose.figures.style import (
@@ -29,35 +34,87 @@ from deltacompose.figures.style import (
     styled,
     wrapped,
 )
+from deltacompose.formats.row_files import csv_header
 
 
+@overload
 def heatmap(
-    matrix: TransferMatrix,
+    data: TransferMatrix | pd.DataFrame | str | Path,
     path: str | Path,
     *,
+    ax: Axes | None = None,
     value: str = "relative",
     order: str = "category",
     marks: Marks | Bools | None = None,
     look: Look | None = None,
-) -> Path:
-    """Draw a transfer matrix to a `.pdf`, `.png` or `.svg` file, and give its path.
+) -> Path: ...
+
+
+@overload
+def heatmap(
+    data: TransferMatrix | pd.DataFrame | str | Path,
+    path: None = None,
+    *,
+    ax: Axes | None = None,
+    value: str = "relative",
+    order: str = "category",
+    marks: Marks | Bools | None = None,
+    look: Look | None = None,
+) -> Axes: ...
+
+
+def heatmap(
+    data: TransferMatrix | pd.DataFrame | str | Path,
+    path: str | Path | None = None,
+    *,
+    ax: Axes | None = None,
+    value: str = "relative",
+    order: str = "category",
+    marks: Marks | Bools | None = None,
+    look: Look | None = None,
+) -> Path | Axes:
+    """Draw a transfer matrix, in a figure of its own or in the caller's axes.
 
     Rows are sources, columns targets; below the sources stand a random delta, the untouched backbone and chance, in
     the same unit; the first and the last are one row where the random delta was taken for chance. Numbers are means
     over seeds; the title says how many, and how far they spread.
 
     Args:
-        value: `relative`, `corrected`, `score` or `lift` (`figures.cells.UNITS` has the formulas).
-        order: `category` puts the tasks in blocks, `cluster` puts tasks that transfer alike side by side.
-        marks: what `uncertainty.marks` found in this matrix, or (sources, targets) of booleans in the matrix' own
+        data: a matrix, a tidy table (a DataFrame as of `analysis.transfer.frame`), or a file of either kind of table.
+        path: `.pdf`, `.png` or `.svg` file to write; nothing is written without one.
+        ax: axes to draw in, which become the frame of the heatmap, its reference rows and its colour scale; without
+            them a new figure.
+        value: `relative`, `corrected`, `score` or `lift` (`analysis.units.UNITS` has the formulas).
+        order: `category` puts the tasks in blocks, `cluster` puts tasks that transfer alike side by side, `given` keeps
+            the order of the matrix.
+        marks: the result of `uncertainty.marks` for this matrix, or (sources, targets) of booleans in the matrix' own
             order: the cells to mark.
 
+    Returns:
+        The path if one is given, else the axes of the sources, whose `figure` is the whole figure.
+
     Raises:
-        BadInput: unknown value, order or suffix; marks of another shape; no chance level for a relative performance.
+        BadInput: unknown value, order or suffix; marks of another shape; no chance level for a relative performance; a
+            file that is not a valid table of scores.
     """
+    matrix, look = _matrix_of(data), look or Look()
     shown = cells(matrix, value, order, marks)
     with styled():
-        return save(draw(matrix, shown, order, look or Look()), Path(path))
+        figure = draw(matrix, shown, order, look) if ax is None else draw_in(ax, matrix, shown, order, look)
+        if path is not None:
+            return save(figure, Path(path))
+        return figure.axes[0] if ax is None else ax
+
+
+def _matrix_of(data: TransferMatrix | pd.DataFrame | str | Path) -> TransferMatrix:
+    """The matrix of any kind of data that a figure takes."""
+    if isinstance(data, TransferMatrix):
+        return data
+    if isinstance(data, pd.DataFrame):
+        return files.from_frame(data, name="the data frame")
+    path = Path(data)
+    tidy = path.suffix == ".parquet" or set(files.COLUMNS) <= set(csv_header(path))
+    return files.read(path) if tidy else files.read_scores(path)
 
 
 def draw(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> Figure:
@@ -68,6 +125,37 @@ def draw(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> Figure
     legend = keys(shown)
     figure = canvas(look.width, cell * (rows + below) + 0.05 * names + 1.1 + 0.13 * -(-len(legend) // across))
     above, under, bar = figure.subplots(3, 1, height_ratios=[rows * cell, below * cell, 0.08])
+    _fill((above, under, bar), matrix, shown, look)
+    figure.suptitle(_title(matrix, shown, order, look), x=0.01, ha="left", fontsize=7.5)
+    figure.legend(handles=legend, loc="outside lower left", ncols=across, handlelength=1.4, columnspacing=1.2)
+    return figure
+
+
+def draw_in(ax: Axes, matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> Figure:
+    """Draw the heatmap inside the caller's axes, as large as they are, and give their figure."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise BadInput("cannot draw in axes that belong to no figure")
+    wide = ax.get_position().width * figure.get_figwidth()
+    rows, below = len(shown.sources), len(shown.baselines)
+    share = 0.8 / (rows + below)
+    ax.set_axis_off()
+    parts = (
+        ax.inset_axes((0, 1 - share * rows, 0.86, share * rows)),
+        ax.inset_axes((0, 0.19, 0.86, share * below)),
+        ax.inset_axes((0.88, 0.19, 0.03, 0.81)),
+    )
+    _fill(parts, matrix, shown, replace(look, width=0.86 * wide / 0.62), vertical=True)
+    narrow = replace(look, width=wide)
+    ax.set_title(f"{_title(matrix, shown, order, narrow)}\n{wrapped(UNITS[shown.unit], narrow)}", loc="left")
+    return figure
+
+
+def _fill(
+    parts: tuple[Axes, Axes, Axes], matrix: TransferMatrix, shown: Cells, look: Look, vertical: bool = False
+) -> None:
+    """Draw the sources, the reference rows and the colour scale into three axes."""
+    above, under, bar = parts
     ink = Ink.of(shown, look)
     ink.paint(above, shown.mean, shown.sd)
     ink.paint(under, np.array(list(shown.baselines.values())), None)
@@ -75,14 +163,14 @@ def draw(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> Figure
     dash(under, shown.unrated, "?")
     mark(above, shown, ink)
     _name(above, under, shown)
-    _frame_blocks(above, shown, matrix.categories, look.categories)
-    scale = figure.colorbar(above.collections[0], cax=bar, orientation="horizontal", extend=ink.extend)
+    if not vertical:
+        _frame_blocks(above, shown, matrix.categories, look.categories)
+    way = "vertical" if vertical else "horizontal"
+    scale = bar.figure.colorbar(above.collections[0], cax=bar, orientation=way, extend=ink.extend)
     scale.outline.set_visible(False)
-    bar.set_xlabel(UNITS[shown.unit])
-    bar.xaxis.set_major_formatter(lambda at, _: number(at, signed=ink.signed))
-    figure.suptitle(_title(matrix, shown, order, look), x=0.01, ha="left", fontsize=7.5)
-    figure.legend(handles=legend, loc="outside lower left", ncols=across, handlelength=1.4, columnspacing=1.2)
-    return figure
+    axis = bar.yaxis if vertical else bar.xaxis
+    axis.set_label_text("" if vertical else textwrap.fill(UNITS[shown.unit], max(20, int(16 * look.width))))
+    axis.set_major_formatter(lambda at, _: number(at, signed=ink.signed))
 
 
 def _name(above: Axes, under: Axes, shown: Cells) -> None:

@@ -1,9 +1,11 @@
 """Figures and tables: what stands on them, what can never be left off, and that the same numbers give the same file."""
 
+import ast
 import dataclasses
 import math
 import re
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import networkx as nx
@@ -13,8 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import deltacompose as dc
 from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.transfer import files
 from deltacompose.analysis.transfer.lift import lifts
 from deltacompose.analysis.transfer.uncertainty import marks
 from deltacompose.analysis.units import UNITS
@@ -574,3 +578,57 @@ def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
 def test_a_figure_without_a_suffix_is_refused(tmp_path):
     with styled(), pytest.raises(BadInput, match="no figure format ''"):
         save(mpl.figure.Figure(), tmp_path / "heatmap")
+
+
+# Composing with matplotlib and pandas
+
+
+def test_a_heatmap_without_a_path_is_drawn_and_not_saved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    axes = heatmap(matrix())
+    assert isinstance(axes, mpl.axes.Axes)
+    assert "relative performance A(s→t) / A(t→t)" in written_in(axes.figure)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_heatmap_takes_a_data_frame_or_a_file(tmp_path):
+    whole = matrix()
+    plain = files.write_scores(whole, tmp_path / "scores.csv")
+    tidy = files.write(whole, tmp_path / "tidy.csv")
+    expected = heatmap(whole, tmp_path / "a.svg", value="corrected").read_bytes()
+    assert heatmap(files.frame(whole), tmp_path / "b.svg", value="corrected").read_bytes() == expected
+    assert heatmap(tidy, tmp_path / "c.svg", value="corrected").read_bytes() == expected
+    assert "spread not given" in "\n".join(written_in(heatmap(plain).figure))
+    with pytest.raises(BadInput, match="the data frame"):
+        heatmap(pd.DataFrame({"a": [1]}))
+
+
+def test_a_heatmap_is_drawn_in_the_callers_axes():
+    figure = mpl.figure.Figure(figsize=(7, 4))
+    left, right = figure.subplots(1, 2)
+    assert heatmap(matrix(), ax=left, value="corrected") is left
+    assert not right.findobj(mpl.collections.QuadMesh)
+    assert left.findobj(mpl.collections.QuadMesh)
+    assert {"chance", "a", "b"} <= set(written_in(figure))
+    assert "2 seeds" in left.get_title(loc="left")
+    figure.canvas.draw()
+    frame = right.get_window_extent()
+    inside = [text for part in left.child_axes for text in part.findobj(mpl.text.Text) if text.get_text().strip()]
+    assert not any(text.get_window_extent().overlaps(frame) for text in inside)
+
+
+def test_a_matrix_has_a_short_repr():
+    assert repr(matrix()) == ("TransferMatrix('lora + bitfit': 4 sources × 4 targets × 2 seeds, 32 of 32 scores known)")
+
+
+def test_the_public_names_are_those_of_dir_and_of_type_checkers():
+    checked = {
+        alias.name
+        for node in ast.walk(ast.parse(Path(dc.__file__).read_text()))
+        if isinstance(node, ast.If)
+        for line in node.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    assert dir(dc) == sorted(dc.__all__)
+    assert checked | {"__version__"} == set(dc.__all__)
