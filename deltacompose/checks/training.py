@@ -18,7 +18,7 @@ from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject, doubled, with_edits
 from deltacompose.checks.tensors import unlike
 from deltacompose.composition import Composition, composition
-from deltacompose.method.contract import HasConstants, Penalizes, Prepares, Updates
+from deltacompose.method.contract import Edit, HasConstants, OutputEdit, Penalizes, Prepares, Updates, WeightEdit
 from deltacompose.method.weights import generator, penalty, prepared
 from deltacompose.plugins.members import said
 from deltacompose.training.learner import Learner
@@ -87,7 +87,8 @@ def equal_deltas_in_a_bank(subject: Subject) -> None:
     """Equal deltas on equal rows of one bank have equal losses and gradients, wherever in the bank they stand."""
     bank = _three(subject)
     same = Bank([bank.weights[0]] * DELTAS, bank.constants, [bank.batches[0]] * DELTAS)
-    passed = _bank(subject, subject.alone.expression, "say banked = False", subject.backbone, same)
+    certain = with_edits(subject.method, _without_dropout)  # each delta of a bank draws its own
+    passed = _bank(subject, composition(certain), "say banked = False", subject.backbone, same)
     for k in range(1, DELTAS):
         far = distance(passed.losses[k], passed.losses[0])
         first, other = passed.gradients[0], passed.gradients[k]
@@ -98,6 +99,11 @@ def equal_deltas_in_a_bank(subject: Subject) -> None:
                 f"of {DELTAS} equal deltas in a bank, number {k} differs from the first by {far:.1e} of its size; "
                 "a function must not count its calls"
             )
+
+
+def _without_dropout(edit: Edit) -> Edit:
+    changed: Edit = replace(edit, dropout=0.0) if isinstance(edit, OutputEdit | WeightEdit) else edit
+    return changed
 
 
 def true_gradients(subject: Subject) -> None:
