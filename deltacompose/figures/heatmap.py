@@ -20,7 +20,7 @@ from deltacompose.analysis.transfer import files
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import UNITS
 from deltacompose.errors import BadInput
-from deltacompose.figures.heatmap_style import DENSE, Ink, dash, keys, mark
+from deltacompose.figures.heatmap_style import CROWDED, DENSE, Ink, dash, keys, mark
 from deltacompose.figures.heatmap_values import Cells, cells
 from deltacompose.figures.style import (
     INK,
@@ -247,7 +247,7 @@ def _title(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> str:
     facts = [runs(matrix)]
     if shown.spread:
         facts.append(f"sd over seeds: median {number(shown.spread[0])}, largest {number(shown.spread[1])}")
-    if len(shown.targets) > DENSE:
+    if CROWDED >= len(shown.targets) > DENSE:
         facts.append("values in hundredths")
     if order == "cluster":
         facts.append("tasks ordered by average linkage")

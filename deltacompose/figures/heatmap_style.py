@@ -20,6 +20,8 @@ from deltacompose.figures.style import GREY, INK, Look, counted, number
 
 DENSE = 13
 """From more columns than this on, values are printed in hundredths: `87` for .87."""
+CROWDED = 20
+"""From more columns than this on no values are printed, because they would touch; the colour scale remains."""
 _ROOMY = 8
 """Up to this many columns the spread is printed in each cell."""
 _VOID = "#dddddd"
@@ -81,7 +83,7 @@ class Ink:
             yticklabels=False,
         )
         for text in axes.texts:
-            text.set_fontsize(min(self.size, 1.45 * self.wide / len(text.get_text())))
+            text.set_fontsize(min(self.size, 1.45 * self.wide / max(1, len(text.get_text()))))
             text.set_color(self.readable(float(means[int(text.get_position()[1]), int(text.get_position()[0])])))
             text.set_in_layout(False)  # lies within the axes; measuring hundreds of them takes seconds
         _hatch(axes, np.isnan(means))
@@ -107,7 +109,7 @@ class Ink:
         """What is printed in each cell: the mean, and its spread where there is room."""
         texts = np.empty(means.shape, dtype=object)
         for at, mean in np.ndenumerate(means):
-            texts[at] = "" if np.isnan(mean) else self.text(float(mean))
+            texts[at] = "" if np.isnan(mean) or self.columns > CROWDED else self.text(float(mean))
             if deviations is not None and self.columns <= _ROOMY and not np.isnan(deviations[at]):
                 texts[at] += f" ±{number(float(deviations[at]))}"
         return texts

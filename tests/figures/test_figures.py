@@ -632,3 +632,15 @@ def test_the_public_names_are_those_of_dir_and_of_type_checkers():
     }
     assert dir(dc) == sorted(dc.__all__)
     assert checked | {"__version__"} == set(dc.__all__)
+
+
+def test_more_than_twenty_columns_have_colours_without_numbers():
+    names = tuple(f"task_{i:02}" for i in range(21))
+    nothing = np.zeros((1, 21, 21), dtype=bool)
+    levels = (np.full(21, 0.5), np.full(21, 0.5), np.full((1, 21), 0.5))
+    wide = TransferMatrix(
+        names, names, (0,), np.full(nothing.shape, 0.7), *levels, nothing, nothing, ("accuracy",) * 21
+    )
+    figure = drawn(wide, "score")
+    assert not [text for text in figure.axes[0].texts if text.get_text()]
+    assert not any("hundredths" in text for text in written_in(figure))
