@@ -29,6 +29,7 @@ from deltacompose.figures.style import (
     colours_of,
     counted,
     label,
+    labels,
     number,
     save,
     styled,
@@ -175,17 +176,19 @@ def _fill(
 
 def _name(above: Axes, under: Axes, shown: Cells) -> None:
     """Names at the rows and columns; the columns' stand once, below the last row."""
+    names = list(dict.fromkeys((*shown.targets, *shown.sources)))
+    text = dict(zip(names, labels(names), strict=True))
     above.set_ylabel("source")
     under.set_xlabel("target")
-    above.set_yticks(np.arange(len(shown.sources)) + 0.5, [label(name) for name in shown.sources], rotation=0)
+    above.set_yticks(np.arange(len(shown.sources)) + 0.5, [text[name] for name in shown.sources], rotation=0)
     under.set_yticks(np.arange(len(shown.baselines)) + 0.5, list(shown.baselines), rotation=0, style="italic")
     steep = 90 if len(shown.targets) > 9 else 35
-    places, names = np.arange(len(shown.targets)) + 0.5, [label(name) for name in shown.targets]
+    places, below = np.arange(len(shown.targets)) + 0.5, [text[name] for name in shown.targets]
     above.set_xticks([])
     if steep == 90:
-        under.set_xticks(places, names, rotation=90)
+        under.set_xticks(places, below, rotation=90)
     else:
-        under.set_xticks(places, names, rotation=steep, ha="right", rotation_mode="anchor")
+        under.set_xticks(places, below, rotation=steep, ha="right", rotation_mode="anchor")
     for axes in (above, under):
         axes.tick_params(length=0, pad=2)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -156,6 +157,16 @@ def label(name: str, limit: int = 26) -> str:
         return line
     head = (limit - 1) * 2 // 3
     return f"{line[:head]}…{line[head + 1 - limit :]}"
+
+
+def labels(names: Sequence[str], limit: int = 26) -> list[str]:
+    """The labels of several names; where shortening makes two of them alike, all that coincide are numbered."""
+    texts = [label(name, limit) for name in names]
+    alike = {text for text, count in Counter(texts).items() if count > 1}
+    return [
+        f"{position} {label(name, limit - 1 - len(str(position)))}" if text in alike else text
+        for position, (name, text) in enumerate(zip(names, texts, strict=True), start=1)
+    ]
 
 
 def _drawable(line: str) -> str:

@@ -28,7 +28,7 @@ from deltacompose.figures.files import slug, slugs, write_bytes
 from deltacompose.figures.heatmap import draw, heatmap
 from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import cells
-from deltacompose.figures.style import Look, colours_of, label, number, save, styled
+from deltacompose.figures.style import Look, colours_of, label, labels, number, save, styled
 from deltacompose.report import result_tables as tables
 from deltacompose.report import tables as sections
 
@@ -644,3 +644,11 @@ def test_more_than_twenty_columns_have_colours_without_numbers():
     figure = drawn(wide, "score")
     assert not [text for text in figure.axes[0].texts if text.get_text()]
     assert not any("hundredths" in text for text in written_in(figure))
+
+
+def test_long_names_stay_distinct_when_shortened():
+    names = [f"a_very_long_shared_beginning_{i}_and_a_very_long_shared_end" for i in range(12)]
+    assert len(set(labels(names))) == 12
+    assert max(map(len, labels(names))) <= 26
+    whole = matrix(sources=tuple(names[:4]), targets=tuple(names[:4]), categories={})
+    assert set(labels(names[:4])) <= set(written_in(drawn(whole)))
