@@ -123,7 +123,7 @@ def test_of_several_processes_each_knows_its_gpu_before_it_loads_the_backbone(tm
         raise Told
 
     monkeypatch.setattr(work, "company", company)
-    monkeypatch.setattr(work, "_backbone", backbone)
+    monkeypatch.setattr(work, "backbone_of", backbone)
     spec = {"kind": cell.kind, "spec": dict(cell.spec), "parents": []}
     with pytest.raises(Told):
         work.carry_out(
