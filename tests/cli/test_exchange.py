@@ -86,9 +86,7 @@ def test_what_cannot_be_fetched_is_named_with_the_cache_it_would_lie_in(written,
 
 
 def test_the_state_of_real_trainings_is_told_in_another_terminal_while_they_go_on(written, tmp_path):
-    study = replace(
-        Study.read(written / "study.yaml"), seeds=(0, 1, 2), training=Recipe(100_000, 4, evaluate_every=100)
-    )
+    study = replace(Study.read(written / "study.yaml"), seeds=(0, 1, 2), training=Recipe(3000, 4, evaluate_every=100))
     study.write(written / "slow.yaml")
     line = [sys.executable, "-c", "from deltacompose.cli import main; main()"]
     driver = subprocess.Popen(
