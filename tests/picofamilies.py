@@ -13,7 +13,8 @@ from torch import nn
 from deltacompose import plugins
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.loading import load_backbone
-from deltacompose.backbone.pico import IDS, LIMIT, VOCABULARY, pico_tokenizer
+from deltacompose.backbone.pico import IDS, LIMIT, pico_tokenizer
+from deltacompose.backbone.pico_families import VOCABULARY
 from deltacompose.composition import Term, parse
 from deltacompose.errors import BadInput
 

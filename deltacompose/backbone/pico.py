@@ -43,6 +43,9 @@ __all__ = [
     "pico_tokenizer",
 ]
 
+_COMMON = SETTINGS
+"""The name that the settings had before the families stood in a file of their own; older scripts import it."""
+
 _WITHOUT_START = ("gpt2", "gpt_neox")
 """Decoders whose own tokenizers put nothing before the text."""
 

@@ -6,7 +6,8 @@ import pytest
 import transformers
 
 import deltacompose as dc
-from deltacompose.backbone.pico import _COMMON, CONFIGURATIONS, pico_tokenizer
+from deltacompose.backbone.pico import CONFIGURATIONS, pico_tokenizer
+from deltacompose.backbone.pico_families import SETTINGS
 from deltacompose.errors import BadInput
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
@@ -18,7 +19,7 @@ HEADED = ("SequenceClassification", "TokenClassification", "QuestionAnswering", 
 
 def in_hand(family: str, cls: str, **settings: object) -> transformers.PreTrainedModel:
     kind, own = CONFIGURATIONS[family]
-    config = transformers.AutoConfig.for_model(kind, **{**_COMMON, **dict(own), **settings})
+    config = transformers.AutoConfig.for_model(kind, **{**SETTINGS, **dict(own), **settings})
     return getattr(transformers, cls).from_config(config).eval()
 
 

@@ -7,7 +7,8 @@ import torch
 import transformers
 
 import deltacompose as dc
-from deltacompose.backbone.pico import _BERT, _COMMON, _randomise, pico_backbone, pico_tokenizer
+from deltacompose.backbone.pico import _randomise, pico_backbone, pico_tokenizer
+from deltacompose.backbone.pico_families import _BERT, SETTINGS
 from deltacompose.scoring import reader
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
@@ -20,7 +21,7 @@ MIXING = {"convbert": {}, "mobilebert": {"intra_bottleneck_size": 16, "embedding
 
 
 def mixing(family: str, cls: str) -> dc.Backbone:
-    config = transformers.AutoConfig.for_model(family, **{**_COMMON, **_BERT, **MIXING[family]})
+    config = transformers.AutoConfig.for_model(family, **{**SETTINGS, **_BERT, **MIXING[family]})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = getattr(transformers, cls).from_config(config).eval()

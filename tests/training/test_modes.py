@@ -8,7 +8,8 @@ import transformers
 
 import deltacompose as dc
 from deltacompose.backbone.backbone import Backbone, evaluating
-from deltacompose.backbone.pico import _COMMON, CONFIGURATIONS, pico_tokenizer
+from deltacompose.backbone.pico import CONFIGURATIONS, pico_tokenizer
+from deltacompose.backbone.pico_families import SETTINGS
 from deltacompose.delta.merge import answer, probe
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
@@ -31,7 +32,7 @@ RECIPE = {"steps": 3, "batch": 4, "evaluate_every": 3, "limit": 32, "keep": "las
 def dropping(family: str) -> Backbone:
     """A pico model in hand, not frozen, in evaluation mode, with dropout in its configuration."""
     kind, settings = CONFIGURATIONS.get(family, (family, CONFIGURATIONS["gpt-neox"][1]))
-    config = transformers.AutoConfig.for_model(kind, **{**_COMMON, **dict(settings)})
+    config = transformers.AutoConfig.for_model(kind, **{**SETTINGS, **dict(settings)})
     for name in RATES:
         if hasattr(config, name):
             setattr(config, name, 0.5)
