@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from deltacompose.analysis import graph
-from deltacompose.analysis.graph import communities
+from deltacompose.analysis.graph import build, communities
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.prediction import source_selection as sources
 from deltacompose.analysis.transfer import TransferMatrix, read_categories, read_scores
@@ -234,12 +234,12 @@ def test_a_missing_score_outside_the_graph_does_not_stop_its_stability():
 
 
 def test_the_bootstrap_of_few_seeds_is_enumerated_with_its_probabilities():
-    resamples = list(graph._resamples(3, 1000, 0))
+    resamples = list(build._resamples(3, 1000, 0))
     assert len(resamples) == 10
     assert np.isclose(sum(probability for _, probability in resamples), 1)
-    drawn = list(graph._resamples(8, 1000, 0))
+    drawn = list(build._resamples(8, 1000, 0))
     assert len(drawn) == 1000
-    assert drawn == list(graph._resamples(8, 1000, 0))
+    assert drawn == list(build._resamples(8, 1000, 0))
 
 
 @pytest.mark.parametrize("directed", [False, True])
