@@ -125,6 +125,8 @@ def _reported(results: Path, status: int) -> tuple[str, str]:
         return ("hang" if os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGXCPU) else "killed"), stderr[-1000:]
     outcome, message = json.loads((results / "ending").read_text())
     lines = [line for line in (message or stderr).splitlines() if line]
+    if lines and lines[0].startswith("Usage:"):  # a word that the command does not know: usage, hint and error
+        lines = lines[2:]
     if outcome == "refused" and (len(lines) != 1 or len(lines[0]) > LONGEST + len("error: ")):
         return "lengthy", (message or stderr)[:1000]
     if outcome == "accepted" and "damaged" in stderr:

@@ -138,7 +138,7 @@ class _Kept:
     def save(self, states):
         if not self.crew.rank:
             self.folder.mkdir(exist_ok=True)
-            work._write_state(states[0], self.folder)
+            work.write_state(states[0], self.folder)
         if states[0][1]["step"] == self.last:
             raise KeyboardInterrupt
 

@@ -207,7 +207,10 @@ def _commit(folder: Path) -> str:
 
 
 def _checked(backbone: Backbone) -> Backbone:
-    """The backbone, if its tokenizer's ids all have an embedding."""
+    """The backbone, if it has layers and its tokenizer's ids all have an embedding."""
+    for stream in backbone.streams:
+        if backbone.layers(stream) < 1:
+            raise BadInput(f"{backbone.name} has {backbone.layers(stream)} layers in its {stream}; expected at least 1")
     if backbone.tokenizer is None:
         return backbone
     embedding = backbone.embeddings(backbone.streams[0])

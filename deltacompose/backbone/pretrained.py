@@ -253,12 +253,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+_DAMAGES = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
+"""What transformers raises for a file whose content has another type than it expects."""
+
+
 @contextlib.contextmanager
 def clearly(folder: Path, what: str) -> Iterator[None]:
     """Turns what transformers raises for damaged files into one sentence."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError, StrictDataclassError) as error:
+    except (*_DAMAGES, SafetensorError, StrictDataclassError) as error:
         reason = " ".join(str(error).split()[:60])
         raise BadInput(f"the {what} in {folder} cannot be read: {reason}") from error
 

@@ -6,6 +6,7 @@ group will want them again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import subprocess
@@ -19,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from deltacompose import api
 from deltacompose.analysis.similarity.measure import named
@@ -43,6 +43,7 @@ from deltacompose.cells.loaded import (
 from deltacompose.cells.probe import probe
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
 from deltacompose.cells.throughput import speed
+from deltacompose.cells.training_state import latest_score, read_state, write_state
 from deltacompose.delta.delta import Delta
 from deltacompose.distributed import Company, company
 from deltacompose.errors import BadInput
@@ -145,8 +146,7 @@ def carry_out(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def under_way(store: Store, key: str) -> dict[str, Any] | None:
     """The latest development score of a training that is not finished, by its checkpoint."""
-    history = (store.glimpse(key, "state.json") or {}).get("history")
-    return {name: history[-1][name] for name in ("step", "score")} if history else None
+    return latest_score(store.glimpse(key, "state.json"))
 
 
 def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> None:
@@ -301,21 +301,16 @@ class _Checkpoints:
     def save(self, states: Sequence[State]) -> None:
         if self.writes:
             each = zip(self.cells, states, strict=True)
-            self.store.save_checkpoints({cell.key: partial(_write_state, state) for cell, state in each})
+            self.store.save_checkpoints({cell.key: partial(write_state, state) for cell, state in each})
 
     def load(self) -> dict[int, State]:
         found = self.store.checkpoints(cell.key for cell in self.cells)
         folders = {i: found[cell.key] for i, cell in enumerate(self.cells) if cell.key in found}
-        return {
-            i: (load_file(folder / "state.safetensors"), json.loads((folder / "state.json").read_text()))
-            for i, folder in folders.items()
-        }
-
-
-def _write_state(state: State, folder: Path) -> None:
-    tensors = {name: x.detach().cpu().contiguous() for name, x in state[0].items()}
-    save_file(tensors, folder / "state.safetensors")
-    (folder / "state.json").write_text(json.dumps(state[1]))
+        states: dict[int, State] = {}
+        for i, folder in folders.items():
+            with contextlib.suppress(BadInput):  # the training begins anew, and gives the same
+                states[i] = read_state(folder)
+        return states
 
 
 def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Job:

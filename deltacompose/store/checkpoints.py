@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose.errors import BadInput
-from deltacompose.formats.json_files import read_json
+from deltacompose.formats.files import read_bytes
+from deltacompose.formats.json_files import parsed_json, read_json
 from deltacompose.limits import STORED_BYTES
 from deltacompose.store import atomic as disk
 from deltacompose.store import reading
@@ -54,7 +55,8 @@ def glimpse(root: Path, key: str, name: str) -> Any:
     """A JSON file of a cell's newest checkpoint, as it is; None where there is none or a newer one is being written."""
     for number in _numbers(root, key):
         with contextlib.suppress(BadInput):
-            return read_json(_home(root, key) / str(number) / name, Any, STORED_BYTES)
+            path = _home(root, key) / str(number) / name
+            return parsed_json(read_bytes(path, STORED_BYTES), str(path), finite=False)
     return None
 
 

@@ -146,7 +146,7 @@ def test_a_tokenizer_of_another_model_is_refused():
 
 
 def test_what_is_neither_name_nor_folder_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no folder '/no/where/at/all', and it is no name on the Hugging Face hub"):
+    with pytest.raises(BadInput, match="no folder '/no/where/at/all', and it is not a name on the Hugging Face hub"):
         load_backbone("/no/where/at/all", tables=tables())
     with pytest.raises(BadInput, match="'t5' is a table, which serves models"):
         load_backbone("t5", tables=tables())

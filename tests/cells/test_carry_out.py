@@ -202,7 +202,7 @@ def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_p
     study = replace(study, tasks=("mood",), seeds=(0, 1, 2), transfer=False, training=recipe)
     study = replace(study, compositions=("prompt(length=2) + lora(rank=2, dropout=0.1)",))
     dc.run(study, tmp_path / "whole", bank=3)
-    write, count = work._write_state, []
+    write, count = work.write_state, []
 
     def write_or_stop(state, folder):
         if len(count) == written:
@@ -211,7 +211,7 @@ def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_p
         write(state, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(work, "_write_state", write_or_stop)
+        patched.setattr(work, "write_state", write_or_stop)
         with pytest.raises(KeyboardInterrupt):
             dc.run(study, tmp_path / "broken", bank=3)
     dc.run(study, tmp_path / "broken", bank=1 if written else 3)
