@@ -141,7 +141,11 @@ def rows(matrix: TransferMatrix, shown: Mapping[str, Cells], inks: Mapping[str, 
     """
     first = next(iter(shown.values()))
     at = {(source, target): (s, t) for s, source in enumerate(first.sources) for t, target in enumerate(first.targets)}
-    spread, count, failed = deviation(matrix.values), (~np.isnan(matrix.values)).sum(axis=0), np.any(matrix.failed, axis=0)
+    spread, count, failed = (
+        deviation(matrix.values),
+        (~np.isnan(matrix.values)).sum(axis=0),
+        np.any(matrix.failed, axis=0),
+    )
     table = []
     for (s, source), (t, target) in product(enumerate(matrix.sources), enumerate(matrix.targets)):
         state = "done" if count[s, t] else "failed" if failed[s, t] else "missing"
