@@ -75,6 +75,10 @@ def load_backbone(
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
     config: Any = None if denoiser else read_config(folder)
     chosen = served(denoiser or config.model_type, table, tables)
+    if denoiser and chosen is None:
+        raise BadInput(
+            f"no table serves models of the type {denoiser!r}, of diffusers, and none can be derived; write one"
+        )
     if denoiser:
         made = read_denoiser(folder, denoiser, head, manner)
     else:

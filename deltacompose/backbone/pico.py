@@ -24,6 +24,7 @@ from deltacompose.backbone.pico_families import (
     LIMIT,
     SETTINGS,
     SPECIAL,
+    VOCABULARY,
     WITHOUT_TABLE,
 )
 from deltacompose.backbone.pico_hostile import HOSTILE
@@ -37,6 +38,7 @@ __all__ = [
     "IDS",
     "LIMIT",
     "SPECIAL",
+    "VOCABULARY",
     "WITHOUT_TABLE",
     "pico",
     "pico_backbone",

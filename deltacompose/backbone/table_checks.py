@@ -5,6 +5,8 @@ A derived table is put through them before it is used; `deltacompose.checks` run
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -13,15 +15,21 @@ from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.backbone.trace import ROWS, TOKEN, OnModel, begins_with_rows
 from deltacompose.places.notation import Place, lists
+from deltacompose.places.table import Table
 
 
 def serves_the_model(subject: OnModel) -> None:
     """The table names the model's type among those it serves, and says its kind."""
-    served, kind = model_type(subject.model), kind_of_model(subject.model)
-    if served not in subject.table.serves:
-        raise subject.fault(f"it does not serve {served!r}; it serves {', '.join(subject.table.serves)}")
-    if subject.table.kind != kind:
-        raise subject.fault(f"it says kind {subject.table.kind!r}; the configuration is of kind {kind!r}")
+    if sentence := mismatch(subject.table, subject.model):
+        raise subject.fault(sentence)
+
+
+def mismatch(table: Table, model: Any) -> str:
+    """Why a table is not of a model's type or kind; "" where it is."""
+    served, kind = model_type(model), kind_of_model(model)
+    if served not in table.serves:
+        return f"it does not serve {served!r}; it serves {', '.join(table.serves)}"
+    return "" if table.kind == kind else f"it says kind {table.kind!r}; the configuration is of kind {kind!r}"
 
 
 def every_place_is_passed(subject: OnModel) -> None:

@@ -88,6 +88,12 @@ def reads_back(subject: OnModel) -> None:
         raise subject.broken("its text reads back as another table")
 
 
+def serves_the_model(subject: OnModel) -> None:
+    """The table names the model's type among those it serves, and says its kind."""
+    if sentence := table_checks.mismatch(subject.table, subject.model):
+        raise subject.broken(sentence)
+
+
 def prefixed_attentions(subject: OnModel) -> None:
     """Every attention takes keys and values of the stated heads before its own, if it takes any.
 
@@ -166,7 +172,8 @@ def _traced(function: Callable[[trace.OnModel], None]) -> Check:
 
 TABLE_CHECKS = (
     Check(reads_back),
-    *map(_traced, table_checks.CHECKS),
+    Check(serves_the_model),
+    *map(_traced, table_checks.CHECKS[1:]),
     Check(prefixed_attentions, when=_reads_tokens),
     Check(prompted_streams, when=_reads_tokens),
     Check(prompts_are_tokens, when=_reads_tokens),

@@ -333,7 +333,7 @@ def test_changed_weights_in_force_are_the_model_that_has_them(family):
             path, own, transposed, part = backbone.parameter_location(backbone.place(where), parameter)
             held = changed.get_submodule(path).get_parameter(own)
             x = x.mT if transposed else x
-            piece = held if part is None else held.unflatten(-1, (part.of, -1))[..., part.index, :]
+            piece = held if part is None else held.unflatten(-1, (len(part.sizes), -1))[..., part.index, :]
             piece.add_(x)
     expected = output(bind(changed, backbone.table))
     torch.testing.assert_close(output_with(backbone, full, t), expected, rtol=1e-4, atol=1e-4)

@@ -177,13 +177,9 @@ def test_with_the_norm_after_each_sublayer_is_added_and_normed_in_turn(family):
 @every_backbone
 def test_every_parameter_but_the_poolers_lies_at_a_place(family, head):
     backbone = backbone_of(family, head)
-    reached = {
-        id(getattr(backbone.module(place), name))
-        for place in backbone.places()
-        for name in backbone.parameter_names(place)
-    }
-    left = {name for name, parameter in backbone.model.named_parameters() if id(parameter) not in reached}
-    assert {name.partition(".")[0] for name in left} <= {"pooler"}
+    assert not backbone.forgotten
+    tabled = {"positions"} if backbone.family in ("marian", "pegasus") else set()
+    assert {name.rpartition("embed_")[2].partition(".")[0] for name in backbone.unplaced} <= {"pooler", *tabled}
 
 
 @pytest.mark.parametrize("family", list(COMMON))

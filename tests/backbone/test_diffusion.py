@@ -132,7 +132,7 @@ def _two_blocks() -> torch.nn.Module:
 
 
 def test_the_two_halves_of_a_gated_projection_are_told_apart():
-    seen = OnModel(table("unet"), pico_denoiser(UNET), denoiser_batch(UNET)).passed
+    seen = OnModel(table("unet"), pico_denoiser(UNET), denoiser_batch(UNET)).traced.passed
     up, gate, activation = (seen[f"denoiser.0.ffn.{kind}"][1] for kind in ("up", "gate", "activation"))
     torch.testing.assert_close(up * F.gelu(gate), activation)
 
