@@ -77,7 +77,8 @@ def load_backbone(
     chosen = served(denoiser or config.model_type, table, tables)
     if denoiser and chosen is None:
         raise BadInput(
-            f"no table serves models of the type {denoiser!r}, of diffusers, and none can be derived; write one"
+            f"no table serves models of the type {denoiser!r}, and no table can be derived for {denoiser}, a model of "
+            "diffusers; write one for it"
         )
     if denoiser:
         made = read_denoiser(folder, denoiser, head, manner)
