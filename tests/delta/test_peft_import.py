@@ -113,7 +113,7 @@ LOST = [
 ]
 
 
-@pytest.mark.parametrize(("options", "before", "reason"), LOST, ids=lambda one: str(one)[:30])
+@pytest.mark.parametrize(("options", "before", "reason"), LOST, ids=["corda", "lora_ga"])
 def test_an_initialisation_that_the_folder_does_not_tell_is_refused_by_name(options, before, reason, tmp_path):
     backbone = backbone_of("llama")
     saved_by_peft(backbone, LoraConfig(r=4, target_modules=["q_proj"], **options), tmp_path, before=before)
