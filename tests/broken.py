@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections import Counter
 from dataclasses import dataclass, field
@@ -512,14 +513,11 @@ class OfThisProcess(Good):
 
 @dataclass(frozen=True)
 class Remembering(Good):
-    """Keeps something outside its tensors."""
-
-    def init(self, backbone: Backbone, generator: Generator) -> dict[str, Tensor]:
-        CALLS["remembered"] = 3
-        return super().init(backbone, generator)
+    """Keeps a factor outside its tensors, which a fresh process does not have."""
 
     def change(self, place: str, t: Tensors, input: Tensor, output: Tensor) -> Tensor:
-        return output * (1 + CALLS["remembered"] * t[f"{place}.scale"])
+        remembered = 3 if multiprocessing.parent_process() is None else 0
+        return output * (1 + remembered * t[f"{place}.scale"])
 
 
 def local() -> Method:

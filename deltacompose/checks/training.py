@@ -86,6 +86,7 @@ def gradient_checkpointing(subject: Subject) -> None:
 def equal_deltas_in_a_bank(subject: Subject) -> None:
     """Equal deltas on equal rows of one bank have equal losses and gradients, wherever in the bank they stand."""
     bank = _three(subject)
+    _separate(subject, subject.backbone, bank)  # a method that fails by itself is reported as that
     same = Bank([bank.weights[0]] * DELTAS, bank.constants, [bank.batches[0]] * DELTAS)
     certain = with_edits(subject.method, _without_dropout)  # each delta of a bank draws its own
     passed = _bank(subject, composition(certain), "say banked = False", subject.backbone, same)

@@ -37,7 +37,7 @@ class Layout:
         """Views of `(..., P)`, one for each tensor: `(..., *shape)`."""
         pieces = rows.split([shape.numel() for shape in self.shapes.values()], -1)
         return {
-            name: piece.view(*rows.shape[:-1], *shape)
+            name: piece.view((*rows.shape[:-1], *shape))
             for (name, shape), piece in zip(self.shapes.items(), pieces, strict=True)
         }
 

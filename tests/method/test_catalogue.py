@@ -468,7 +468,7 @@ def test_an_intrinsic_prompts_file_must_hold_a_decoder_of_the_backbones_width(de
         init_weights(backbone, IntrinsicPrompt.of(decoder(mean=torch.zeros(30))))
     path = decoder(mean=torch.zeros(32))
     path.write_text("no tensors here, only text that is long enough")
-    with pytest.raises(BadInput, match="is no safetensors file"):
+    with pytest.raises(BadInput, match=r"prompts\.safetensors is "):
         init_weights(backbone, IntrinsicPrompt.of(path))
     with pytest.raises(BadInput, match="no decoder can be read from file='' "):
         init_weights(backbone, IntrinsicPrompt())

@@ -421,10 +421,15 @@ def test_what_pissa_takes_out_of_the_matrix_is_kept(backbones):
 
 
 CONFORMING = [method("oft"), method("vera"), method("adalora"), method("cartridge")]
+REDRAWN = "peft's module is built with random tensors, which the trained ones replace"
+
+
+def known_failures(part):
+    return {"draws_nothing_once_trained": REDRAWN} if "cartridge" in str(part) else {}
 
 
 @pytest.mark.slow
-@parametrize_with_checks(CONFORMING, backbones=("gpt2",))
+@parametrize_with_checks(CONFORMING, backbones=("gpt2",), expected_failures=known_failures)
 def test_the_types_keep_the_contract_of_a_method(method, check):
     check(method)
 

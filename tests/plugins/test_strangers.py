@@ -42,7 +42,8 @@ def test_a_start_from_the_tasks_activations_keeps_the_contract(method, check):
 def test_it_trains_beside_a_built_in_method_and_saves(method, tmp_path):
     backbone = pico_backbone("gpt2")
     delta = dc.train(backbone, method + dc.methods()["bitfit"](), tiny(), steps=2, batch=4, evaluate_every=2)
-    assert delta.record["without_gradient"] == []
+    # An edit at the first tokens of a decoder's last layer reaches no token that is scored.
+    assert all(name.startswith("0.0.decoder.1.layer.") for name in delta.record["without_gradient"])
     assert delta.save(tmp_path).is_dir()
 
 
