@@ -30,16 +30,21 @@ class OfMeasure:
         """The error that says what is wrong with the measure."""
         return Broken(f"{self}: {sentence}")
 
+    def check_needs(self) -> None:
+        """Refuses a need that does not exist."""
+        if self.measure.needs not in NEEDS:
+            raise self.broken(str(unknown("need", self.measure.needs, NEEDS)))
+
     def arrays(self, seed: int) -> dict[str, Any]:
         """What the measure needs of every task."""
+        self.check_needs()
         return arrays(self.measure, np.random.default_rng(seed))
 
 
 def stated(subject: OfMeasure) -> None:
     """The measure states what it needs, its range, its invariances and its source."""
     measure = subject.measure
-    if measure.needs not in NEEDS:
-        raise subject.broken(str(unknown("need", measure.needs, NEEDS)))
+    subject.check_needs()
     for name in ("name", "invariances", "source"):
         if not str(getattr(measure, name)).strip():
             raise subject.broken(f"it states no {name}")

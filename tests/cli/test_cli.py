@@ -572,7 +572,7 @@ def known_as(kind, member):
 
 MISMADE = [
     ("measure", np.corrcoef, "corrcoef at .* is not a deltacompose.analysis.similarity.measure.Measure"),
-    ("measure", measure(needs="promts"), "it needs 'promts'; what can be needed: weights, prompts"),
+    ("measure", measure(needs="promts"), "no need 'promts'; did you mean 'prompts'"),
     ("measure", measure(function=lambda arrays: np.eye(3)), r"of 4 tasks it makes a matrix of shape \(3, 3\)"),
     ("measure", measure(function=lambda arrays: 1 / 0), "ZeroDivisionError: division by zero"),
     ("engine", 5, "5 is not a function of the options of a run"),

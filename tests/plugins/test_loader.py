@@ -725,7 +725,7 @@ def test_the_examples_parameters_are_as_many_as_its_formula_says(family, tmp_pat
 
 def test_the_code_in_the_documentation_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "plugins.md").read_text(), re.DOTALL)
-    hooks, _, listing = blocks  # the engine between them carries out a study in test_engines_equal.py
+    hooks, *_, listing = blocks  # tests/test_docs.py runs those between them
     space: dict = {}
     exec(compile(hooks, "plugins.md", "exec"), space)
     found = load(
