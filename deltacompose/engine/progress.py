@@ -53,7 +53,8 @@ def _draw(event: Mapping[str, Any], bars: Bars, bar: Any) -> None:
     elif event["event"] != "start" and sentence(event):
         bars.console.print(sentence(event), markup=False)
     settled = sum(counts[state] for state in ("stored", "done", "failed", "blocked"))
-    bars.update(bar, total=counts["cells"], completed=settled, facts=facts)
+    # A score is shown at once: the next event may replace it before the bars are drawn again.
+    bars.update(bar, total=counts["cells"], completed=settled, facts=facts, refresh=event["event"] == "evaluated")
 
 
 def sentence(event: Mapping[str, Any]) -> str:
