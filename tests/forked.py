@@ -40,7 +40,7 @@ class Case:
         name: what it is.
         action: makes the input in an empty folder and gives it to the interface, in Python or by the command.
         expected: `refused` with one sentence; `accepted`; or `listed`, where a command shows what is readable and says
-            on stderr what is damaged.
+            on stderr what is damaged; `status 1`, where `verify` finds it.
     """
 
     kind: str
@@ -141,7 +141,7 @@ def table(cases: Sequence[Case], endings: Sequence[Ending]) -> list[dict[str, ob
     for kind in kinds:
         own = [(c, e) for c, e in zip(cases, endings, strict=True) if kind in (c.kind, "all")]
         row: dict[str, object] = {"kind": kind, "inputs": len(own)}
-        for outcome in ("refused", "accepted", "listed"):
+        for outcome in ("refused", "accepted", "listed", "status 1"):
             row[outcome] = sum(c.expected == e.outcome == outcome for c, e in own)
         row["tracebacks"] = sum(e.outcome == "traceback" for _, e in own)
         row["hangs"] = sum(e.outcome in ("hang", "killed") for _, e in own)
