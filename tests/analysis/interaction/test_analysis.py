@@ -348,7 +348,7 @@ def test_the_generalisation_gap_is_the_mean_distance_of_dev_and_train_scores():
         (["--where", "task > 3"], "holds text such as 't1'; write the literal in quotes"),
         (["--where", "lr == '0.1'"], "column 'lr' holds numbers; leave the quotes out"),
         (["--where", "task < 't1'"], "text is compared by == or !="),
-        (["--where", "task == 't9'"], "no row meets \"task == 't9'\"; there are 32 rows"),
+        (["--where", "task == 't9'"], "no row meets the condition \"task == 't9'\" (found 32 rows)"),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_one_sentence(tmp_path, arguments, said):
@@ -388,7 +388,7 @@ def test_a_broken_file_and_a_missing_choice_of_methods_are_refused(tmp_path):
     with pytest.raises(BadInput, match=r"cannot read .*absent\.csv: No such file"):
         command(tmp_path / "absent.csv", "--factors", "a,b")
     (tmp_path / "plain.csv").write_text("a,score\n1,0\n")
-    with pytest.raises(BadInput, match="needs --factors"):
+    with pytest.raises(BadInput, match="give --factors"):
         command(tmp_path / "plain.csv")
     named = runs([dict(row, means="x") for row in grid()], TIDY, ["a", "b"], ["means"])
     with pytest.raises(BadInput, match="'means' cannot group"):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deltacompose.analysis import prediction
 from deltacompose.analysis.attenuation import without_noise
+from deltacompose.analysis.prediction import evaluate
 from deltacompose.analysis.similarity import token_cosine
 from deltacompose.analysis.similarity.subspaces import prompt_overlap
 from deltacompose.analysis.statistics import correlation
@@ -215,7 +216,7 @@ def test_the_tests_of_all_measures_take_the_permutations_and_are_adjusted_over_t
         one = found["measures"]["itself"]
         assert one[f"{name}_least_p"] == 1 / 50 <= one[f"{name}_p"]
         assert one[f"{name}_p"] < one[f"{name}_p_by"] <= 1
-    assert prediction.ONE_BY_ONE in found["limitations"]
+    assert evaluate.ONE_BY_ONE in found["limitations"]
 
 
 def test_a_table_of_similarities_is_put_into_the_order_of_the_tasks():
