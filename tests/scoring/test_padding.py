@@ -9,6 +9,7 @@ import transformers
 import deltacompose as dc
 from deltacompose.backbone.pico import _randomise, pico_backbone, pico_tokenizer
 from deltacompose.backbone.pico_families import _BERT, SETTINGS
+from deltacompose.errors import BadInput
 from deltacompose.scoring import reader
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
@@ -34,7 +35,13 @@ def mixing(family: str, cls: str) -> dc.Backbone:
 families = pytest.mark.parametrize("family", MIXING)
 
 
-@families
+def test_a_head_that_the_derived_table_cannot_place_is_refused():
+    """MobileBERT reads the weight of its head without calling the module."""
+    with pytest.raises(BadInput, match="cannot read tasks with MobileBertForMaskedLM"):
+        reader(mixing("mobilebert", "AutoModelForMaskedLM"), TASK)
+
+
+@pytest.mark.parametrize("family", ["convbert"])
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_scores_at_a_mask_are_those_of_each_text_alone(family):
     backbone = mixing(family, "AutoModelForMaskedLM")
