@@ -35,6 +35,7 @@ def mixing(family: str, cls: str) -> dc.Backbone:
 families = pytest.mark.parametrize("family", MIXING)
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_a_head_that_the_derived_table_cannot_place_is_refused():
     """MobileBERT reads the weight of its head without calling the module."""
     with pytest.raises(BadInput, match="cannot read tasks with MobileBertForMaskedLM"):
