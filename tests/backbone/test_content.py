@@ -9,6 +9,7 @@ import pytest
 import stale_edits
 import torch
 
+import deltacompose as dc
 from deltacompose.backbone import content as contents
 from deltacompose.backbone.backbone import bind
 from deltacompose.backbone.loading import load_backbone
@@ -117,3 +118,11 @@ def test_a_value_without_a_digest_is_refused_by_its_type():
     backbone.model.config.strange = object()
     with pytest.raises(BadInput, match="a configuration holds a object, which has no digest"):
         _ = load_backbone(backbone.model, table=backbone.table).content
+
+
+def test_an_encoder_that_is_made_a_decoder_has_another_content():
+    """Tasks are refused on such a model, so no cell is planned for it; its content differs all the same."""
+    model, tokenizer = pico("bert"), pico_tokenizer("bert")
+    before = dc.load_backbone(model, tokenizer).content
+    model.config.is_decoder = True
+    assert dc.load_backbone(model, tokenizer).content != before
