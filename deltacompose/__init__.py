@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.composition import Composition
     from deltacompose.delta.delta import Delta
     from deltacompose.errors import BadInput
-    from deltacompose.figures.heatmap import heatmap
+    from deltacompose.figures.heatmaps import heatmap
     from deltacompose.results import plan, records, run, transfer_matrix
     from deltacompose.study.config import Study
     from deltacompose.study.recipe import Recipe
@@ -44,7 +44,7 @@ _HOMES = {
     "errors": "BadInput",
     "analysis.matrix": "TransferMatrix",
     "analysis.graph.build": "task_graph",
-    "figures.heatmap": "heatmap",
+    "figures.heatmaps": "heatmap",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [

@@ -187,7 +187,7 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
 def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
     """Writes the graph as GraphML, GEXF and node-link JSON, and its drawing as PDF and PNG."""
     from deltacompose.analysis.graph import build as graphs
-    from deltacompose.figures.graph import network
+    from deltacompose.figures.task_graphs import network
 
     out.mkdir(parents=True, exist_ok=True)
     for suffix in ("graphml", "gexf"):

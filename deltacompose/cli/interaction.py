@@ -165,7 +165,7 @@ def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
 
 def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, Any]]) -> None:
     """Draws every figure whose numbers the record has; a note on stderr replaces the figure of effects."""
-    from deltacompose.figures import interaction as figures
+    from deltacompose.figures import interactions as figures
     from deltacompose.figures.files import slug
     from deltacompose.figures.style import save, styled
 

@@ -19,7 +19,10 @@ from deltacompose.analysis.transfer.lift import lifts as lifts_of
 from deltacompose.analysis.transfer.summaries import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.transfer.uncertainty import Kind, Marks, can_be_tested, marks
 from deltacompose.analysis.units import UNITS, graph_value, unknown_chance
-from deltacompose.figures import graph, heatmap, interaction, lift
+from deltacompose.figures import heatmaps as heatmap
+from deltacompose.figures import interactions as interaction
+from deltacompose.figures import lifts as lift
+from deltacompose.figures import task_graphs as graph
 from deltacompose.figures.heatmap_values import cells
 from deltacompose.figures.style import Look
 

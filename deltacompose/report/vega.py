@@ -16,9 +16,9 @@ import numpy as np
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import baselines, deviation, ordered, unknown_chance
-from deltacompose.figures.heatmap import runs
 from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import Cells, cells
+from deltacompose.figures.heatmaps import runs
 from deltacompose.figures.style import INK, Look
 
 DRAW = """for (const source of document.querySelectorAll('script[type="application/json"]')) {

@@ -23,11 +23,14 @@ from deltacompose.analysis.transfer.lift import lifts
 from deltacompose.analysis.transfer.uncertainty import marks
 from deltacompose.analysis.units import UNITS
 from deltacompose.errors import BadInput
-from deltacompose.figures import graph, interaction, lift, style
+from deltacompose.figures import interactions as interaction
+from deltacompose.figures import lifts as lift
+from deltacompose.figures import style
+from deltacompose.figures import task_graphs as graph
 from deltacompose.figures.files import slug, slugs, write_bytes
-from deltacompose.figures.heatmap import draw, heatmap
 from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import cells
+from deltacompose.figures.heatmaps import draw, heatmap
 from deltacompose.figures.style import Look, colours_of, label, labels, number, save, styled
 from deltacompose.report import result_tables as tables
 from deltacompose.report import tables as sections

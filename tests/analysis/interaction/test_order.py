@@ -20,7 +20,7 @@ from deltacompose.analysis.interaction.convergence import Point, Training, effic
 from deltacompose.analysis.interaction.order import friedman, order_effects, permutation
 from deltacompose.cli.interaction import interaction
 from deltacompose.errors import BadInput
-from deltacompose.figures import interaction as figures
+from deltacompose.figures import interactions as figures
 from deltacompose.store import open_store
 from deltacompose.study import Cell
 
