@@ -198,6 +198,7 @@ EDITS = (
     Edit("config.json: hidden_act", setting("hidden_act", "relu")),
     Edit("config.json: layer_norm_eps", setting("layer_norm_eps", 1e-3)),
     Edit("config.json: position_embedding_type", setting("position_embedding_type", "relative_key")),
+    Edit("config.json: is_decoder", setting("is_decoder", True)),
     Edit("config.json of a decoder: n_head", setting("n_head", 2), "gpt2"),
     Edit("config.json of a decoder: activation_function", setting("activation_function", "relu"), "gpt2"),
     Edit("config.json: _name_or_path, transformers_version", setting("_name_or_path", "moved"), expected="none"),

@@ -244,16 +244,12 @@ def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Boun
     path, parameter, transposed, _ = backbone.parameter_location(edit.place, edit.parameter)
     module = backbone.model.get_submodule(path)
     where = Slice(edit.place.part)
-    if edit.place.port == "parameter":
-        own = f"{path}.{parameter}".removeprefix(f"{edit.place.module}.")
-        site = rack.site(backbone.module(edit.place))
-        site.dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), own, transposed))
-        return
-    owners = _owners(backbone.model, module, parameter)
-    if edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
+    owners = _owners(backbone, module, parameter)
+    bare = edit.place.port == "parameter"
+    if not bare and edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
         rack.site(module).added.append(Added(bound, edit, where, None))
         return
-    if edit.parameter == "bias":
+    if not bare and edit.parameter == "bias":
         rack.site(module).added.append(Added(bound, edit, where, _bias(backbone, edit.place, module)))
         return
     if edit.dropout:
@@ -337,9 +333,25 @@ def _first_position(backbone: Backbone, module: nn.Module) -> int | None:
     return None if padding is None else int(padding) + 1
 
 
-def _owners(model: nn.Module, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
-    """Every module that holds a parameter, by its name there: tied weights are held more than once."""
+def _owners(backbone: Backbone, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+    """Every module at which a parameter is replaced, with its name there: tied weights are held more than once.
+
+    Where the table has the parameter as a bare one, that is the module that it gives, as the holder may never be called.
+    """
     parameter = module._parameters.get(name)
     if parameter is None:
         return [(module, name)]
-    return [(owner, own) for owner in model.modules() for own, held in owner._parameters.items() if held is parameter]
+    reading: dict[tuple[str, str], tuple[nn.Module, str]] = {}
+    for place in backbone.places():
+        if place.port == "parameter":
+            path, names = place.held
+            inner = path.removeprefix(place.module).removeprefix(".")
+            for own in names.values():
+                reading[path, own] = (backbone.module(place), f"{inner}.{own}".removeprefix("."))
+    holders = {
+        (path, own): (owner, own)
+        for path, owner in backbone.model.named_modules()
+        for own, held in owner._parameters.items()
+        if held is parameter
+    }
+    return list(dict.fromkeys(reading.get(where, holder) for where, holder in holders.items()))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from deltacompose.backbone.backbone import Backbone, bind
-from deltacompose.backbone.table_checks import has_the_residual, true_parts_of_attention, whole_networks
+from deltacompose.backbone.table_checks import has_the_residual, stirred, true_parts_of_attention, whole_networks
 from deltacompose.backbone.trace import OnModel, begins_with_rows
 from deltacompose.errors import BadInput
 from deltacompose.places.notation import OTHER, Place
@@ -28,6 +31,9 @@ def settled(model: Any, table: Table, fused: tuple[str, ...]) -> Table:
     """
     backbone = bind(model, table)
     try:
+        if read := _read_from_outside(backbone):
+            table = read_table(table.name, table.data | {"places": table.data["places"] | read})
+            backbone = bind(model, table)
         passed = OnModel(backbone).passed
     except (RuntimeError, TypeError, ValueError, AttributeError, LookupError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -52,6 +58,47 @@ def settled(model: Any, table: Table, fused: tuple[str, ...]) -> Table:
         ),
     }
     return _with_parts(model, _before_residuals(model, read_table(table.name, data)), fused)
+
+
+def _read_from_outside(backbone: Backbone) -> dict[str, str]:
+    """New spots, by pattern, of places whose weight is read although their module is never called.
+
+    MobileBERT multiplies by the weight of its head, joined with another: each becomes a bare parameter of the module
+    around them that is called. An idle place whose weight does not change the output is not among them.
+    """
+    subject = OnModel(backbone)
+    called = _called(subject)
+    read: dict[str, str] = {}
+    for place in backbone.places():
+        pattern = _pattern(place)
+        spot = backbone.table.data["places"][pattern]
+        plain = isinstance(spot, str) and place.port == "output" and place.until is None and place.part is None
+        if not plain or place.module in called or pattern in read or not backbone.parameter_names(place):
+            continue
+        outer = place.module.rpartition(".")[0]
+        while outer and outer not in called:
+            outer = outer.rpartition(".")[0]
+        inner = place.module.removeprefix(f"{outer}.")
+        start = spot.removesuffix("?").removesuffix(f".{inner}")
+        bare = replace(place, module=outer, port="parameter", parameter=f"{inner}.weight")
+        if outer and start != spot and not torch.equal(subject.changed(bare, stirred), subject.untouched):
+            read[pattern] = f"{start}:{inner}.weight" + "?" * spot.endswith("?")
+    return read
+
+
+def _called(subject: OnModel) -> set[str]:
+    """The paths of the modules that one pass calls."""
+    called: set[str] = set()
+    handles = [
+        module.register_forward_pre_hook(lambda *_, path=path: called.add(path))
+        for path, module in subject.model.named_modules()
+    ]
+    try:
+        _ = subject.untouched
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
 
 
 def _before_residuals(model: Any, table: Table) -> Table:

@@ -83,7 +83,7 @@ def every_row_is_passed(subject: OnModel) -> None:
 def every_place_matters(subject: OnModel) -> None:
     """What is changed at a place changes the model's output."""
     for place in subject.backbone.places():
-        if torch.equal(subject.changed(place, _stirred), subject.untouched):
+        if torch.equal(subject.changed(place, stirred), subject.untouched):
             raise subject.fault(f"a change at {place.name} does not change the output")
 
 
@@ -206,7 +206,7 @@ def vet(backbone: Backbone) -> None:
             check(subject)
 
 
-def _stirred(x: Tensor) -> Tensor:
+def stirred(x: Tensor) -> Tensor:
     """Another tensor of the same shape, which no norm, scale or shift makes the same again."""
     return 1.5 * x + 0.25 * x.flip(-1)
 

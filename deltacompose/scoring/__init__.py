@@ -54,12 +54,14 @@ def _check_head(backbone: Backbone) -> None:
                 f"load the checkpoint with transformers.{CLASSES[kind]}"
             )
         return
+    if model.base_model is model:  # without a head, states that see only what stands before them are pooled all the same
+        return
     if getattr(model.config, "is_decoder", False):
         raise BadInput(
             f"cannot read tasks with {name} because its configuration makes a decoder of an encoder; "
             "load it with is_decoder=False"
         )
-    if model.base_model is not model and not any(place.kind == "head" for place in backbone.places()):
+    if not any(place.kind == "head" for place in backbone.places()):
         raise BadInput(
             f"cannot read tasks with {name} because a delta here is all that is learned, without a classifier's head; "
             f"give its encoder, model.base_model, or load it with transformers.{HEADS['mlm']}"

@@ -121,7 +121,6 @@ def test_a_value_without_a_digest_is_refused_by_its_type():
 
 
 def test_an_encoder_that_is_made_a_decoder_has_another_content():
-    """Tasks are refused on such a model, so no cell is planned for it; its content differs all the same."""
     model, tokenizer = pico("bert"), pico_tokenizer("bert")
     before = dc.load_backbone(model, tokenizer).content
     model.config.is_decoder = True
