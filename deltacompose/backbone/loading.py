@@ -13,6 +13,7 @@ import torch
 
 from deltacompose.backbone.backbone import Backbone, bind
 from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
+from deltacompose.backbone.gguf_files import dequantised, is_gguf
 from deltacompose.backbone.infer_table import derive
 from deltacompose.backbone.pretrained import (
     Checkpoint,
@@ -46,7 +47,7 @@ def load_backbone(
     table: Any = None,
     attention: str | None = None,
 ) -> Backbone:
-    """The backbone of a name, a folder, a name on the hub, or a model of transformers or diffusers in hand.
+    """The backbone of a name, a folder, a GGUF file, a name on the hub, or a model of transformers or diffusers in hand.
 
     What is read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
     its own device and in its own precision.
@@ -190,9 +191,9 @@ def _tell(served: str, places: int, unplaced: tuple[str, ...]) -> None:
 
 
 def _checkpoint(name: str, tables: Mapping[str, Any]) -> Checkpoint:
-    """A plugin's own checkpoint of that name, else a folder or a name on the hub."""
+    """A plugin's own checkpoint of that name, else a GGUF file, a folder or a name on the hub."""
     if name not in tables:
-        return Checkpoint(name)
+        return dequantised(name) if is_gguf(name) else Checkpoint(name)
     member = tables[name]
     if isinstance(member, Table | Mapping):
         raise BadInput(f"{name!r} is a table, which serves models, and no model; give a folder or a name on the hub")
