@@ -13,30 +13,24 @@ from deltacompose import moved
 if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
     from deltacompose.analysis.graph.build import task_graph
     from deltacompose.analysis.matrix import TransferMatrix
-    from deltacompose.api import (
-        attached,
-        evaluate,
-        init_weights,
-        load_backbone,
-        load_delta,
-        methods,
-        parse,
-        tasks,
-        train,
-    )
+    from deltacompose.api.deltas import attached, evaluate, init_weights, train
+    from deltacompose.api.stores import records, transfer_matrix
+    from deltacompose.api.studies import plan, run
     from deltacompose.composition import Composition
     from deltacompose.delta.delta import Delta
     from deltacompose.errors import BadInput
     from deltacompose.figures.heatmaps import heatmap
-    from deltacompose.results import plan, records, run, transfer_matrix
+    from deltacompose.registry import load_backbone, load_delta, methods, parse, tasks
     from deltacompose.study.config import Study
     from deltacompose.study.recipe import Recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": "attached evaluate init_weights load_backbone load_delta methods parse tasks train",
-    "results": "plan records run transfer_matrix",
+    "registry": "load_backbone load_delta methods parse tasks",
+    "api.deltas": "attached evaluate init_weights train",
+    "api.studies": "plan run",
+    "api.stores": "records transfer_matrix",
     "study.config": "Study",
     "study.recipe": "Recipe",
     "composition": "Composition",

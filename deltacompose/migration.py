@@ -27,7 +27,7 @@ from typing import Any
 
 import networkx as nx
 
-from deltacompose import api
+from deltacompose import registry
 from deltacompose.cells import carry_out as work
 from deltacompose.cells.evidence import rows_fault
 from deltacompose.cells.loaded import backbone_of
@@ -97,7 +97,7 @@ def _copy_study(copying: _Copying, study: Study) -> None:
     options = work.options_of(study)
     limits = _last_changes(study, options)
     copying.new.keep_labels({name: task.category for name, task in now.tasks.items()})
-    extend = [planning.extension(study, facts, api.parse) for facts in (then, now)]
+    extend = [planning.extension(study, facts, registry.parse) for facts in (then, now)]
     waiting = list(_pairs(*(_cells(study, facts) for facts in (then, now))))
     seen: set[str] = set()
     while waiting:
@@ -118,7 +118,7 @@ def _copy_study(copying: _Copying, study: Study) -> None:
 
 def _cells(study: Study, facts: planning.Facts) -> list[Cell]:
     """The cells of a study, each after those that it reads."""
-    graph = planning.plan(study, facts, api.parse)
+    graph = planning.plan(study, facts, registry.parse)
     return [graph.nodes[key]["cell"] for key in nx.topological_sort(graph)]
 
 
@@ -159,7 +159,7 @@ def _other_code(folder: Path) -> str:
     path = folder / "delta.json"
     origins = json.loads(path.read_text()).get("plugins", {}) if path.is_file() else {}
     for name, origin in origins.items():
-        present = api.origin_of(name) if name in api.methods() else "nothing installed"
+        present = registry.origin_of(name) if name in registry.methods() else "nothing installed"
         if present != origin:
             return f"method {name!r} came from {origin}, and comes from {present} now"
     return ""
@@ -172,8 +172,8 @@ def _last_changes(study: Study, options: Mapping[str, Any]) -> dict[str, datetim
     changes: dict[str, datetime.datetime | None] = {f"the model in {study.backbone.model}": _latest(files)}
     if isinstance(study.backbone.table, dict):
         changes["the table that is written out in the study"] = None
-    for method in sorted({part.name for text in study.compositions for _, part in api.parse(text).parts()}):
-        sources = api.sources_of(method)
+    for method in sorted({part.name for text in study.compositions for _, part in registry.parse(text).parts()}):
+        sources = registry.sources_of(method)
         if sources:
             changes[f"the source of method {method!r}"] = _latest(sources)
     return changes

@@ -113,6 +113,7 @@ MOVED: Mapping[str, str] = {
     "deltacompose.reader.masked": "deltacompose.scoring.masked_lm",
     "deltacompose.reader.rows": "deltacompose.scoring.rows",
     "deltacompose.recipe": "deltacompose.study.recipe",
+    "deltacompose.results": "deltacompose.api",
     "deltacompose.search": "deltacompose.planning.dimension_search",
     "deltacompose.shapes": "deltacompose.cells.shapes",
     "deltacompose.shards": "deltacompose.backbone.sharding",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import deltacompose as dc
-from deltacompose import cli, migration, results
+from deltacompose import api, cli, migration
 from deltacompose.errors import BadInput
 from deltacompose.store import ReadOnly, open_store
 from deltacompose.study import Study
@@ -47,13 +47,13 @@ def typed(monkeypatch, capsys):
 def test_a_store_of_version_1_serves_every_cell_to_its_study(folder):
     study, store = Study.read("study.yaml"), open_store("store")
     assert store.format == 1
-    planned = results.plan(study, store)
+    planned = api.plan(study, store)
     assert sorted(planned) == store.keys()
     assert len(planned) == 75, "with the trainings that its searches added"
     assert store.verify() == []
-    assert results.verify(study, store) == ([], [])
-    assert results.categories_of(dc.records(store, study), store) == {"mood": "feelings", "tone": "style"}
-    assert list(results.categories_of(dc.records(store)[::-1], store)) == ["mood", "tone"]
+    assert api.verify(study, store) == ([], [])
+    assert api.categories_of(dc.records(store, study), store) == {"mood": "feelings", "tone": "style"}
+    assert list(api.categories_of(dc.records(store)[::-1], store)) == ["mood", "tone"]
     assert set(dc.transfer_matrix(store, "bitfit").targets) == {"mood", "tone"}
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_added_to_a_store_of_version_1_and_the_sentence_says_why(fold
     assert "its cell keys have version 1, which does not cover tokenizers" in error
     assert "`deltacompose store migrate`" in error
     store = open_store("store")
-    cell = next(cell for _, cell in results.plan(Study.read("study.yaml"), store).nodes(data="cell"))
+    cell = next(cell for _, cell in api.plan(Study.read("study.yaml"), store).nodes(data="cell"))
     for change in (
         lambda: store.add(cell, {}),
         lambda: store.fail(cell, ValueError("x")) if not store.has(cell.key) else store.forget_failures([]),

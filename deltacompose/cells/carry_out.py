@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from deltacompose import api
+from deltacompose import registry
 from deltacompose.analysis.similarity.measure import named
 from deltacompose.analysis.subspace.intrinsic_dimension import searched
 from deltacompose.backbone.backbone import Backbone
@@ -70,19 +70,19 @@ def facts(study: Study, version: int = KEYS) -> Facts:
     backbone = backbone_of(options_of(study)["backbone"])
     tasks = dict.fromkeys((*study.tasks, *study.start_from))
     known = {name: _task_facts(study, name, _sample(study, name)) for name in tasks}
-    texts = [api.parse(text) for text in (*study.compositions, *search.greatest(study.dimension))]
+    texts = [registry.parse(text) for text in (*study.compositions, *search.greatest(study.dimension))]
     beginnings = [whole.until(k + 1) for whole in texts for k in range(len(whole.stages))]
     deltas = {str(part): delta_shape(backbone, part) for part in beginnings}
-    needs = {str(named(name, api.measures()).needs) for name in study.measures}
+    needs = {str(named(name, registry.measures()).needs) for name in study.measures}
     names = {method.name for whole in texts for _, method in whole.parts()}
-    names |= {SUBSPACE_METHOD} & set(api.methods()) if study.subspace is not None else set()
+    names |= {SUBSPACE_METHOD} & set(registry.methods()) if study.subspace is not None else set()
     return Facts(
         backbone.content if version > 1 else backbone.fingerprint,
         shape_of(backbone),
         known,
         deltas,
         tuple(sorted(needs)),
-        {name: api.implementation_of(name) for name in sorted(names)},
+        {name: registry.implementation_of(name) for name in sorted(names)},
         version,
     )
 
@@ -125,7 +125,7 @@ def notes(study: Study) -> list[str]:
     """What a reader should know of a study's expressions before they are trained."""
     backbone = backbone_of(options_of(study)["backbone"])
     derived = [f"backbone: table derived from the module names of {backbone.name}"] if backbone.derived else []
-    of_expressions = ((text, note) for text in study.compositions for note in overlaps(backbone, api.parse(text)))
+    of_expressions = ((text, note) for text in study.compositions for note in overlaps(backbone, registry.parse(text)))
     return derived + [f"{text}: {note}" for text, note in of_expressions]
 
 
@@ -170,7 +170,7 @@ def _train(store: Store, cells: Sequence[Cell], options: Mapping[str, Any]) -> N
         task, record = job.reader.task, dict(outcome.record)
         predictions = record.pop("dev_predictions")
         rows = derived.answers(task, "val", predictions, score(task, task.examples("val"), predictions))
-        write = _saved(api.with_origins(replace(outcome, record=record)), rows)
+        write = _saved(registry.with_origins(replace(outcome, record=record)), rows)
         store.add(cell, record, write, (time.monotonic() - started) / len(cells))
 
 
@@ -247,7 +247,7 @@ def _inputs(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, 
     parents = [store.record(parent) for parent in cell.parents]
     for record in parents:
         check_code(record["spec"])
-    return Inputs(cell, backbone, parents, store.folder, api.methods(), read, whole)
+    return Inputs(cell, backbone, parents, store.folder, registry.methods(), read, whole)
 
 
 def _evaluated(inputs: Inputs) -> Made:
@@ -265,7 +265,7 @@ def _delta(inputs: Inputs) -> Delta | None:
         return None
     chosen = next((record["result"]["grid"] for record in inputs.parents if record["kind"] == "select"), None)
     trained = [r for r in inputs.parents if r["kind"] == "train" and (chosen is None or r["spec"]["grid"] == chosen)]
-    delta, spec = api.load_delta(inputs.folder(trained[0]["key"])), inputs.cell.spec
+    delta, spec = registry.load_delta(inputs.folder(trained[0]["key"])), inputs.cell.spec
     return randomised(delta, spec["seed"]) if spec["source"] == RANDOM else delta
 
 
@@ -314,12 +314,12 @@ class _Checkpoints:
 
 
 def _job(store: Store, cell: Cell, backbone: Backbone, options: Mapping[str, Any]) -> Job:
-    spec, expression = cell.spec, api.parse(cell.spec["composition"])
+    spec, expression = cell.spec, registry.parse(cell.spec["composition"])
     earlier = start = None
     if cell.parents and spec["stage"]:
-        earlier = api.load_delta(store.folder(cell.parents[0]))
+        earlier = registry.load_delta(store.folder(cell.parents[0]))
     elif cell.parents:
-        begun = api.load_delta(store.folder(cell.parents[0]))
+        begun = registry.load_delta(store.folder(cell.parents[0]))
         start = carried(backbone, expression, begun.expression, begun.weights) if "carried" in spec else begun.weights
     return Job(
         expression,

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from deltacompose import api
+from deltacompose import registry
 from deltacompose.attach.attachment import attach
 from deltacompose.cells import carry_out as work
 from deltacompose.study.config import Cell
@@ -39,7 +39,9 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
     """
     read = work.reader_of(Cell("efficiency", spec), options)
     before = count_anew(read.backbone.model.device)
-    learner = Learner(read.backbone, Job(api.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"])))
+    learner = Learner(
+        read.backbone, Job(registry.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"]))
+    )
     attachment = attach(read.backbone, learner.job.expression)
     seconds = []
     try:
@@ -52,7 +54,7 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
     if learner.failure:
         raise learner.failure
     with TemporaryDirectory() as folder:
-        size = sum(path.stat().st_size for path in api.with_origins(learner.delta()).save(folder).iterdir())
+        size = sum(path.stat().st_size for path in registry.with_origins(learner.delta()).save(folder).iterdir())
     return {
         "parameters": learner.size,
         "ratio": learner.size / sum(x.numel() for x in read.backbone.model.parameters()),

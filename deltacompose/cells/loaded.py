@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from deltacompose import api
+from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader, reader
@@ -51,7 +51,7 @@ class TaskSource:
         if self.name in described:
             task = task_from_mapping(self.name, described[self.name], Path(folder))
         else:
-            task = api.task_of(self.name)
+            task = registry.task_of(self.name)
         task = replace(task, read=replace(task.read)) if isinstance(task.read, Rows) else replace(task)
         return task if self.template else task.without_template()
 
@@ -86,7 +86,7 @@ def backbone_of(choice: str) -> Backbone:
     known = _backbones.pop(choice, None)
     if known is None or not (known.files is None or known.files.unchanged):
         chosen = json.loads(choice)
-        known = api.load_backbone(chosen.pop("model"), **chosen)
+        known = registry.load_backbone(chosen.pop("model"), **chosen)
         _reader.cache_clear()  # which would keep the weights of the one before in memory
     _backbones[choice] = known
     while len(_backbones) > BACKBONES:
@@ -178,9 +178,9 @@ def check_code(spec: Mapping[str, Any]) -> None:
         BadInput: it is another one; says what to do.
     """
     for name, expected in spec.get("implementations", {}).items():
-        if api.implementation_of(name) != expected:
+        if registry.implementation_of(name) != expected:
             raise BadInput(
-                f"method {name!r} of {api.origin_of(name)} has other code here than where the "
+                f"method {name!r} of {registry.origin_of(name)} has other code here than where the "
                 "study was planned; install the same distribution everywhere, restart the workers, and run again"
             )
 

@@ -26,10 +26,10 @@ def prefetch(study: StudyFile, as_json: AsJson = False) -> None:
 
     They are kept in the hub's cache, which can be copied to nodes without a network.
     """
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
-    rows = results.prefetch(Study.read(study))
+    rows = api.prefetch(Study.read(study))
     if as_json:
         output.write_json(rows)
     else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from deltacompose import results
+from deltacompose import api
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.similarity.compare import Deltas, Prompts, read_prompts
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas, stored_deltas
@@ -161,14 +161,10 @@ def _from_store(options: Options, source: Path) -> Inputs:
         raise unknown("split", split, SPLITS)
     store = open_store(place, create=False)
     damaged: list[Problem] = []
-    records = results.records(store, study, damaged)
+    records = api.records(store, study, damaged)
     output.print_damaged(damaged)
-    of_transfer = results.of_transfer(records)
-    own = (
-        tables.read_categories(options.categories)
-        if options.categories
-        else results.categories_of(records, store, study)
-    )
+    of_transfer = api.of_transfer(records)
+    own = tables.read_categories(options.categories) if options.categories else api.categories_of(records, store, study)
     gathered = gather(of_transfer, own, (), split, study.tasks if study else ()).matrices if of_transfer else {}
     matrices = {text: matrix for text, matrix in gathered.items() if measures_transfer(matrix)}
     order = next((matrix.names for matrix in matrices.values()), tuple(own))

@@ -145,10 +145,10 @@ def _asked_for(source: Path, store: Store) -> set[str] | None:
     """The keys of a study's cells; None for a store, which is analysed whole."""
     if source.is_dir():
         return None
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
-    return set(results.plan(Study.read(source), store))
+    return set(api.plan(Study.read(source), store))
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:

@@ -71,7 +71,7 @@ def run(
     device_groups = None if devices is None else _devices(devices)
     if dry_run:
         return plan(study, store, as_json, workers or (len(device_groups) if device_groups else None), bank)
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.engine import shown
 
     options: dict[str, Any] = {
@@ -88,7 +88,7 @@ def run(
     options = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:
-        outcome = results.run(study, place, engine, progress=progress, **options)
+        outcome = api.run(study, place, engine, progress=progress, **options)
     facts: dict[str, Any] = {"store": str(place), "done": len(outcome.done), "stored": len(outcome.stored)}
     facts |= {"failed": dict(outcome.failed), "blocked": dict(outcome.blocked)}
     if as_json:
@@ -125,20 +125,20 @@ def plan(
 
     Counts by kind of cell: all, stored, and still to run, with the estimated time and memory.
     """
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
     asked, place = Study.read(study), store_of(study, store)
-    facts = results.cost_of(asked, _opened(place), workers, bank)
+    facts = api.cost_of(asked, _opened(place), workers, bank)
     counts = {name: int(facts.total(name)) for name in ("cells", "stored", "to_run")}
     if as_json:
-        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": results.notes(asked)}
+        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": api.notes(asked)}
         return output.write_json(counts | whole)
     typer.echo(f"study {asked.name}: {counts['cells']} cells, {counts['stored']} stored, {counts['to_run']} to run")
     rows = [_cost_row(row) for row in facts.kinds]
     output.print_table(rows, tuple(rows[0]))
     typer.echo(_wall(facts))
-    for note in results.notes(asked):
+    for note in api.notes(asked):
         typer.echo(f"note: {note}")
     return None
 
@@ -205,7 +205,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write figures, tables and an HTML report."""
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.report import report as pages
     from deltacompose.study.config import Study
 
@@ -213,9 +213,9 @@ def report(
     folder = out or opened.root / "figures"
     asked = None if study.is_dir() else Study.read(study)
     damaged: list[Problem] = []
-    records = results.of_transfer(results.records(opened, asked, damaged))
+    records = api.of_transfer(api.records(opened, asked, damaged))
     output.print_damaged(damaged)
-    categories, order = results.categories_of(records, opened, asked), asked.tasks if asked else ()
+    categories, order = api.categories_of(records, opened, asked), asked.tasks if asked else ()
     written = pages.write_figures(records, folder, categories, order=order)
     page = pages.write(records, folder, asked.name if asked else opened.root.name, categories, order=order)
     if as_json:
@@ -232,15 +232,15 @@ def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) ->
 
     The gain of each task from training, with 95 % intervals, on the study's split.
     """
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
     asked = Study.read(study)
     opened = needed(study, store)
     damaged: list[Problem] = []
-    records = results.of_transfer(results.records(opened, asked, damaged))
+    records = api.of_transfer(api.records(opened, asked, damaged))
     output.print_damaged(damaged)
-    rows = results.lifts(records, asked.split, results.categories_of(records, opened, asked), asked.tasks)
+    rows = api.lifts(records, asked.split, api.categories_of(records, opened, asked), asked.tasks)
     if as_json:
         return output.write_json(rows)
     columns = ("composition", "task", "metric", "chance", "untouched", "score", "lift", "low", "high", "seeds", "zero")
@@ -253,11 +253,11 @@ def verify(study: StudyOrStore, store: StudyStore = None, as_json: AsJson = Fals
 
     With a study, the cells are also compared with the present inputs: backbone, data and code of the methods.
     """
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
     opened = needed(study, store)
-    problems, notes = (opened.verify(), []) if study.is_dir() else results.verify(Study.read(study), opened)
+    problems, notes = (opened.verify(), []) if study.is_dir() else api.verify(Study.read(study), opened)
     if as_json:
         rows = [vars(problem) for problem in problems]
         output.write_json({"store": str(store_of(study, store)), "problems": rows, "notes": notes})
@@ -278,11 +278,11 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """List or remove cells outside the study."""
-    from deltacompose import engine, results
+    from deltacompose import api, engine
     from deltacompose.study.config import Study
 
     opened = needed(study, store)
-    planned = set(results.plan(Study.read(study), opened))
+    planned = set(api.plan(Study.read(study), opened))
     with engine.resting(opened) as rests:
         removed = opened.gc(planned, dry=not delete, leftovers=rests)
     if as_json:
@@ -323,10 +323,10 @@ def needed(study: Path, store: Path | None) -> Store:
 
 def _planned(study: Path, store: Store) -> nx.DiGraph:
     """The plan of a study. A store is shown without one, so it needs neither the backbone nor torch."""
-    from deltacompose import results
+    from deltacompose import api
     from deltacompose.study.config import Study
 
-    return results.plan(Study.read(study), store)
+    return api.plan(Study.read(study), store)
 
 
 def _named(plan: nx.DiGraph, key: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from deltacompose import api, results
+from deltacompose import api
 from deltacompose.cells import carry_out as work
 from deltacompose.cli import output
 from deltacompose.cli.study import store_of
@@ -53,7 +53,7 @@ def main() -> None:
 
 def compared(study: Study, store: Store) -> dict[str, list[dict[str, Any]]]:
     """Rows of `seconds` by kind and composition, and of `memory` by composition."""
-    cells: Mapping[str, Cell] = dict(results.plan(study).nodes(data="cell"))
+    cells: Mapping[str, Cell] = dict(api.plan(study).nodes(data="cell"))
     speeds = work.speed_of(study)
     kinds: dict[str, list[Timed]] = {}
     for key, cell in cells.items():

@@ -13,7 +13,7 @@ import torch
 from picostudy import broken_off
 
 import deltacompose as dc
-from deltacompose import results
+from deltacompose import api
 from deltacompose.analysis.interaction import runs_of_store as stored
 from deltacompose.analysis.interaction.runs import runs
 from deltacompose.analysis.interaction.selection import choose
@@ -119,10 +119,8 @@ def test_sequences_that_begin_alike_share_what_is_trained(study, tmp_path):
     dc.run(study, tmp_path)
     assert len(records(tmp_path, "train")) == 3
     said = "sequences with the same first stages share their training: 3 trainings of a stage in place of 6"
-    assert said in results.notes(study)
-    assert not any(
-        "same first stages" in note for note in results.notes(replace(study, compositions=("bitfit", "lora")))
-    )
+    assert said in api.notes(study)
+    assert not any("same first stages" in note for note in api.notes(replace(study, compositions=("bitfit", "lora"))))
 
 
 def test_a_neutral_stage_starts_where_the_last_one_left_off(study, tmp_path):

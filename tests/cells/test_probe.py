@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, results
+from deltacompose import api
 from deltacompose.analysis import subspace
 from deltacompose.analysis.similarity import flatten, transferability
 from deltacompose.analysis.similarity.stored_arrays import FILE, LABELS, stored_deltas
@@ -348,7 +348,7 @@ def test_similarity_says_how_a_study_comes_by_what_is_lacking(carried_out, tmp_p
 def test_arrays_of_a_store_are_those_that_the_model_gives(carried_out):
     study, folder, _ = carried_out
     store = open_store(folder / "store")
-    deltas = stored_deltas(results.records(store), store.folder)[STACK]
+    deltas = stored_deltas(api.records(store), store.folder)[STACK]
     backbone = api.load_backbone(study.backbone.model)
     loaded = api.load_delta(store.folder(deltas.trained["mood", 0]))
     assert np.array_equal(deltas.read("activations", 0)["mood"], probes.activations(backbone, loaded).numpy())
@@ -375,7 +375,7 @@ def test_what_a_source_gives_a_target_stands_in_the_row_of_the_source_and_the_co
     assert not np.allclose(matrix, matrix.T, atol=1e-6)
     backbone, deltas = (
         api.load_backbone(study.backbone.model),
-        stored_deltas(results.records(store), store.folder)[STACK],
+        stored_deltas(api.records(store), store.folder)[STACK],
     )
     [spec] = [one["spec"] for one in cells if (one["spec"]["source"], one["spec"]["target"]) == ("hue", "tone")]
     read = work.reader_as_planned(backbone, spec, spec["target"], work.options_of(study))
@@ -485,9 +485,9 @@ def test_transfer_says_the_score_and_the_steps_that_a_start_from_another_task_sa
 
 def test_the_diagonal_of_a_swap_is_the_own_delta_and_its_effect_is_zero_where_nothing_was_swapped(carried_out):
     _, folder, _ = carried_out
-    records = results.records(folder / "store")
+    records = api.records(folder / "store")
     matrix = dc.transfer_matrix(folder / "store", STACK)
-    swaps = swap_matrices(records, STACK, results.categories_of(records))
+    swaps = swap_matrices(records, STACK, api.categories_of(records))
     for one in swaps.values():
         assert np.array_equal(one.own, matrix.selected(one.sources, one.targets).own)
     same = {("0.0.", STACK): replace(matrix, chance=matrix.chance - 0.4)}

@@ -8,7 +8,8 @@ import stale_edits
 from deltacompose_plugins.engines.inprocess import inprocess
 
 import deltacompose as dc
-from deltacompose import results
+from deltacompose import api
+from deltacompose.analysis.transfer.findings import gather
 from deltacompose.cells import carry_out as work
 from deltacompose.cells import loaded
 from deltacompose.engine import Work, run_plan
@@ -119,24 +120,24 @@ def test_a_category_is_read_when_it_is_shown_and_is_in_no_cell(tmp_path):
     dc.run(study, place)
     store = open_store(place)
     assert not [record for record in store.records() if "category" in {*record["spec"], *record["result"]}]
-    assert results.categories_of(dc.records(place), store, study) == {"mood": "mood"}
+    assert api.categories_of(dc.records(place), store, study) == {"mood": "mood"}
     renamed = stale_edits.relabelled(study)
-    assert results.categories_of(dc.records(place), store, renamed) == {"mood": "feelings"}
+    assert api.categories_of(dc.records(place), store, renamed) == {"mood": "feelings"}
     assert dc.run(renamed, place).done == ()
-    assert results.categories_of(dc.records(place), store) == {"mood": "feelings"}, "a store shows the latest run's"
+    assert api.categories_of(dc.records(place), store) == {"mood": "feelings"}, "a store shows the latest run's"
 
 
 def test_verify_finds_answers_to_other_examples_than_the_key_names(tmp_path):
     study, place = one(tmp_path), tmp_path / "store"
     dc.run(study, place)
     store = open_store(place)
-    assert results.verify(study, store) == ([], [])
+    assert api.verify(study, store) == ([], [])
     record = next(r for r in store.records("evaluate") if r["spec"]["composition"] is None)
     cell = dc.plan(study).nodes[record["key"]]["cell"]
     rows = (store.folder(cell.key) / "predictions.jsonl").read_text().replace('"target": "good"', '"target": "bad"')
     store.set_aside(cell.key)
     store.add(cell, record["result"], lambda folder: (folder / "predictions.jsonl").write_text(rows))
-    [problem] = results.verify(study, store)[0]
+    [problem] = api.verify(study, store)[0]
     assert problem.key == cell.key
     assert "examples that are not the 12 of 'mood' that the key names" in problem.reason
 
@@ -145,7 +146,7 @@ def test_verify_counts_cells_of_earlier_inputs(tmp_path):
     study, place = one(tmp_path), tmp_path / "store"
     dc.run(study, place)
     stale_edits.reworded(tmp_path)
-    problems, notes = results.verify(study, open_store(place))
+    problems, notes = api.verify(study, open_store(place))
     assert problems == []
     count = len(open_store(place).keys())
     assert notes == [f"{count} stored cells were computed from earlier inputs: the examples of a task changed since"]
@@ -159,9 +160,9 @@ def test_cells_record_their_libraries_and_a_report_says_where_they_differ(tmp_pa
     assert {"deltacompose", "torch", "transformers", "numpy", "python", "processor"} <= set(known)
     records = [dict(record) for record in dc.records(place)]
     assert all(record["environment"] == known for record in records)
-    assert results.gather(records, {}, (), "test").environments == []
+    assert gather(records, {}, (), "test").environments == []
     records[0] |= {"environment": {**known, "torch": "1.0"}}
-    assert results.gather(records, {}, (), "test").environments == [f"torch 1.0, {known['torch']}"]
+    assert gather(records, {}, (), "test").environments == [f"torch 1.0, {known['torch']}"]
 
 
 def test_places_of_a_table_that_is_written_out_keep_their_order(tmp_path):

@@ -15,7 +15,7 @@ import picostudy
 import pytest
 
 import deltacompose as dc
-from deltacompose import results
+from deltacompose import api
 from deltacompose.study import BackboneChoice, Study
 from deltacompose.study.recipe import Recipe
 
@@ -61,7 +61,7 @@ def test_what_cannot_be_exported_is_said(written, tmp_path):
 
 
 def test_what_is_local_need_not_be_fetched(written):
-    rows = results.prefetch(Study.read(written / "study.yaml"))
+    rows = api.prefetch(Study.read(written / "study.yaml"))
     assert [(row["what"], row["state"]) for row in rows] == [
         ("backbone", "local"),
         ("task", "local"),

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, results
+from deltacompose import api, registry
 from deltacompose.cells import carry_out as work
 from deltacompose.cli.study import register
 from deltacompose.engine import Outcome
@@ -34,7 +34,7 @@ def told(tmp_path, monkeypatch):
         raise Told(options)
 
     def run(gpus, engine="pool", options=(), **changes):
-        monkeypatch.setattr(api, "engine_of", lambda name: make)
+        monkeypatch.setattr(registry, "engine_of", lambda name: make)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         with pytest.raises(Told) as found:
             dc.run(replace(study, **changes), tmp_path / "store", engine, **dict(options))
@@ -99,7 +99,7 @@ def run_command(monkeypatch, *arguments):
         found.update(options)
         return Outcome((), (), {}, {}, None)
 
-    monkeypatch.setattr(results, "run", run)
+    monkeypatch.setattr("deltacompose.api.studies.run", run)
     app = typer.Typer()
     register(app)
     ended = CliRunner().invoke(app, ["run", "study.yaml", *arguments])

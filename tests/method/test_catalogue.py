@@ -536,7 +536,7 @@ FAULTS = {
 
 def test_a_faulty_methods_row_keeps_its_fault_and_the_others_have_theirs(monkeypatch):
     members = Members({name: Member("method", name, what, "somewhere 1.0") for name, (what, _) in FAULTS.items()})
-    monkeypatch.setattr("deltacompose.api.methods", lambda: members)
+    monkeypatch.setattr("deltacompose.registry.methods", lambda: members)
     rows = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)
     assert [(row["name"], row["fault"][: len(FAULTS[row["name"]][1])]) for row in rows] == [
         (name, fault) for name, (_, fault) in FAULTS.items()

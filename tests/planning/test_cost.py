@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from torch.utils.flop_counter import FlopCounterMode
 
 from deltacompose import api
+from deltacompose.api import cost_of
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.cells import carry_out as work
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
@@ -21,7 +22,6 @@ from deltacompose.cells.throughput import speed
 from deltacompose.planning import flops
 from deltacompose.planning.cost import STORED, TIMED, cost
 from deltacompose.planning.flops import DeltaShape, Lengths, Memory
-from deltacompose.results import cost_of
 from deltacompose.scoring import reader
 from deltacompose.store import open_store
 from deltacompose.study import BackboneChoice, Cell, Study
@@ -241,15 +241,15 @@ def study(tmp_path_factory):
 
 
 def test_a_study_costs_what_its_tasks_steps_and_prompts_ask_for(study):
-    from deltacompose import results
+    from deltacompose import api
 
-    cells = [cell for _, cell in results.plan(study).nodes(data="cell")]
+    cells = [cell for _, cell in api.plan(study).nodes(data="cell")]
     costs = {(c.spec["composition"], c.spec["task"]): c.cost for c in cells if c.kind == "train"}
     assert costs["bitfit", "short"] < costs["bitfit", "long"] < costs["prompt(length=30)", "long"]
     twice = Study(**(vars(study) | {"training": Recipe(steps=12, batch=8, evaluate_every=6, limit=128)}))
     doubled = {
         (c.spec["composition"], c.spec["task"]): c.cost
-        for _, c in results.plan(twice).nodes(data="cell")
+        for _, c in api.plan(twice).nodes(data="cell")
         if c.kind == "train"
     }
     assert all(1.5 * costs[name] < doubled[name] < 2 * costs[name] for name in costs)

@@ -10,9 +10,10 @@ from picostudy import make
 from searches import RATES, SPEC, command, record
 
 import deltacompose as dc
-from deltacompose import results
+from deltacompose import api
 from deltacompose.analysis.subspace.dimension_search import Search, grid, most_tries, next_dimensions
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
+from deltacompose.analysis.transfer.findings import gather
 from deltacompose.cli.subspace import _least
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
@@ -90,7 +91,7 @@ def test_a_dimension_is_said_with_the_next_lower_one_that_was_tried(d, below, sa
 
 def test_a_report_passes_over_the_many_trainings_of_a_search(interrupted):
     study, folder, _, _ = interrupted
-    found = results.gather(results.records(folder / "store", study), {}, (), "test")
+    found = gather(api.records(folder / "store", study), {}, (), "test")
     assert {record["spec"]["composition"] for record in found.trainings} == {"full"}
     assert found.unread == []
 
@@ -98,12 +99,12 @@ def test_a_report_passes_over_the_many_trainings_of_a_search(interrupted):
 def test_a_plan_says_that_a_search_adds_cells(tmp_path):
     study = searching(tmp_path)
     dense = replace(study, dimension=replace(study.dimension, projections=("sketch", "dense")))
-    grows, takes = results.notes(dense)
+    grows, takes = api.notes(dense)
     assert grows.startswith(
         "2 searches for the intrinsic dimension add cells while they run, at most 12 trainings in total"
     )
     assert takes.startswith("a dense projection takes")
-    assert len(results.notes(study)) == 1
+    assert len(api.notes(study)) == 1
 
 
 def test_a_search_with_and_without_scales_is_two_searches_that_differ_in_their_parameters(tmp_path):
@@ -114,16 +115,14 @@ def test_a_search_with_and_without_scales_is_two_searches_that_differ_in_their_p
     planned = [cell for _, cell in dc.plan(study).nodes(data="cell") if cell.kind == "search"]
     assert sorted(cell.spec["settings"]["per_layer"] for cell in planned) == [False, True]
     assert len({cell.key for cell in planned}) == 2
-    assert results.notes(study)[0].startswith(
-        "2 searches for the intrinsic dimension add cells while they run, at most 2 "
-    )
+    assert api.notes(study)[0].startswith("2 searches for the intrinsic dimension add cells while they run, at most 2 ")
     outcome = dc.run(study, tmp_path / "store")
     assert not outcome.failed
     trained = {r["spec"]["composition"]: r["result"] for r in open_store(tmp_path / "store").records("train")}
     assert set(trained) == {"full", "intrinsic(d=1)", "intrinsic(d=1, per_layer=False)"}
     assert trained["intrinsic(d=1)"]["parameters"] == 1 + 2  # a scale for each of two layers
     assert trained["intrinsic(d=1, per_layer=False)"]["parameters"] == 1
-    found = intrinsic_dimensions(results.records(tmp_path / "store", study))
+    found = intrinsic_dimensions(api.records(tmp_path / "store", study))
     assert [one["per_layer"] for one in found] == [False, True]
     assert all(one["tasks"]["mood"]["search"] == {"next": [], "most": 1} for one in found)
     said = command(tmp_path, "subspace")

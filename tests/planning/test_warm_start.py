@@ -11,7 +11,7 @@ from picostudy import broken_off, make
 from searches import RATES, SPEC, command, record
 
 import deltacompose as dc
-from deltacompose import api, results
+from deltacompose import api
 from deltacompose.analysis.subspace import dimension_search as intrinsic
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
 from deltacompose.backbone.pico import pico_backbone
@@ -218,7 +218,7 @@ def test_a_warm_started_search_computes_nothing_twice_and_says_what_it_is(whole)
     said = command(folder, "subspace")
     assert "warm start: each d starts from the solution at the next lower d, so its steps add to those before" in said
     assert "warm-started search up to 3" in said
-    assert "next lower d" in results.notes(study)[1]
+    assert "next lower d" in api.notes(study)[1]
 
 
 def test_a_warm_started_search_that_was_broken_off_goes_on_to_the_same_weights(whole, tmp_path, monkeypatch):

@@ -115,7 +115,7 @@ def test_the_command_evaluates_with_the_limit_of_the_training(folder, monkeypatc
     few = dc.tasks()["past_tense"].limited(train=4, val=4, test=4)
     delta = dc.train(dc.load_backbone("./model"), "bitfit", few, limit=300, steps=1, batch=2)
     delta.save("delta")
-    monkeypatch.setattr("deltacompose.api.tasks", lambda: {"past_tense": few})
+    monkeypatch.setattr("deltacompose.registry.tasks", lambda: {"past_tense": few})
     run = CliRunner().invoke
     done = run(app, ["evaluate", "delta", "past_tense", "--json"])
     assert json.loads(done.stdout)["limit"] == 300

@@ -12,7 +12,7 @@ import pytest
 from hubrows import CASES as ON_THE_HUB
 
 import deltacompose as dc
-from deltacompose import cli, results
+from deltacompose import api, cli
 from deltacompose.store import open_store
 from deltacompose.study import Study
 
@@ -32,7 +32,7 @@ def planned(study):
         distribution(WEIGHTS[study.backbone.model])
     except PackageNotFoundError:
         pytest.skip(f"the weights of the backbone {study.backbone.model!r} are not installed")
-    plan = results.plan(study)
+    plan = api.plan(study)
     return Counter(plan.nodes[key]["cell"].kind for key in plan)
 
 

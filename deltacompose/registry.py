@@ -1,38 +1,26 @@
-"""The Python interface: expressions, tasks and backbones by their registered names."""
+"""The look-ups of what is installed: methods, tasks, measures, engines and backbones by their registered names."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
 
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.attach import attachment as attach
 from deltacompose.backbone import loading
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, Term
 from deltacompose.delta import delta
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, unknown
-from deltacompose.method import weights as tensors
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.implementation import implementation, sources
-from deltacompose.scoring import Reader, reader
-from deltacompose.scoring.as_trained import Reading, as_trained, mismatches
-from deltacompose.study.config import recipe_of
 from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
-from deltacompose.training import loop as training
-from deltacompose.training.learner import Job
-from deltacompose.training.loop import Evaluation
 
 
 def methods() -> Mapping[str, type[Part]]:
@@ -126,48 +114,6 @@ def engine_of(name: str) -> Any:
     return engines[name]
 
 
-def init_weights(backbone: Backbone, expression: Term | str, seed: int = 0) -> dict[str, Tensor]:
-    """New trainable tensors for an expression: `<stage>.<part>.<place>.<tensor>`, fp32, on the CPU."""
-    return tensors.init_weights(backbone, expression_of(expression), seed)
-
-
-@contextmanager
-def attached(
-    backbone: Backbone,
-    expression: Term | str,
-    weights: Mapping[str, Tensor],
-    constants: Mapping[str, Tensor] | None = None,
-) -> Iterator[PreTrainedModel]:
-    """Attaches weights to the backbone within the block; leaving it restores the backbone exactly."""
-    with attach.attached(backbone, expression_of(expression), weights, constants) as model:
-        yield model
-
-
-def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: int = 0, **recipe: Any) -> Delta:
-    """Trains a composition on a task, stage after stage, and returns the delta.
-
-    Args:
-        recipe: the fields of `deltacompose.Recipe`: steps, batch, learning_rates, ...
-
-    Raises:
-        BadInput: a name is unknown, the backbone lacks a place, or a setting of the recipe is out of range.
-        Diverged: a loss or gradient was not finite.
-    """
-    training_recipe = recipe_of(recipe, "training")
-    check_rates(training_recipe)
-    composition, scorer = expression_of(expression), reader(backbone, task_of(task), training_recipe.limit)
-    trained: Delta | None = None
-    for stage in range(1, len(composition.stages) + 1):
-        job = Job(composition.until(stage), scorer, seed, training_recipe, trained)
-        result = training.train(backbone, [job])[0]
-        if isinstance(result, Exception):
-            raise result
-        trained = result
-    if trained is None:
-        raise BadInput("a composition needs at least one stage")
-    return with_origins(trained)
-
-
 def check_rates(recipe: Recipe) -> None:
     """Checks that learning rates name installed methods; a misspelt name would have no effect.
 
@@ -177,33 +123,6 @@ def check_rates(recipe: Recipe) -> None:
     for name in recipe.learning_rates:
         if name not in methods():
             raise BadInput(f"learning_rates: {unknown('method', name, methods())}")
-
-
-def evaluate(
-    backbone: Backbone, delta: Delta | None, task: Task | str, split: str = "val", limit: int | None = None
-) -> Evaluation:
-    """Scores a delta, or the untouched backbone, on a split of a task, and returns score and predictions.
-
-    A delta is evaluated as it was trained: with its own limit of tokens, and with its own template if the task is given
-    by name. Any difference from the training is reported as a warning.
-
-    Args:
-        limit: the longest input in tokens; None takes the delta's own, and 128 for the untouched backbone.
-    """
-    scorer = reader_for(backbone, delta, task, limit)
-    if delta is not None:
-        for sentence in mismatches(scorer, Reading.of(delta.record)):
-            warnings.warn(sentence, stacklevel=2)
-    return training.evaluate(scorer, delta, split)
-
-
-def reader_for(backbone: Backbone, delta: Delta | None, task: Task | str, limit: int | None = None) -> Reader:
-    """The reader of a task with the delta's own limit, and with its own template if the task is given by name."""
-    reading = Reading.of({} if delta is None else delta.record)
-    chosen = task_of(task)
-    if isinstance(task, str):
-        chosen = as_trained(chosen, reading, tasks().get(reading.task))
-    return reader(backbone, chosen, reading.limit if limit is None else limit)
 
 
 def with_origins(trained: Delta) -> Delta:

@@ -1,0 +1,99 @@
+"""The Python interface. Each name is imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
+    from deltacompose.api.deltas import (
+        attached,
+        evaluate,
+        init_weights,
+        reader_for,
+        train,
+    )
+    from deltacompose.api.stores import (
+        categories_of,
+        lifts,
+        of_transfer,
+        records,
+        transfer_matrix,
+        verify,
+    )
+    from deltacompose.api.studies import (
+        cost_of,
+        notes,
+        plan,
+        prefetch,
+        run,
+    )
+    from deltacompose.registry import (
+        check_rates,
+        engine_of,
+        expression_of,
+        fetch_backbone,
+        implementation_of,
+        load_backbone,
+        load_delta,
+        measures,
+        methods,
+        origin_of,
+        parse,
+        sources_of,
+        task_of,
+        tasks,
+        with_origins,
+    )
+
+_HOMES = {
+    "registry": "check_rates engine_of expression_of fetch_backbone implementation_of load_backbone load_delta "
+    "measures methods origin_of parse sources_of task_of tasks with_origins",
+    "api.deltas": "attached evaluate init_weights reader_for train",
+    "api.studies": "cost_of notes plan prefetch run",
+    "api.stores": "categories_of lifts of_transfer records transfer_matrix verify",
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = [
+    "attached",
+    "categories_of",
+    "check_rates",
+    "cost_of",
+    "engine_of",
+    "evaluate",
+    "expression_of",
+    "fetch_backbone",
+    "implementation_of",
+    "init_weights",
+    "lifts",
+    "load_backbone",
+    "load_delta",
+    "measures",
+    "methods",
+    "notes",
+    "of_transfer",
+    "origin_of",
+    "parse",
+    "plan",
+    "prefetch",
+    "reader_for",
+    "records",
+    "run",
+    "sources_of",
+    "task_of",
+    "tasks",
+    "train",
+    "transfer_matrix",
+    "verify",
+    "with_origins",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'deltacompose.api' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"deltacompose.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,181 @@
+"""Reading the store of a study: its records, transfer matrices, lifts and problems."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from deltacompose import registry
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.transfer import lift
+from deltacompose.analysis.transfer.findings import gather
+from deltacompose.analysis.transfer.records import with_examples
+from deltacompose.api.studies import plan
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.evidence import ANSWERS, rows_fault
+from deltacompose.errors import BadInput, unknown
+from deltacompose.store.store import Problem, Store, open_store
+from deltacompose.study.config import Cell, Study
+
+
+def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
+    """Every problem of a store and of the study's cells in it, and notes on cells computed from earlier inputs.
+
+    The keys of the study are derived again from the present inputs. A stored cell with such a key must have unchanged
+    files and answers to the examples of the task. Cells of the same study from earlier inputs are valid for those
+    inputs; the notes count them by what has changed.
+    """
+    problems, options = store.verify(), work.options_of(study)
+    damaged = {problem.key for problem in problems if problem.key}
+    planned = plan(study, store)
+    for key in planned:
+        if store.has(key) and key not in damaged:
+            fault = rows_fault(store.record(key), store.folder(key), options)
+            problems += [Problem(key, ANSWERS, fault)] if fault else []
+    others = [record for record in store.records() if record["key"] not in planned] if not damaged else []
+    return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], others))
+
+
+_INPUTS = {
+    "backbone": "the backbone's weights, configuration, tokenizer or table",
+    "data": "the examples of a task",
+    "source_data": "the examples of a task",
+    "implementations": "the code of a method",
+    "versions": "the version of a method",
+}
+"""Fields of a spec that are digests of inputs, and the inputs."""
+
+
+def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Sentences that count the stored cells which differ from planned ones only in an input, by that input."""
+
+    def question(kind: str, spec: Mapping[str, Any]) -> str:
+        return json.dumps([kind, {n: x for n, x in spec.items() if n not in _INPUTS}], sort_keys=True)
+
+    present = {question(cell.kind, cell.spec): cell.spec for cell in cells}
+    counts: Counter[str] = Counter()
+    for record in stored:
+        now = present.get(question(record["kind"], record["spec"]))
+        changed = {_INPUTS[n] for n in _INPUTS if now is not None and now.get(n) != record["spec"].get(n)}
+        counts.update(changed)
+    for what, count in sorted(counts.items()):
+        yield f"{count} stored cells were computed from earlier inputs: {what} changed since"
+
+
+def records(
+    store: Store | str | Path, study: Study | None = None, damaged: list[Problem] | None = None
+) -> list[Mapping[str, Any]]:
+    """The records of a store, finished and failed; evaluations have the score of each example.
+
+    Args:
+        study: if given, only the cells of its plan, including those that finished cells have added.
+        damaged: a list that receives a problem for each damaged cell, which is left out; if None, the first is raised.
+    """
+    store = store if isinstance(store, Store) else open_store(store, create=False)
+    wanted = None if study is None else set(plan(study, store))
+    stored = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
+    chosen = [record for record in stored if wanted is None or record["key"] in wanted]
+
+    def report(key: str, reason: str) -> None:
+        if damaged is None:
+            raise BadInput(reason)
+        damaged.append(Problem(key, "predictions.jsonl", f"is damaged: {reason}"))
+
+    return list(with_examples(chosen, store.folder, report))
+
+
+def of_transfer(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The records from which transfer matrices are made.
+
+    Trainings that start from another task's weights are left out, and so are evaluations of grid values that were not
+    chosen.
+    """
+    return [
+        record
+        for record in records
+        if not record["spec"].get("start") and (record["kind"] != "evaluate" or _is_final(record["spec"]))
+    ]
+
+
+def categories_of(
+    records: Iterable[Mapping[str, Any]], store: Store | None = None, study: Study | None = None
+) -> dict[str, str]:
+    """The present category of every target task of the evaluations; empty if a task has none.
+
+    Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
+    a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
+    The tasks are in the study's order, without a study in alphabetical order.
+    """
+    done = [record for record in records if record["kind"] == "evaluate" and record["state"] == "done"]
+    recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in done}
+    installed = {name: registry.tasks()[name].category for name in recorded if name in registry.tasks()}
+    kept = store.labels() if store is not None else {}
+    if study is not None:
+        own = {name: rows.get("category", "") for name, rows in study.own_tasks.items()}
+        known = recorded | kept | installed | own
+    else:
+        known = recorded | installed | kept
+    if not all(known[name] for name in recorded):
+        return {}
+    first = [] if study is None else [name for name in (*study.tasks, *study.start_from) if name in recorded]
+    return {name: known[name] for name in dict.fromkeys([*first, *sorted(recorded)])}
+
+
+def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
+    """The transfer matrix of one composition from a store: the scores of each source's delta on each target.
+
+    Raises:
+        BadInput: the store has no evaluation of that composition; the message names those that it has.
+    """
+    store = store if isinstance(store, Store) else open_store(store, create=False)
+    chosen = of_transfer(records(store))
+    text = str(registry.parse(composition))
+    evaluated = (record["spec"]["composition"] for record in chosen if record["kind"] == "evaluate")
+    known = {name for name in evaluated if name}
+    if text not in known:
+        raise unknown("composition", text, known)
+    return gather(chosen, categories_of(chosen, store), [text], split).matrices[text]
+
+
+def lifts(
+    records: Sequence[Mapping[str, Any]],
+    split: str,
+    categories: Mapping[str, str] | None = None,
+    order: Sequence[str] = (),
+) -> list[dict[str, Any]]:
+    """The lift of each task over the untouched backbone, with 95 % intervals: a row per composition and task.
+
+    Args:
+        categories: the category of each task; those of `categories_of` if None.
+        order: of the tasks, as that of the study; others follow in alphabetical order.
+    """
+    rows = []
+    labels = categories_of(records) if categories is None else categories
+    for text, matrix in gather(records, labels, (), split, order).matrices.items():
+        for estimate in lift.lifts(matrix):
+            at = matrix.targets.index(estimate.task)
+            levels = {"chance": float(matrix.chance[at]), "untouched": float(matrix.untouched[at])}
+            about = {
+                "composition": text,
+                "category": estimate.category,
+                "task": estimate.task,
+                "metric": matrix.metric[at],
+            }
+            measured = {
+                "score": estimate.value + levels["untouched"],
+                **levels,
+                "lift": estimate.value,
+                "low": estimate.low,
+                "high": estimate.high,
+            }
+            known = {name: None if isnan(value) else value for name, value in measured.items()}
+            rows.append(about | known | {"zero": estimate.verdict, "seeds": estimate.seeds, "covers": estimate.covers})
+    return rows
+
+
+def _is_final(spec: Mapping[str, Any]) -> bool:
+    return spec.get("grid") is None

@@ -1,0 +1,197 @@
+"""Planning and running studies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import torch
+
+from deltacompose import registry
+from deltacompose.analysis.subspace.dimension_search import most_tries
+from deltacompose.cells import carry_out as work
+from deltacompose.cells.grouping import by_expression, processes_of
+from deltacompose.engine import Outcome, Work, run_plan
+from deltacompose.errors import BadInput
+from deltacompose.planning import dimension_search as search
+from deltacompose.planning import plan as planning
+from deltacompose.planning.cost import Cost, cost
+from deltacompose.store.store import Store, open_store
+from deltacompose.study.config import Study
+from deltacompose.task import verify as task_verify
+from deltacompose.task.build import task_from_mapping
+
+
+def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
+    """The cells of a study, a directed graph with an edge from each cell to those that read it.
+
+    With a store, the graph also has the cells that finished cells have added, so that it covers all cells of the study
+    in the store, and the keys have the store's version.
+    """
+    graph, added = _planned(study, None if store is None else work.facts(study, store.format))
+    if store is None:
+        return graph
+    return planning.grown(graph, added, store.intact)
+
+
+def _planned(study: Study, known: planning.Facts | None = None) -> tuple[nx.DiGraph, planning.Extension]:
+    """The initial plan of a study, and the function that extends it when cells finish."""
+    _check_training(study, max(len(registry.parse(text).stages) for text in study.compositions))
+    known = known or work.facts(study)
+    return planning.plan(study, known, registry.parse), planning.extension(study, known, registry.parse)
+
+
+def _check_training(study: Study, stages: int) -> None:
+    """Checks the settings of stages and the learning rates against the compositions and the methods.
+
+    Raises:
+        BadInput: more stages have settings than any composition has, or a learning rate names an unknown method.
+    """
+    if len(study.stages) > stages:
+        limit = f"at most {stages} stages" if stages > 1 else "one stage each"
+        raise BadInput(
+            f"study {study.name!r} has settings for {len(study.stages)} stages; its compositions have {limit}"
+        )
+    for stage in range(stages):
+        registry.check_rates(study.recipe(stage))
+
+
+def notes(study: Study) -> list[str]:
+    """Sentences to read before a study runs: parts of a composition that train the same parameters, trainings that are
+    shared, and the growth of the plan."""
+    return [*work.notes(study), *_of_beginnings(study), *_of_searches(study)]
+
+
+def _of_beginnings(study: Study) -> list[str]:
+    """A sentence on the trainings saved because sequences with the same first stages share them."""
+    expressions = [registry.parse(text) for text in study.compositions]
+    apart = sum(len(expression.stages) for expression in expressions)
+    together = len({str(whole.until(stage + 1)) for whole in expressions for stage in range(len(whole.stages))})
+    each = len(study.tasks) * len(study.seeds) * len(study.grid)
+    if together == apart:
+        return []
+    return [
+        f"sequences with the same first stages share their training: {together * each} trainings of a stage in place "
+        f"of {apart * each}"
+    ]
+
+
+def _of_searches(study: Study) -> list[str]:
+    """Sentences on the searches for the intrinsic dimension: how many cells they add, and what they cost."""
+    chosen, expressions = study.dimension, search.greatest(study.dimension)
+    if chosen is None:
+        return []
+    searches, each = len(study.tasks) * len(expressions), most_tries(chosen.most, chosen.resolution, goals=4)
+    sentences = [
+        f"{searches} searches for the intrinsic dimension add cells while they run, at most "
+        f"{searches * each * len(study.seeds) * len(study.grid)} trainings in total; only those already in the plan "
+        "are counted"
+    ]
+    if chosen.warm_start:
+        sentences.append(
+            "each training starts from the solution at the next lower d, so the training budget differs between d"
+        )
+    if "dense" in chosen.projections:
+        onto = work.facts(study).deltas[str(registry.parse(expressions[0]))].dense
+        size = f"{4 * onto * chosen.most / 1e9:.2g} GB at d = {chosen.most}"
+        sentences.append(f"a dense projection takes {size}, in memory and on disk for each delta that it trained")
+    return sentences
+
+
+def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
+    """Runs the cells of a study that are missing from a store; finished cells are never computed again.
+
+    Args:
+        study: a study, or the file that holds one.
+        store: the folder of the results.
+        engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
+        options: options of the engine (`workers`, `threads`, `devices`, ...); `bank`, the number of deltas of one
+            expression that train in one pass (default 16 on a GPU, 8 on a CPU); `tokens`, the maximum number of tokens
+            in a pass, padding included; `timeout`, seconds that a cell may take; `attempts` and `backoff`, see
+            `run_plan`; `progress`, a function that is called with every event.
+
+    Raises:
+        BadInput: the study, the engine or one of its options is not valid, or the store is read-only.
+    """
+    study = study if isinstance(study, Study) else Study.read(study)
+    make = registry.engine_of(engine)
+    settings: dict[str, Any] = {
+        name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options
+    }
+    settings["bank"] = options.pop("bank", _bank())
+    settings |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
+    progress = options.pop("progress", None)
+    if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
+        options = _workers(study, options.get("devices")) | options
+    executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster fails at once
+    try:
+        if (Path(store) / "store.json").exists():  # a read-only store fails before the plan, too
+            open_store(store).check_writable()
+        known = work.facts(study)
+        cells, added = _planned(study, known)
+        opened = open_store(store)
+        opened.keep_labels({name: task.category for name, task in known.tasks.items()})
+        group = partial(by_expression, known=known.tasks)
+        what = Work(group=group, extend=added, peek=work.under_way, processes=processes_of)
+        return run_plan(cells, opened, executor, what, work.options_of(study) | settings, progress)
+    finally:
+        executor.close()
+
+
+def cost_of(study: Study, store: Store | None = None, workers: int | None = None, bank: int | None = None) -> Cost:
+    """The estimated time and memory for the cells of a study that are missing from a store.
+
+    Args:
+        workers: the number of workers for the estimate; if None, one per GPU, or without a GPU one per core.
+        bank: the number of deltas trained in one pass, for the estimate of memory; if None, as in `run`.
+    """
+    known = work.facts(study)
+    workers = workers or _workers(study, None).get("workers") or len(os.sched_getaffinity(0))
+    memory = planning.memory(study, known, registry.parse, bank or _bank())
+    return cost(plan(study, store), store, lambda: work.speed_of(study), workers, memory)
+
+
+def prefetch(study: Study) -> list[dict[str, Any]]:
+    """Fetches the backbone and the data sets of a study from the hub, for nodes without a network.
+
+    Returns:
+        A row for the backbone and for each task: `state` is `cached`, `local` (nothing to fetch) or `failed`, with the
+        `reason`; `cache` is the folder to copy.
+    """
+    model = study.backbone.model
+    row: dict[str, Any] = {"name": model, "what": "backbone", "state": "local", "reason": "", "cache": ""}
+    try:
+        folder = registry.fetch_backbone(model)
+        if folder.parent.name == "snapshots":
+            row |= {"state": "cached", "cache": str(folder)}
+    except BadInput as error:
+        row |= {"state": "failed", "reason": str(error)}
+    own = {name: task_from_mapping(name, rows, study.folder) for name, rows in study.own_tasks.items()}
+    names = dict.fromkeys((*study.tasks, *study.start_from))
+    fetched = task_verify.prefetch(own[name] if name in own else registry.task_of(name) for name in names)
+    return [row, *({"what": "task"} | task for task in fetched)]
+
+
+def _bank() -> int:
+    """The default number of deltas in a bank: a GPU has room for more work at once."""
+    return 16 if torch.cuda.is_available() else 8
+
+
+def _workers(study: Study, chosen: Sequence[str] | None) -> dict[str, Any]:
+    """The number of workers on this machine and their devices.
+
+    With GPUs: one per worker, or all for one worker if a delta needs several. On a CPU: as many workers as the cores
+    allow if a worker is a group of processes, otherwise the default of the engine.
+    """
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not chosen and (not count or study.backbone.device == "cpu"):
+        cores = len(os.sched_getaffinity(0))
+        return {"workers": max(1, cores // study.processes)} if study.processes > 1 else {}
+    if not chosen and (study.processes > 1 or study.backbone.device is not None):
+        return {"workers": 1}
+    devices = chosen or (visible.split(",")[:count] if visible else list(map(str, range(count))))
+    return {"workers": len(devices), "devices": devices}
