@@ -135,14 +135,14 @@ class _Probe:
 
     def reach(self, gradients: Sequence[Tensor | None]) -> Reach:
         """What the gradients of its leaves show."""
-        run, found = bool(self.leaves), [x for x in gradients if x is not None]
-        alive = any(bool((x != 0).any()) for x in found)
+        run, arrived = bool(self.leaves), [x for x in gradients if x is not None]
+        alive = any(bool((x != 0).any()) for x in arrived)
         if isinstance(self.edit, TokenEdit | KeyValueEdit):
             # In float16 a weight of attention may round to zero: that the model has taken the keys must do.
             return Reach(alive or (run and self.leaves[0].dtype == torch.float16), True, run)
         if _bare(self.edit):
             return Reach(alive, False, run)
-        own = all(len(x) % ROWS == 0 and not bool((x[len(x) // ROWS :] != 0).any()) for x in found)
+        own = all(len(x) % ROWS == 0 and not bool((x[len(x) // ROWS :] != 0).any()) for x in arrived)
         return Reach(alive, own, run)
 
 
@@ -163,7 +163,7 @@ def _tried(backbone: Backbone, edits: dict[Key, Edit], install: Install, tokens:
                 raise
             if len(edits) == 1:
                 return {k: Reach(alive=False, error=" ".join(str(error).split())[:120]) for k in edits}
-    return {k: reach for one in edits.items() for k, reach in _tried(backbone, dict([one]), install, tokens).items()}
+    return {k: reach for edit in edits.items() for k, reach in _tried(backbone, dict([edit]), install, tokens).items()}
 
 
 def _takes_tokens(backbone: Backbone, edits: dict[Key, Edit], tokens: int) -> bool:
@@ -198,10 +198,10 @@ def _output(backbone: Backbone, model: Any, tokens: int) -> list[Tensor]:
     embedding = backbone.stream(backbone.streams[0]).embedding
     vocabulary, device = len(backbone.parameter(embedding, "weight")), backbone.model.device
     ids = few_ids(backbone.model.config, vocabulary, ROWS, tokens, device)
-    given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if backbone.kind == "encoder-decoder":
-        given["decoder_input_ids"] = ids.flip(1)
+        inputs["decoder_input_ids"] = ids.flip(1)
     if backbone.kind != "encoder":
-        given["use_cache"] = False
-    output = model(**given)
+        inputs["use_cache"] = False
+    output = model(**inputs)
     return [x for x in output.values() if isinstance(x, Tensor)]

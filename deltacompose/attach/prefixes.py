@@ -85,8 +85,8 @@ def without_prefixes(model: nn.Module) -> Iterator[None]:
 
 def _switch(model: PreTrainedModel) -> list[int]:
     """Switches every configuration of a model, and gives their identities."""
-    found: list[Any] = [module.config for module in model.modules() if hasattr(module, "config")]
-    configs = {id(config): config for config in found}
+    nested: list[Any] = [module.config for module in model.modules() if hasattr(module, "config")]
+    configs = {id(config): config for config in nested}
     for key, config in configs.items():
         if key not in _SWITCHED and config._attn_implementation not in ("eager", "sdpa"):
             raise BadInput(

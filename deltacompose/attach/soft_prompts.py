@@ -167,19 +167,19 @@ class Stream:
         if not self.prompts:
             self._note_tokens(kwargs, mask, None)
             return (), kwargs
-        given, past = _given(kwargs), kwargs.get("past_key_values")
-        prompt = self._prompt(given.shape[0])
+        embedded, past = _given(kwargs), kwargs.get("past_key_values")
+        prompt = self._prompt(embedded.shape[0])
         length, cached = prompt.shape[1], 0 if past is None else int(past.get_seq_length())
-        _check_room(past, cached + given.shape[1] + (0 if cached else length))
+        _check_room(past, cached + embedded.shape[1] + (0 if cached else length))
         layout = Layout(length, starts)
         self._note_tokens(kwargs, mask, layout)
         if mask is not None:
             mask = kwargs["attention_mask"] = layout.insert(mask.new_ones(mask.shape[0], length), mask)
         self._padded = None if starts is None or cached else mask
         if cached:
-            self._continue(kwargs, length, cached + given.shape[1])
+            self._continue(kwargs, length, cached + embedded.shape[1])
             return (), kwargs
-        self._check_length(length, given.shape[1])
+        self._check_length(length, embedded.shape[1])
         self._layout, self._length = layout, length
         return (), kwargs | self._grown(kwargs, layout, prompt)
 
@@ -234,16 +234,16 @@ class Stream:
         """Tells the edits that ask for it of this pass's tokens, with and without the prompt."""
         if not self.view.readers:
             return
-        given, past = _given(kwargs), kwargs.get("past_key_values")
-        batch, tokens = given.shape[:2]
+        embedded, past = _given(kwargs), kwargs.get("past_key_values")
+        batch, tokens = embedded.shape[:2]
         cached = 0 if past is None else int(past.get_seq_length())
         if mask is None:
-            mask = torch.ones(batch, cached + tokens, dtype=torch.bool, device=given.device)
+            mask = torch.ones(batch, cached + tokens, dtype=torch.bool, device=embedded.device)
         own = counted(mask != 0, tokens)
         if layout is None or cached:
             self.view.note(own)
             return
-        ahead = torch.arange(-layout.length, 0, device=given.device).expand(batch, -1)
+        ahead = torch.arange(-layout.length, 0, device=embedded.device).expand(batch, -1)
         inserted = layout.insert(torch.ones_like(ahead, dtype=torch.bool), own.mask)
         self.view.note(Tokens(inserted, layout.insert(ahead, own.positions)), own)
 
@@ -324,9 +324,9 @@ def takes_positions(module: nn.Module) -> bool:
 def _check_mask(mask: Any) -> None:
     if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
         return
-    found = f"one of {mask.ndim} axes" if isinstance(mask, Tensor) else f"a {type(mask).__name__} of masks"
+    mask_kind = f"one of {mask.ndim} axes" if isinstance(mask, Tensor) else f"a {type(mask).__name__} of masks"
     raise BadInput(
-        f"soft prompts, and edits that see the mask, need an attention mask of shape (batch, tokens), not {found}; "
+        f"soft prompts, and edits that see the mask, need an attention mask of shape (batch, tokens), not {mask_kind}; "
         "a static cache makes such masks: generate with the default cache"
     )
 
@@ -346,8 +346,8 @@ def _check_room(past: Any, positions: int) -> None:
 
 def _given(kwargs: dict[str, Any]) -> Tensor:
     """What a stream is given: ids `(batch, tokens)` or embeddings `(batch, tokens, width)`."""
-    given: Tensor = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
-    return given
+    embedded: Tensor = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
+    return embedded
 
 
 def _positions(positions: Tensor, layout: Layout, batch: int) -> Tensor:

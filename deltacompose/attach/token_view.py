@@ -79,14 +79,14 @@ class TokenView:
         """
         passes = self._read if read else self._passes
         again = torch._C._current_graph_task_id() != -1  # the backward pass runs a module again
-        found = [x for views in (passes if again else passes[-1:]) if (x := _fitting(views, rows)) is not None]
-        if not found or any(not torch.equal(x.mask, found[0].mask) for x in found[1:]):
+        fitting = [x for views in (passes if again else passes[-1:]) if (x := _fitting(views, rows)) is not None]
+        if not fitting or any(not torch.equal(x.mask, fitting[0].mask) for x in fitting[1:]):
             raise BadInput(
                 f"an edit in {self._name} needs the {' and the '.join(needs)} of tokens of shape {tuple(rows)}, which "
-                f"{'several passes have' if found else 'no stream of this pass has'}; put it at a place that sees the "
-                "tokens in order, and train without checkpointing"
+                f"{'several passes have' if fitting else 'no stream of this pass has'}; put it at a place that sees "
+                "the tokens in order, and train without checkpointing"
             )
-        shaped = [getattr(found[-1], need) for need in needs]
+        shaped = [getattr(fitting[-1], need) for need in needs]
         return tuple(x.reshape(rows) for x in shaped)
 
 

@@ -131,13 +131,13 @@ class Backbone:
         Raises:
             NoPlace: a kind matches no place; the message names those that this family has.
         """
-        found = {place.name: place for place in self._places.values() if not kinds}
+        chosen = {place.name: place for place in self._places.values() if not kinds}
         for kind in kinds:
             own = {place.name: place for place in self._places.values() if fnmatchcase(place.kind, kind)}
             if not own:
                 raise self._no_place(kind)
-            found |= own
-        return tuple(place for name, place in self._places.items() if name in found)
+            chosen |= own
+        return tuple(place for name, place in self._places.items() if name in chosen)
 
     def place(self, name: str) -> Place:
         """The place of that name, as `encoder.3.attention.query`."""
@@ -155,14 +155,14 @@ class Backbone:
 
     def read(self, ids: Tensor) -> Any:
         """What the model makes of `(rows, tokens)` in one pass; a decoder beside an encoder reads its start token."""
-        given: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.kind == "encoder-decoder":
             named = (getattr(self.model, "generation_config", None), self.model.config)
-            starts = [getattr(one, "decoder_start_token_id", None) for one in named]
-            given["decoder_input_ids"] = ids.new_full((len(ids), 1), next((i for i in starts if i is not None), 0))
+            starts = [getattr(config, "decoder_start_token_id", None) for config in named]
+            inputs["decoder_input_ids"] = ids.new_full((len(ids), 1), next((i for i in starts if i is not None), 0))
         if self.kind != "encoder":
-            given["use_cache"] = False
-        return self.model(**given)
+            inputs["use_cache"] = False
+        return self.model(**inputs)
 
     def parameter_names(self, place: Place) -> tuple[str, ...]:
         """Which of `weight` and `bias` a place really has; none for a span, an input or a block.

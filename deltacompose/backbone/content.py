@@ -94,7 +94,7 @@ def parts(backbone: Described) -> dict[str, str]:
     backend, special tokens, chat template and sides; `places`: the table with the places that it resolves to.
     """
     model = backbone.model
-    found = {
+    values = {
         "weights": backbone.files.weights if backbone.files else _weights(model),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "config": config_content(model.config),
@@ -102,7 +102,7 @@ def parts(backbone: Described) -> dict[str, str]:
         "tokenizer": tokenizer_content(backbone.tokenizer),
         "places": _places(backbone),
     }
-    return {name: _digest(value) for name, value in found.items()}
+    return {name: _digest(value) for name, value in values.items()}
 
 
 def config_content(config: Any) -> Any:

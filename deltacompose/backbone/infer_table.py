@@ -85,7 +85,7 @@ def derive(model: Any) -> Table:
         stacks[stack] = {"module": module, **_numbers(model.config, stack, modules, path, places)}
         stacks[stack] |= {"pooler": "pooler"} if "pooler" in modules and module == "." else {}
     embeddings = model.get_output_embeddings()
-    heads = [path for path, one in model.named_modules() if embeddings is not None and one is embeddings]
+    heads = [path for path, module in model.named_modules() if embeddings is not None and module is embeddings]
     places |= {"head": f"/{heads[0]}"} if heads else {}
     places |= _outer(model, modules, places)
     data = {"serves": [name], "kind": kind, "stacks": stacks, "without": ["*pooler.*"], "places": places}
@@ -97,14 +97,14 @@ def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, s
     paths = [path for path, module in modules.items() if isinstance(module, nn.ModuleList) and len(module)]
     outer = [path for path in paths if not any(path.startswith(f"{other}.") for other in paths)]
     equal = [path for path in outer if len({type(layer) for layer in modules[path].children()}) == 1]
-    found = [path for path in equal if _attention(_united(modules[path])[0], cross=False)]
-    if len(stacks) == 1 and len(found) == 1:
-        return {stacks[0]: found[0]}
-    named = {stack: path for stack in stacks for path in found if stack in path.split(".")}
-    if len(named) != len(stacks) or len(found) != len(stacks):
+    decoders = [path for path in equal if _attention(_united(modules[path])[0], cross=False)]
+    if len(stacks) == 1 and len(decoders) == 1:
+        return {stacks[0]: decoders[0]}
+    named = {stack: path for stack in stacks for path in decoders if stack in path.split(".")}
+    if len(named) != len(stacks) or len(decoders) != len(stacks):
         raise BadInput(
             f"no table can be derived for {model}: expected one list of layers with an attention for each of "
-            f"{', '.join(stacks)}, found {', '.join(found) or 'none'}; write a table for it"
+            f"{', '.join(stacks)}, found {', '.join(decoders) or 'none'}; write a table for it"
         )
     return named
 
@@ -179,29 +179,29 @@ def _attention(layer: Modules, cross: bool) -> dict[str, str]:
     if not holder:
         return {}
     parts = ("query", "key", "value", "query_norm", "key_norm")
-    found = {} if joined else {part: _find(part, names) for part in parts}
+    parts_by_name = {} if joined else {part: _find(part, names) for part in parts}
     inner, near = _under(names, holder), _under(names, _room(holder))
     output = _find("output", inner) or _find("output", near)
     whole = holder if output is None or output in inner else f"{holder} .. {output}"
-    return {part: spot for part, spot in (found | {"output": output, "": whole}).items() if spot}
+    return {part: spot for part, spot in (parts_by_name | {"output": output, "": whole}).items() if spot}
 
 
 def _ffn(names: list[str]) -> dict[str, str]:
     """The places of the feed-forward network among the names that belong to no attention."""
-    found = {kind: _find(kind, names) for kind in ("ffn.norm", "ffn.gate", "ffn.up", "ffn.down")}
-    up, down = found["ffn.up"], found["ffn.down"]
+    spots = {kind: _find(kind, names) for kind in ("ffn.norm", "ffn.gate", "ffn.up", "ffn.down")}
+    up, down = spots["ffn.up"], spots["ffn.down"]
     if down is None:
         return {}
     start = _parent(up or down) or up
     whole = start if start == _parent(down) else f"{start} .. {down}" if up else None
-    found |= {"ffn.activation": f"{down}@input", "ffn": whole}
+    spots |= {"ffn.activation": f"{down}@input", "ffn": whole}
     order = ("ffn.norm", "ffn.gate", "ffn.up", "ffn.activation", "ffn.down", "ffn")
-    return {kind: spot for kind in order if (spot := found[kind])}
+    return {kind: spot for kind in order if (spot := spots[kind])}
 
 
 def _outside(modules: Modules, module: str) -> dict[str, str]:
     """The embeddings of a stack, which lie in its module but in none of its lists."""
-    lists = [path for path, one in modules.items() if isinstance(one, nn.ModuleList)]
+    lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
     names = [name for name in modules if not any(name.startswith(f"{path}.") for path in lists)]
     names = names if module == "." else _under(names, module)
     kinds = ("embedding", "positions", "segments", "embedding.norm")
@@ -235,7 +235,7 @@ def _numbers(config: Any, stack: str, modules: Modules, path: str, places: dict[
 
 def _limit(config: Any, positions: nn.Embedding) -> int | str:
     """The longest sequence; like RoBERTa's, positions with a padding id count from the one after it."""
-    attribute = next((one for one in NUMBERS["limit"] if getattr(config, one, None)), None)
+    attribute = next((field for field in NUMBERS["limit"] if getattr(config, field, None)), None)
     if attribute is None:
         return positions.num_embeddings
     if positions.padding_idx is None or positions.num_embeddings > getattr(config, attribute):
@@ -247,10 +247,10 @@ def _attribute(config: Any, what: str, stack: str, value: int | None = None) -> 
     """The first attribute that the configuration has, and that has the value if one is given; else the value."""
     for name in (f"{stack}_{'attention_heads' if what == 'heads' else what}", *NUMBERS[what]):
         try:
-            found = read_number(name, config)
+            number = read_number(name, config)
         except BadInput:
             continue
-        if value in (None, found):
+        if value in (None, number):
             return name
     if value is None:
         raise BadInput(f"{type(config).__name__} has none of the numbers {', '.join(NUMBERS[what])}; write a table")

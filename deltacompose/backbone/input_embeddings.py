@@ -45,8 +45,8 @@ def per_layer_inputs(module: nn.Module, ids: Tensor) -> Tensor | None:
     if not getattr(module, "hidden_size_per_layer_input", 0):
         return None
     look_up: Any = module.get_per_layer_inputs
-    found: Tensor = look_up(input_ids=ids)
-    return found
+    looked_up: Tensor = look_up(input_ids=ids)
+    return looked_up
 
 
 def _scale(module: nn.Module, layer: nn.Module) -> float:
@@ -66,9 +66,9 @@ def _measured(module: nn.Module, layer: nn.Module) -> float:
         expected = _seen(module, layer, {"input_ids": ids})
         more = per_layer_inputs(module, ids)
         for scale in dict.fromkeys((1.0, float(own) if isinstance(own, int | float) else 1.0)):
-            given = {"inputs_embeds": table(ids) if scale == 1 else table(ids) * scale}
-            found = _seen(module, layer, given if more is None else given | {"per_layer_inputs": more})
-            if len(found) == len(expected) and all(_equal(*pair, ids.shape[1]) for pair in zip(found, expected)):
+            inputs = {"inputs_embeds": table(ids) if scale == 1 else table(ids) * scale}
+            seen = _seen(module, layer, inputs if more is None else inputs | {"per_layer_inputs": more})
+            if len(seen) == len(expected) and all(_equal(*pair, ids.shape[1]) for pair in zip(seen, expected)):
                 return scale
     raise BadInput(
         f"a prompt cannot stand before the tokens of {type(module).__name__} because its first layer sees "
@@ -83,7 +83,7 @@ def _equal(x: Tensor, y: Tensor, tokens: int) -> bool:
     return torch.equal(x, y)
 
 
-def _seen(module: nn.Module, layer: nn.Module, given: dict[str, Tensor]) -> list[Tensor]:
+def _seen(module: nn.Module, layer: nn.Module, inputs: dict[str, Tensor]) -> list[Tensor]:
     """All tensors that reach the first layer."""
     seen: list[Tensor] = []
 
@@ -93,7 +93,7 @@ def _seen(module: nn.Module, layer: nn.Module, given: dict[str, Tensor]) -> list
 
     handle = layer.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        module(**given)
+        module(**inputs)
     except _Reached:
         pass
     finally:
@@ -105,8 +105,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
-        for one in value.values():
-            yield from _tensors(one)
+        for member in value.values():
+            yield from _tensors(member)
     elif isinstance(value, tuple | list):
-        for one in value:
-            yield from _tensors(one)
+        for member in value:
+            yield from _tensors(member)

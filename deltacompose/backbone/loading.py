@@ -82,12 +82,12 @@ def load_backbone(
             "diffusers; write one for it"
         )
     if denoiser:
-        made = read_denoiser(folder, denoiser, head, manner)
+        read = read_denoiser(folder, denoiser, head, manner)
     else:
-        made = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
+        read = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
     named = {"name": str(model), "revision": _commit(folder), "files": files}
-    backbone = _checked(_bound(made, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
+    backbone = _checked(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
     if device == SHARDED:
@@ -144,14 +144,14 @@ def served(model_type: str, table: Any, tables: Mapping[str, Any]) -> Table | No
         return table
     if isinstance(table, Mapping):
         return read_table(model_type, table)
-    known = {one.name: one for one in tables_of(tables)}
+    known = {candidate.name: candidate for candidate in tables_of(tables)}
     if table is not None:
         if table not in known:
             raise unknown("table", str(table), [*known, DERIVED])
         return known[table]
-    serving = [one for one in known.values() if model_type in one.serves]
+    serving = [candidate for candidate in known.values() if model_type in candidate.serves]
     if len(serving) > 1:
-        names = " and ".join(one.name for one in serving)
+        names = " and ".join(candidate.name for candidate in serving)
         raise BadInput(f"the tables {names} both serve {model_type!r}; say which by table=")
     return serving[0] if serving else None
 
@@ -197,10 +197,10 @@ def _checkpoint(name: str, tables: Mapping[str, Any]) -> Checkpoint:
     member = tables[name]
     if isinstance(member, Table | Mapping):
         raise BadInput(f"{name!r} is a table, which serves models, and no model; give a folder or a name on the hub")
-    given = member() if callable(member) else member
-    if not isinstance(given, Checkpoint):
-        raise BadInput(f"the loader of {name!r} gave a {type(given).__name__}; expected a Checkpoint")
-    return given
+    checkpoint = member() if callable(member) else member
+    if not isinstance(checkpoint, Checkpoint):
+        raise BadInput(f"the loader of {name!r} gave a {type(checkpoint).__name__}; expected a Checkpoint")
+    return checkpoint
 
 
 def _tokenizer(tokenizer: Any) -> Any:
@@ -209,7 +209,7 @@ def _tokenizer(tokenizer: Any) -> Any:
 
 def _commit(folder: Path) -> str:
     """The commit of a snapshot of the hub that a folder is, or lies in; "" elsewhere."""
-    return next((one.name for one in (folder, folder.parent) if one.parent.name == "snapshots"), "")
+    return next((path.name for path in (folder, folder.parent) if path.parent.name == "snapshots"), "")
 
 
 def _checked(backbone: Backbone) -> Backbone:

@@ -87,11 +87,13 @@ def pico_tokenizer(family: str) -> Any:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     around = {"encoder": ("<s> $A </s>", "$B:1 </s>:1"), "encoder-decoder": ("$A </s>", "$B:1 </s>:1")}
-    one, two = around.get(kind_of(config), ("<s> $A", "$B:1"))
+    single, two = around.get(kind_of(config), ("<s> $A", "$B:1"))
     if config.model_type in _WITHOUT_START:
-        one = "$A"
+        single = "$A"
     marks = [(token, index) for index, token in enumerate(SPECIAL.values())]
-    tokenizer.post_processor = processors.TemplateProcessing(single=one, pair=f"{one} {two}", special_tokens=marks)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=single, pair=f"{single} {two}", special_tokens=marks
+    )
     return transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL)  # type: ignore[no-untyped-call]
 
 

@@ -114,8 +114,8 @@ def find(checkpoint: Checkpoint) -> Path:
         among = f"; it is a pipeline, whose parts {', '.join(parts)} are folders with a model each" if parts else ""
         raise BadInput(f"{folder} holds no model: it has no model.safetensors{among}")
     expected, file = checkpoint.sha256, folder / WEIGHTS[0]
-    if expected and (found := _sha256(file)) != expected:
-        raise BadInput(f"{file} is not the file that was tested: its sha256 is {found}, expected {expected}")
+    if expected and (digest := _sha256(file)) != expected:
+        raise BadInput(f"{file} is not the file that was tested: its sha256 is {digest}, expected {expected}")
     return folder
 
 
@@ -206,12 +206,12 @@ def read_tokenizer(folder: Path) -> Any:
 
 def _fetched(name: str) -> Path:
     """The snapshot of a model on the hub, or of one part of a pipeline; from the cache where there is no network."""
-    found = re.fullmatch(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(/\w[\w.-]*)?", name)
-    if found is None:
+    match = re.fullmatch(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(/\w[\w.-]*)?", name)
+    if match is None:
         raise BadInput(
             f"no folder {quoted(name)}, and it is not a name on the Hugging Face hub, such as google-t5/t5-small"
         )
-    repository, part = found[1], (found[2] or "")[1:]
+    repository, part = match[1], (match[2] or "")[1:]
     wanted = [f"{part}/{pattern}" for pattern in WANTED] if part else WANTED
     try:
         with quietly():
@@ -235,15 +235,15 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
 def _device(device: str | torch.device) -> torch.device:
     """A device that this machine has."""
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        usable = torch.device(device)
+        torch.empty(0, device=usable)
     except (RuntimeError, AssertionError) as error:
         here = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count()))]
         reason = str(error).splitlines()[0]
         raise BadInput(
             f"no device {str(device)!r} here ({reason}); devices: {', '.join([*here, *SPREAD, SHARDED])}"
         ) from None
-    return found
+    return usable
 
 
 def _sha256(path: Path) -> str:

@@ -65,5 +65,5 @@ def values(module: torch.nn.Module, name: str) -> Tensor:
 
     state = getattr(module, "state", None)
     with torch.no_grad():
-        found: Tensor = dequantize_bnb_weight(tensor, state=state)
-    return found.to(_PASS)
+        dequantized: Tensor = dequantize_bnb_weight(tensor, state=state)
+    return dequantized.to(_PASS)

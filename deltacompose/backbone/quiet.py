@@ -29,20 +29,20 @@ def quiet(module: nn.Module) -> Iterator[None]:
     Deltas that are attached, and a caller's own hooks, see nothing of the passes in between.
     """
     inner = list(module.modules())
-    states = [(one, dict(vars(one)), [dict(vars(one)[name]) for name in _HELD]) for one in inner]
-    for one in inner:
-        vars(one).update({name: OrderedDict() for name in _HOOKS}, training=False)
+    states = [(module, dict(vars(module)), [dict(vars(module)[name]) for name in _HELD]) for module in inner]
+    for inner_module in inner:
+        vars(inner_module).update({name: OrderedDict() for name in _HOOKS}, training=False)
     try:
         with torch.random.fork_rng(devices=[]) if has_values(module) else nullcontext():
             yield
     finally:
-        for one, attributes, held in states:
-            vars(one).clear()
-            vars(one).update(attributes)
+        for inner_module, attributes, held in states:
+            vars(inner_module).clear()
+            vars(inner_module).update(attributes)
             for name, content in zip(_HELD, held, strict=True):
-                if vars(one)[name] != content:
-                    vars(one)[name].clear()
-                    vars(one)[name].update(content)
+                if vars(inner_module)[name] != content:
+                    vars(inner_module)[name].clear()
+                    vars(inner_module)[name].update(content)
 
 
 def has_values(module: nn.Module) -> bool:

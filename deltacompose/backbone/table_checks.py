@@ -39,14 +39,14 @@ def every_place_is_passed(subject: OnModel) -> None:
     """
     expected = [place.name for place in subject.passing()]
     once = {place.name for place in subject.passing() if not lists(subject.table.repeated, place)}
-    found = list(subject.passed)
-    if missing := [name for name in expected if name not in found]:
+    passed = list(subject.passed)
+    if missing := [name for name in expected if name not in passed]:
         raise subject.fault(f"{missing[0]} is at a module that the forward pass does not run")
-    again = [name.removesuffix(" again") for name in found if name.endswith(" again")]
+    again = [name.removesuffix(" again") for name in passed if name.endswith(" again")]
     if twice := [name for name in again if name in once]:
         raise subject.fault(f"{twice[0]} is passed twice in one forward pass; list its kind as repeated")
     ordered = [name for name in expected if not name.endswith(("attention.norm", "ffn.norm"))]
-    for name, listed in zip([name for name in found if name in ordered], ordered, strict=True):
+    for name, listed in zip([name for name in passed if name in ordered], ordered, strict=True):
         if name != listed:
             raise subject.fault(f"{name} is passed where {listed} is listed; list the places in forward order")
 
@@ -54,9 +54,9 @@ def every_place_is_passed(subject: OnModel) -> None:
 def true_widths(subject: OnModel) -> None:
     """The stated width of a place is that of what passes it."""
     for place in subject.passing():
-        found, stated = subject.passed[place.name][1].shape[-1], subject.backbone.width(place)
-        if found != stated:
-            raise subject.fault(f"{place.name} has width {found} and the table gives {stated}")
+        width, stated = subject.passed[place.name][1].shape[-1], subject.backbone.width(place)
+        if width != stated:
+            raise subject.fault(f"{place.name} has width {width} and the table gives {stated}")
 
 
 def every_row_is_passed(subject: OnModel) -> None:
@@ -235,6 +235,6 @@ def _moved(after: Tensor, before: Tensor, rounding: float) -> set[int]:
     return set((far > rounding * before.abs().max()).nonzero().flatten().tolist())
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
+def _distance(actual: Tensor, other: Tensor) -> float:
     """The largest difference, relative to the size of the numbers."""
-    return float((one - other).abs().max() / other.abs().max().clamp(min=1e-30))
+    return float((actual - other).abs().max() / other.abs().max().clamp(min=1e-30))

@@ -53,7 +53,7 @@ def weighted(weights: Sequence[Tensors], coefficients: Sequence[float]) -> dict[
     if len(coefficients) != len(weights):
         raise BadInput(f"{len(coefficients)} coefficients for {len(weights)} deltas; each needs one")
     return {
-        name: torch.stack([c * one[name] for c, one in zip(coefficients, weights, strict=True)]).sum(0)
+        name: torch.stack([c * tensors[name] for c, tensors in zip(coefficients, weights, strict=True)]).sum(0)
         for name in weights[0]
     }
 
@@ -208,7 +208,7 @@ def combined(deltas: Sequence[Delta], how: Combining, backbone: Backbone | None 
     products = {prefix: part for prefix, part in parts(first.expression) if not part.linear}
     settings: dict[str, Method] = {}
     result: dict[str, Tensor] = {}
-    straight = [_outside(one, products) for one in weights]
+    straight = [_outside(tensors, products) for tensors in weights]
     if straight[0]:
         result |= _with_start(how, lambda start: _outside(start, products))(straight)
     for prefix, part in products.items():
@@ -253,18 +253,18 @@ def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
 def _plain(whole: Method, changes: Sequence[InForce[WeightEdit]], backbone: Backbone) -> dict[str, Tensor]:
     """The weights of `full` that do what some weight edits do."""
     weights = whole.init(backbone, torch.Generator())
-    for one in changes:
-        name = f"{one.edit.place.name}.{one.edit.parameter}"
+    for change in changes:
+        name = f"{change.edit.place.name}.{change.edit.parameter}"
         if name not in weights:
-            raise BadInput(f"cannot write {one.part} as a change of weights because {whole} does not change {name}")
+            raise BadInput(f"cannot write {change.part} as a change of weights because {whole} does not change {name}")
         with torch.no_grad():
-            weights[name] = weights[name] + change_of(one, backbone).cpu()
+            weights[name] = weights[name] + change_of(change, backbone).cpu()
     return weights
 
 
 def _product(part: Method, prefix: str, weights: Sequence[Tensors], how: Combining) -> tuple[Method, dict[str, Tensor]]:
     """Settings and weights of a part that is not linear in its tensors."""
-    own = [part_of(one, prefix) for one in weights]
+    own = [part_of(tensors, prefix) for tensors in weights]
     remedy = "take deltacompose.delta.arithmetic.dense of each delta first, whose changes of weights add up"
     if not isinstance(part, Combines):
         raise BadInput(
@@ -291,8 +291,8 @@ def _coefficients(how: Combining, deltas: int) -> tuple[tuple[float, ...] | None
         return None, None
     unit = torch.eye(deltas, dtype=torch.float64)
     units = [{"x": row} for row in unit]
-    found = _with_start(how, lambda _: {"x": torch.zeros(deltas, dtype=torch.float64)})(units)["x"]
-    return tuple(found.tolist()), start
+    coefficients = _with_start(how, lambda _: {"x": torch.zeros(deltas, dtype=torch.float64)})(units)["x"]
+    return tuple(coefficients.tolist()), start
 
 
 def _with_start(how: Combining, change: Callable[[Tensors], Tensors]) -> Combining:
@@ -340,7 +340,7 @@ def _same(deltas: Sequence[Delta]) -> Delta:
 def _alike(weights: Sequence[Tensors]) -> None:
     if not weights:
         raise BadInput("there are no weights to combine")
-    shapes: list[Mapping[str, torch.Size]] = [{name: x.shape for name, x in one.items()} for one in weights]
+    shapes: list[Mapping[str, torch.Size]] = [{name: x.shape for name, x in tensors.items()} for tensors in weights]
     for index, other in enumerate(shapes[1:], start=1):
         if other != shapes[0]:
             differing = sorted(set(shapes[0].items()) ^ set(other.items()))[0][0]
@@ -350,7 +350,7 @@ def _alike(weights: Sequence[Tensors]) -> None:
 def _vectors(weights: Sequence[Tensors], start: Tensors | None) -> list[dict[str, Tensor]]:
     """θₖ - θ₀."""
     _alike(weights if start is None else [*weights, start])
-    return [{name: x if start is None else x - start[name] for name, x in one.items()} for one in weights]
+    return [{name: x if start is None else x - start[name] for name, x in tensors.items()} for tensors in weights]
 
 
 def _plus(start: Tensors | None, vector: Mapping[str, Tensor]) -> dict[str, Tensor]:

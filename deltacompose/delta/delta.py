@@ -189,9 +189,9 @@ def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
             raise BadInput(
                 f"{path}: the tensor {quoted(name)} has the dtype {entry.dtype}; weights are {', '.join(FLOATS)}"
             )
-    found = _sha256(path)
-    if sha256 not in (None, found):
-        raise BadInput(f"{path} is not the file that delta.json beside it was written for: its sha256 is {found[:12]}")
+    digest = _sha256(path)
+    if sha256 not in (None, digest):
+        raise BadInput(f"{path} is not the file that delta.json beside it was written for: its sha256 is {digest[:12]}")
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -39,9 +39,9 @@ def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
             under peft's convention of positions.
     """
     with torch.no_grad():
-        made = adapter(delta, backbone)
-    folders.write(made, Path(folder), backbone, str(delta.expression))
-    return made.type
+        exported = adapter(delta, backbone)
+    folders.write(exported, Path(folder), backbone, str(delta.expression))
+    return exported.type
 
 
 def export_merged(delta: Delta, backbone: Backbone, folder: str | Path) -> Merged:
@@ -93,11 +93,11 @@ def import_peft(folder: str | Path, backbone: Backbone, methods: Methods, *, any
         BadInput: no adapter there, pickled weights, another base model, a type or an option that is not imported, a
             shape that does not fit, or a prefix that is another function without shifted positions.
     """
-    found = folders.read(Path(folder), backbone, any_base)
+    imported = folders.read(Path(folder), backbone, any_base)
     with torch.no_grad():
-        native = expressed(found, backbone, methods)
+        native = expressed(imported, backbone, methods)
     known = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
-    record = {"imported": found.type, "peft": found.config.get("peft_version")}
+    record = {"imported": imported.type, "peft": imported.config.get("peft_version")}
     delta = Delta(native.expression, native.weights, {}, known, {}, record)
     if native.prefixes:
         check(backbone, native.prefixes, delta)

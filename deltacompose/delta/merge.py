@@ -90,44 +90,44 @@ def merge(delta: Delta, backbone: Backbone) -> Merged:
     Raises:
         BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have.
     """
-    changes = [_mergeable(one, backbone) for one in edits_in_force(delta, backbone)]
+    changes = [_mergeable(active, backbone) for active in edits_in_force(delta, backbone)]
     model = copy.deepcopy(backbone.model)
     with torch.no_grad():
-        for one in changes:
-            _add(model, backbone, one)
+        for change in changes:
+            _add(model, backbone, change)
     difference, size = compared(delta, backbone, model)
     return Merged(model, difference, size)
 
 
-def _mergeable(one: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]:
-    edit = one.edit
+def _mergeable(active: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]:
+    edit = active.edit
     if not isinstance(edit, WeightEdit):
         where = edit.stream if isinstance(edit, TokenEdit) else edit.place.name
-        raise BadInput(f"{one.part} cannot be merged: {WHY[type(edit)].format(where=where)}")
+        raise BadInput(f"{active.part} cannot be merged: {WHY[type(edit)].format(where=where)}")
     if edit.parameter not in backbone.parameter_names(edit.place):
         raise BadInput(
-            f"{one.part} cannot be merged: {backbone.name} has no {edit.parameter} at {edit.place.name} to change"
+            f"{active.part} cannot be merged: {backbone.name} has no {edit.parameter} at {edit.place.name} to change"
         )
     if is_quantised(getattr(backbone.module(edit.place), edit.parameter)):
         raise BadInput(
-            f"{one.part} cannot be merged: {edit.place.name} of {backbone.name} is quantised; load the backbone with "
-            "dtype='bfloat16' or 'float32' and merge there"
+            f"{active.part} cannot be merged: {edit.place.name} of {backbone.name} is quantised; load the backbone "
+            "with dtype='bfloat16' or 'float32' and merge there"
         )
-    return InForce(one.part, edit, one.tensors)
+    return InForce(active.part, edit, active.tensors)
 
 
-def change_of(one: InForce[WeightEdit], backbone: Backbone) -> Tensor:
+def change_of(change: InForce[WeightEdit], backbone: Backbone) -> Tensor:
     """ΔW as the place sees its parameter, in fp32 where the backbone is of less."""
-    frozen = backbone.parameter(one.edit.place, one.edit.parameter)
+    frozen = backbone.parameter(change.edit.place, change.edit.parameter)
     precise = torch.promote_types(frozen.dtype, torch.float32)
-    t = {name: x.to(frozen.device, precise if x.is_floating_point() else None) for name, x in one.tensors.items()}
-    return one.edit.change(t, frozen.to(precise))
+    t = {name: x.to(frozen.device, precise if x.is_floating_point() else None) for name, x in change.tensors.items()}
+    return change.edit.change(t, frozen.to(precise))
 
 
-def _add(model: nn.Module, backbone: Backbone, one: InForce[WeightEdit]) -> None:
-    path, name, transposed, _ = backbone.parameter_location(one.edit.place, one.edit.parameter)
-    parameter, change = model.get_submodule(path).get_parameter(name), change_of(one, backbone)
-    where = slice_of(backbone, one.edit.place)
+def _add(model: nn.Module, backbone: Backbone, active: InForce[WeightEdit]) -> None:
+    path, name, transposed, _ = backbone.parameter_location(active.edit.place, active.edit.parameter)
+    parameter, change = model.get_submodule(path).get_parameter(name), change_of(active, backbone)
+    where = slice_of(backbone, active.edit.place)
     whole = torch.zeros_like(parameter, dtype=change.dtype)
     if parameter.ndim == 1:
         whole = where.put(whole, change)
@@ -139,11 +139,11 @@ def _add(model: nn.Module, backbone: Backbone, one: InForce[WeightEdit]) -> None
 
 def compared(delta: Delta, backbone: Backbone, model: Any, rows: int = 2, length: int = 16) -> tuple[float, float]:
     """The largest difference between a model and the backbone with a delta attached, and the largest logit."""
-    given = probe(backbone, rows, length)
+    inputs = probe(backbone, rows, length)
     with torch.no_grad(), delta.attached(backbone):
-        live = answer(backbone.model, given)
+        live = answer(backbone.model, inputs)
     with torch.no_grad():
-        other = answer(model, given)
+        other = answer(model, inputs)
     return float((live - other).abs().max()), float(live.abs().max())
 
 
@@ -151,16 +151,17 @@ def probe(backbone: Backbone, rows: int = 2, length: int = 16) -> dict[str, Tens
     """Random tokens for a model to be tried on, the same every time."""
     device, source = backbone.model.device, generator(0, "probe")
     vocabulary = len(backbone.embeddings(backbone.streams[0]))
-    limit = min([length, *(one for name in backbone.streams if (one := backbone.stream(name).limit))])
+    limits = (backbone.stream(name).limit for name in backbone.streams)
+    limit = min([length, *(positions for positions in limits if positions)])
     ids = torch.randint(vocabulary, (rows, limit), generator=source).to(device)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return given | ({"decoder_input_ids": ids[:, : limit // 2]} if backbone.kind == "encoder-decoder" else {})
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return inputs | ({"decoder_input_ids": ids[:, : limit // 2]} if backbone.kind == "encoder-decoder" else {})
 
 
-def answer(model: Any, given: Mapping[str, Any]) -> Tensor:
+def answer(model: Any, inputs: Mapping[str, Any]) -> Tensor:
     """A model's logits in fp32, or the last states of one without a head."""
     with evaluating(model):
-        output = model(**{**_plain(model), **given})
+        output = model(**{**_plain(model), **inputs})
     states: Tensor = output.logits if "logits" in output else output.last_hidden_state
     return states.float()
 

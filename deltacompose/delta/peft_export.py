@@ -33,7 +33,7 @@ def adapter(delta: Delta, backbone: Backbone) -> Adapter:
         BadInput: peft has no such type, or one folder of peft's cannot hold all of the delta.
     """
     edits = edits_in_force(delta, backbone)
-    makers = dict.fromkeys(_maker(one) for one in edits)
+    makers = dict.fromkeys(_maker(active) for active in edits)
     if len(makers) > 1:
         named = " and ".join(_TYPES[maker] for maker in makers)
         raise BadInput(
@@ -43,12 +43,12 @@ def adapter(delta: Delta, backbone: Backbone) -> Adapter:
     return next(iter(makers))(delta, backbone, edits)
 
 
-def _maker(one: InForce[Edit]) -> Callable[..., Adapter]:
-    match one.edit:
+def _maker(active: InForce[Edit]) -> Callable[..., Adapter]:
+    match active.edit:
         case WeightEdit(factors=factors) if factors is not None:
             return _lora
         case WeightEdit():
-            raise BadInput(f"{one.part} is no low-rank change of weights and no type of peft's; merge it instead")
+            raise BadInput(f"{active.part} is no low-rank change of weights and no type of peft's; merge it instead")
         case OutputEdit():
             return _ia3
         case TokenEdit():
@@ -62,10 +62,10 @@ def _maker(one: InForce[Edit]) -> Callable[..., Adapter]:
 
 def _lora(delta: Delta, backbone: Backbone, edits: Sequence[InForce[WeightEdit]]) -> Adapter:
     factors: dict[tuple[str, ...], list[tuple[Tensor, Tensor]]] = {}
-    for one in edits:
-        place = one.edit.place
-        if one.edit.factors is not None:
-            pair = _fused(backbone, place, *one.edit.factors(one.tensors))
+    for active in edits:
+        place = active.edit.place
+        if active.edit.factors is not None:
+            pair = _fused(backbone, place, *active.edit.factors(active.tensors))
             factors.setdefault(sharing(backbone, place), []).append(pair)
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
@@ -115,8 +115,8 @@ def _named(module: nn.Module, path: str, up: Tensor, down: Tensor) -> dict[str, 
 
 def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]]) -> Adapter:
     scales: dict[tuple[str, str], Tensor] = {}
-    for one in edits:
-        place, scale = one.edit.place, _scale(one, backbone)
+    for active in edits:
+        place, scale = active.edit.place, _scale(active, backbone)
         key = (place.module, place.port)
         whole = scale.new_ones(_outputs(backbone, place) if place.part else len(scale))
         whole = slice_of(backbone, place).put(whole, scale)
@@ -138,32 +138,34 @@ def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]])
     return Adapter(config, tensors)
 
 
-def _scale(one: InForce[OutputEdit], backbone: Backbone) -> Tensor:
+def _scale(active: InForce[OutputEdit], backbone: Backbone) -> Tensor:
     """l of an output edit that is y ↦ l ⊙ y at a linear module; tried, as any function may stand in an edit."""
-    edit = one.edit
+    edit = active.edit
     place = edit.place
     module = backbone.module(place)
     if place.until is None and isinstance(module, nn.Linear | Conv1D):
         width = backbone.width(place)
         inputs = width if place.port == "input" else backbone.parameter(place, "weight").shape[1]
-        t = {name: x.cpu() for name, x in one.tensors.items()}
+        t = {name: x.cpu() for name, x in active.tensors.items()}
         source = torch.Generator().manual_seed(0)
         x, y = (torch.randn(2, 3, size, generator=source) for size in (inputs, width))
         scale: Tensor = edit.change(t, torch.zeros(1, 1, inputs), torch.ones(1, 1, width))[0, 0]
-        made = edit.change(t, y if place.port == "input" else x, y)
-        if torch.allclose(made, y * scale, rtol=1e-5, atol=1e-6):
+        edited = edit.change(t, y if place.port == "input" else x, y)
+        if torch.allclose(edited, y * scale, rtol=1e-5, atol=1e-6):
             return scale
-    raise BadInput(f"{one.part} at {place.name} is more than a scale of a linear layer, and no type of peft's")
+    raise BadInput(f"{active.part} at {place.name} is more than a scale of a linear layer, and no type of peft's")
 
 
 # Prompts and prefixes
 
 
 def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]]) -> Adapter:
-    for one in edits:
-        if one.edit.stream != backbone.streams[0]:
-            raise BadInput(f"{one.part} is before the {one.edit.stream}; peft puts prompts before the input alone")
-    rows = torch.cat([one.edit.change(one.tensors) for one in edits])
+    for active in edits:
+        if active.edit.stream != backbone.streams[0]:
+            raise BadInput(
+                f"{active.part} is before the {active.edit.stream}; peft puts prompts before the input alone"
+            )
+    rows = torch.cat([active.edit.change(active.tensors) for active in edits])
     check_prompt(backbone, rows, delta)
     config = {"peft_type": "PROMPT_TUNING", "prompt_tuning_init": "RANDOM", **_dimensions(backbone, len(rows))}
     return Adapter(config, {"prompt_embeddings": rows})
@@ -190,14 +192,14 @@ def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[InForce[KeyValueEd
 
 def joined(edits: Sequence[InForce[KeyValueEdit]]) -> Prefixes:
     """The prefix of each attention; several stand in the order written."""
-    found: Prefixes = {}
-    for one in edits:
-        keys, values = one.edit.change(one.tensors)
-        before = found.get(one.edit.place.name)
-        found[one.edit.place.name] = (
+    prefixes: Prefixes = {}
+    for active in edits:
+        keys, values = active.edit.change(active.tensors)
+        before = prefixes.get(active.edit.place.name)
+        prefixes[active.edit.place.name] = (
             (keys, values) if before is None else (torch.cat([before[0], keys], 1), torch.cat([before[1], values], 1))
         )
-    return found
+    return prefixes
 
 
 def _dimensions(backbone: Backbone, length: int) -> dict[str, int]:

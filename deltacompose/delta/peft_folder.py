@@ -147,7 +147,7 @@ def _check_base(folder: Path, config: Mapping[str, Any], backbone: Backbone) -> 
 def _tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS
     if not path.exists():
-        pickled = [one.name for one in sorted(folder.glob("adapter_model.*"))]
+        pickled = [path.name for path in sorted(folder.glob("adapter_model.*"))]
         if pickled:
             raise BadInput(
                 f"{folder} holds {', '.join(pickled)}, and a pickled file may run anything when it is read; "

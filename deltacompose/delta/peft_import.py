@@ -40,7 +40,7 @@ def expressed(adapter: Adapter, backbone: Backbone, methods: Methods) -> Importe
 def _ia3(adapter: Adapter, backbone: Backbone, methods: Methods) -> Imported:
     inputs = adapter.config.get("feedforward_modules") or []
     tensors = by_module(adapter)
-    found: dict[Place, Tensor] = {}
+    scales: dict[Place, Tensor] = {}
     for module, own in tensors.factors.items():
         if "ia3_l" not in own:
             raise BadInput(f"the adapter has tensors of another type for {module}: {', '.join(sorted(own))}")
@@ -51,10 +51,10 @@ def _ia3(adapter: Adapter, backbone: Backbone, methods: Methods) -> Imported:
                     f"the adapter scales {len(scale)} features at {module}, and {backbone.name} has "
                     f"{backbone.width(place)} there"
                 )
-            found[place] = found.get(place, torch.ones(())) * scale
-    kinds = tuple(dict.fromkeys(place.kind for place in found))
+            scales[place] = scales.get(place, torch.ones(())) * scale
+    kinds = tuple(dict.fromkeys(place.kind for place in scales))
     weights = {
-        f"{place.name}.scale": found.get(place, torch.ones(backbone.width(place))) - 1
+        f"{place.name}.scale": scales.get(place, torch.ones(backbone.width(place))) - 1
         for place in (backbone.places(*kinds) if kinds else ())
     }
     parts: list[Weighted] = [(configured(methods["ia3"], {"places": kinds}), weights)] if kinds else []
@@ -80,7 +80,7 @@ def _targeted(module: str, targets: Any) -> bool:
     """peft's rule: a text is a pattern, a list is of names or their ends."""
     if isinstance(targets, str):
         return matches(targets, module, "feedforward_modules")
-    return any(module.endswith(one) for one in targets)
+    return any(module.endswith(target) for target in targets)
 
 
 # Prompts and prefixes

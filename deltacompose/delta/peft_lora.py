@@ -111,8 +111,12 @@ def _alpha(config: Mapping[str, Any], module: str) -> float:
     return float(config["lora_alpha"])
 
 
-def _equal(one: Factors, other: Factors) -> bool:
-    return one.up.shape == other.up.shape and torch.equal(one.up, other.up) and torch.equal(one.down, other.down)
+def _equal(factors: Factors, other: Factors) -> bool:
+    return (
+        factors.up.shape == other.up.shape
+        and torch.equal(factors.up, other.up)
+        and torch.equal(factors.down, other.down)
+    )
 
 
 def _of_place(backbone: Backbone, place: Place, factors: Factors) -> Factors:

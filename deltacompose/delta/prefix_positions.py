@@ -95,16 +95,16 @@ def check_window(backbone: Backbone) -> None:
 
 def as_cache(backbone: Backbone, prefixes: Prefixes) -> Tensor:
     """The logits on `probe(backbone)` with the prefixes handed over as a cache, as peft does."""
-    given = probe(backbone)
-    rows, device, dtype = len(given["input_ids"]), backbone.model.device, backbone.model.dtype
+    inputs = probe(backbone)
+    rows, device, dtype = len(inputs["input_ids"]), backbone.model.device, backbone.model.dtype
     cache = DynamicCache(config=backbone.model.config)
     for layer, place in enumerate(attentions(backbone)):
         keys, values = (x.to(device, dtype)[None].expand(rows, -1, -1, -1) for x in prefixes[place.name])
         cache.update(keys.contiguous(), values.contiguous(), layer)
     length = next(iter(prefixes.values()))[0].shape[1]
-    mask = torch.cat([given["attention_mask"].new_ones(rows, length), given["attention_mask"]], 1)
+    mask = torch.cat([inputs["attention_mask"].new_ones(rows, length), inputs["attention_mask"]], 1)
     with torch.no_grad():
-        return answer(backbone.model, {**given, "attention_mask": mask, "past_key_values": cache, "use_cache": True})
+        return answer(backbone.model, {**inputs, "attention_mask": mask, "past_key_values": cache, "use_cache": True})
 
 
 def attentions(backbone: Backbone) -> tuple[Place, ...]:

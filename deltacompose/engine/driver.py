@@ -305,10 +305,10 @@ class _Run:
     def _look_within(self) -> None:
         """Tell the development scores of cells under way that were not told yet."""
         for cell in (cell for future, (cells, _) in self.running.items() if not future.done() for cell in cells):
-            found = self.work.peek(self.store, cell.key)
-            if found is not None and found != self.peeked.get(cell.key):
-                self.peeked[cell.key] = found
-                self.tell("evaluated", key=cell.key, label=label(cell), **found)
+            peeked = self.work.peek(self.store, cell.key)
+            if peeked is not None and peeked != self.peeked.get(cell.key):
+                self.peeked[cell.key] = peeked
+                self.tell("evaluated", key=cell.key, label=label(cell), **peeked)
 
     def _look_elsewhere(self) -> None:
         """Settle what other drivers have finished, and take over what they have given up."""
@@ -369,8 +369,8 @@ def _exception(future: Future[Any]) -> BaseException | None:
 
 def _score(record: Mapping[str, Any]) -> float | None:
     """A cell's own score; that of a choice among cells is a score for each, and none."""
-    found = record["result"].get("dev", record["result"].get("score"))
-    return found if isinstance(found, float | int) else None
+    score = record["result"].get("dev", record["result"].get("score"))
+    return score if isinstance(score, float | int) else None
 
 
 @contextlib.contextmanager

@@ -105,8 +105,8 @@ def answer(function: str, spec: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return {"value": call(function, spec)}
     except Exception as error:
-        said = {"kinds": kinds(error), "message": str(error), "number": getattr(error, "errno", None)}
-        return {"error": said | {"trace": traceback.format_exc()}}
+        reported = {"kinds": kinds(error), "message": str(error), "number": getattr(error, "errno", None)}
+        return {"error": reported | {"trace": traceback.format_exc()}}
 
 
 def value(answer: Mapping[str, Any]) -> Any:

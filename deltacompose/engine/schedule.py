@@ -107,8 +107,8 @@ class Schedule:
 
     def cell(self, key: str) -> Cell:
         """The cell of a key of the plan."""
-        found: Cell = self.plan.nodes[key]["cell"]
-        return found
+        planned: Cell = self.plan.nodes[key]["cell"]
+        return planned
 
     def settled(self, key: str) -> bool:
         """Whether a cell is done, failed or blocked."""

@@ -17,9 +17,9 @@ from deltacompose.engine.executor import FAILURE, answer, follow
 if __name__ == "__main__":
     follow(os.getppid())
     file = Path(sys.argv[2])
-    found = answer(sys.argv[1], json.loads(file.read_bytes()))
-    if "error" in found:
+    result = answer(sys.argv[1], json.loads(file.read_bytes()))
+    if "error" in result:
         with suppress(FileExistsError), file.with_name(FAILURE).open("x") as first:
-            json.dump(found, first)
-        print(found["error"]["trace"], file=sys.stderr, flush=True)
+            json.dump(result, first)
+        print(result["error"]["trace"], file=sys.stderr, flush=True)
         os._exit(1)

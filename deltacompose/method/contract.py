@@ -132,10 +132,10 @@ def edits_of(method: Method, backbone: Backbone) -> list[Edit]:
     Raises:
         TypeError: what `edits` gives are no edits, or are at no places.
     """
-    found: Any = method.edits(backbone)
-    if not isinstance(found, Iterable):
-        raise TypeError(f"edits of {type(method).__name__} gives a {type(found).__name__}; expected a list of edits")
-    edits = list(found)
+    returned: Any = method.edits(backbone)
+    if not isinstance(returned, Iterable):
+        raise TypeError(f"edits of {type(method).__name__} gives a {type(returned).__name__}; expected a list of edits")
+    edits = list(returned)
     for edit in edits:
         if not isinstance(edit, Edit):
             raise TypeError(

@@ -21,19 +21,19 @@ def overlaps(backbone: Backbone, expression: Term) -> list[str]:
     >>> from deltacompose_plugins import BitFit, Full
     >>> overlaps(pico_backbone("t5"), BitFit() + Full())
     []
-    >>> [said] = overlaps(pico_backbone("bert"), BitFit() + Full())
-    >>> said
+    >>> [sentence] = overlaps(pico_backbone("bert"), BitFit() + Full())
+    >>> sentence
     'bitfit and full both train embedding.norm.bias and 16 other parameters'
     """
-    found = []
+    sentences = []
     trained = [(prefix, part, dict(_trained(backbone, part))) for prefix, part in parts(expression)]
-    for (first, one, ones), (second, other, others) in combinations(trained, 2):
-        common = [name for where, name in ones.items() if where in others]
+    for (first, part, own), (second, other, others) in combinations(trained, 2):
+        common = [name for where, name in own.items() if where in others]
         if common:
-            names = (str(one), str(other)) if str(one) != str(other) else (f"{first}{one}", f"{second}{other}")
+            names = (str(part), str(other)) if str(part) != str(other) else (f"{first}{part}", f"{second}{other}")
             more = f" and {len(common) - 1} other parameters" if len(common) > 1 else ""
-            found.append(f"{names[0]} and {names[1]} both train {common[0]}{more}")
-    return found
+            sentences.append(f"{names[0]} and {names[1]} both train {common[0]}{more}")
+    return sentences
 
 
 def _trained(backbone: Backbone, part: Method) -> Iterator[tuple[Trained, str]]:

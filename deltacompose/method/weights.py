@@ -38,22 +38,22 @@ def generator(seed: int, *of: object) -> Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
-def named(method: object, ability: str, found: Any) -> dict[str, Tensor]:
+def named(method: object, ability: str, returned: Any) -> dict[str, Tensor]:
     """What an ability of a method has given, as `init`.
 
     Raises:
         TypeError: it is something else than tensors by name.
     """
-    if not isinstance(found, Mapping):
+    if not isinstance(returned, Mapping):
         raise TypeError(
-            f"{ability} of {type(method).__name__} gives a {type(found).__name__}; expected tensors by name"
+            f"{ability} of {type(method).__name__} gives a {type(returned).__name__}; expected tensors by name"
         )
-    for name, x in found.items():
+    for name, x in returned.items():
         if not isinstance(name, str) or not isinstance(x, Tensor):
             raise TypeError(
                 f"{ability} of {type(method).__name__} gives a {type(x).__name__} as {name!r}; expected tensors by name"
             )
-    return dict(found)
+    return dict(returned)
 
 
 def init_weights(backbone: Backbone, expression: Term, seed: int = 0) -> dict[str, Tensor]:
@@ -83,8 +83,8 @@ def init_constants(
     constants: dict[str, Tensor] = {}
     for prefix, part in parts(expression):
         if isinstance(part, HasConstants) and (stage is None or prefix.startswith(f"{stage}.")):
-            given = named(part, "constants", part.constants(backbone, data))
-            constants |= {prefix + name: tensor for name, tensor in given.items()}
+            constants_of_part = named(part, "constants", part.constants(backbone, data))
+            constants |= {prefix + name: tensor for name, tensor in constants_of_part.items()}
     return constants
 
 
@@ -99,8 +99,8 @@ def carried(backbone: Backbone, expression: Term, lower: Term, t: Tensors) -> di
     for prefix, part in own.items():
         if own.keys() != theirs.keys() or not isinstance(part, Carries):
             raise BadInput(f"{composition(expression)} cannot begin with the solution of {composition(lower)}")
-        found = part.carried(backbone, theirs[prefix], part_of(t, prefix))
-        weights |= {prefix + name: tensor for name, tensor in found.items()}
+        carried_over = part.carried(backbone, theirs[prefix], part_of(t, prefix))
+        weights |= {prefix + name: tensor for name, tensor in carried_over.items()}
     return weights
 
 

@@ -95,14 +95,16 @@ class LikelihoodReader(Reader):
         self._check_positions(self._read_before(row), max(map(len, (row.answer, *row.candidates))))
         return row
 
-    def _check_positions(self, read: int, said: int) -> None:
+    def _check_positions(self, read: int, answered: int) -> None:
         """Refuses an example that is longer than the model."""
         limit = self.backbone.stream(self.backbone.streams[-1]).limit
-        if limit is None or read + said <= limit:
+        if limit is None or read + answered <= limit:
             return
-        found = f"{read} tokens of input and {said} of answer" if read else f"an answer of {said} tokens"
-        cure = f"; the input needs a limit of at most {limit - said}" if read and said < limit else ""
-        raise BadInput(f"task {self.task.name!r} has {found}, and {self.backbone.name} has positions for {limit}{cure}")
+        counts = f"{read} tokens of input and {answered} of answer" if read else f"an answer of {answered} tokens"
+        cure = f"; the input needs a limit of at most {limit - answered}" if read and answered < limit else ""
+        raise BadInput(
+            f"task {self.task.name!r} has {counts}, and {self.backbone.name} has positions for {limit}{cure}"
+        )
 
     def _continuation(self, text: str) -> tuple[int, ...]:
         return continuation(self.backbone.tokenizer, text)
@@ -192,8 +194,8 @@ class DecoderReader(LikelihoodReader):
     def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         ids, mask = self._inputs(rows)
         stream = self.backbone.model.get_submodule(self.backbone.stream("decoder").module)
-        found = stream(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False)
-        return found.last_hidden_state, mask
+        output = stream(input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=False)
+        return output.last_hidden_state, mask
 
     def _generated(self, rows: Sequence[Row]) -> Tensor:
         ids, mask = self._inputs(rows)

@@ -123,8 +123,8 @@ class MaskedReader(Reader):
         """`(rows, candidates)`; minus infinity where a row has fewer candidates."""
         words, known = batch["words"], batch["words"] != IGNORED
         log_p = F.log_softmax(self.logits(batch).float(), -1)[:, None].expand(-1, words.shape[1], -1, -1)
-        found = log_p.gather(-1, words.clamp(min=0)[..., None]).squeeze(-1)
-        means = (found * known).sum(-1) / known.sum(-1).clamp(min=1)
+        word_log_p = log_p.gather(-1, words.clamp(min=0)[..., None]).squeeze(-1)
+        means = (word_log_p * known).sum(-1) / known.sum(-1).clamp(min=1)
         return means.masked_fill(~known.any(-1), -torch.inf)
 
     def _row(self, example: Example) -> Row:
@@ -139,13 +139,13 @@ class MaskedReader(Reader):
         tokenizer = self.backbone.tokenizer
         before, _, after = text.partition(_HERE)
         ids = encoded(tokenizer, f"{before.rstrip()}{tokenizer.mask_token * masks}{after}")
-        found = [at for at, token in enumerate(ids) if token == tokenizer.mask_token_id]
-        if len(found) != masks:
+        positions = [at for at, token in enumerate(ids) if token == tokenizer.mask_token_id]
+        if len(positions) != masks:
             raise BadInput(
                 f"task {self.task.name!r}: the input of {name!r} holds {tokenizer.mask_token!r} itself, so that the "
                 "place of the answer is not clear; take it out"
             )
-        return tuple(_shortened(ids, self.limit, found[0], found[-1] + 1))
+        return tuple(_shortened(ids, self.limit, positions[0], positions[-1] + 1))
 
 
 def _shortened(ids: list[int], limit: int, start: int, stop: int) -> list[int]:
@@ -161,6 +161,6 @@ def _shortened(ids: list[int], limit: int, start: int, stop: int) -> list[int]:
 
 def _head(backbone: Backbone) -> nn.Module:
     """The module that turns last states into scores of words: all of the model that comes behind its layers."""
-    found = {place.kind: place.module for place in reversed(backbone.places())}
-    path = next(found[kind] for kind in ("head.transform", "head.norm", "head") if kind in found)
+    paths = {place.kind: place.module for place in reversed(backbone.places())}
+    path = next(paths[kind] for kind in ("head.transform", "head.norm", "head") if kind in paths)
     return backbone.model.get_submodule(path.partition(".")[0])  # type: ignore[no-any-return]

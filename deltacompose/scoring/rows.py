@@ -156,17 +156,17 @@ class Reader(ABC):
             for chunk in _chunks(rows, budget * company.size):
                 share = company.share(chunk)
                 try:  # who has no share passes over an example all the same: the others may need its shards
-                    found = self._predicted([rows[i] for i in share or chunk[:1]])
+                    predicted = self._predicted([rows[i] for i in share or chunk[:1]])
                 except Diverged as error:
                     if company.size == 1:
                         raise
                     failure = failure or str(error)  # to be raised when all have made all their passes
                     continue
-                own += list(zip(share, found[: len(share)], strict=True))
+                own += list(zip(share, predicted[: len(share)], strict=True))
         predictions = [""] * len(rows)
-        for theirs, said in company.gathered([own, failure], self.backbone.model.device):
-            if said:
-                raise Diverged(said)
+        for theirs, reported in company.gathered([own, failure], self.backbone.model.device):
+            if reported:
+                raise Diverged(reported)
             for i, prediction in theirs:
                 predictions[i] = prediction
         return predictions

@@ -75,8 +75,8 @@ class Job:
                     lengths = [self.reader.lengths(rows[i]) for i in chunk.tolist()]
                     longest = max(a for a, _ in lengths), max(b for _, b in lengths)
                     loss = self.reader.loss(self.reader.batch("train", chunk.tolist(), longest), 1).sum()
-                    found = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-                    yield dict(zip(leaves, found, strict=True))
+                    values = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+                    yield dict(zip(leaves, values, strict=True))
             finally:
                 attachment.detach()
 
@@ -130,6 +130,11 @@ class Learner:
             if any(n.startswith(prefix) for n in self.weights)
         }
         self.row = Row.of(matrices, index, peaks, self.recipe.weight_decay, self.step)
+
+    @property
+    def running(self) -> bool:
+        """Whether steps remain and none has failed."""
+        return not self.failure and self.step < self.recipe.steps
 
     @property
     def due(self) -> bool:
@@ -332,7 +337,7 @@ def advance(learners: Sequence[Learner], losses: Tensor) -> None:
     Args:
         losses: `(learners,)`.
     """
-    norms, values = clip([one.row for one in learners], [one.recipe.clip for one in learners], losses)
+    norms, values = clip([learner.row for learner in learners], [learner.recipe.clip for learner in learners], losses)
     going = []
     for learner, norm, loss in zip(learners, norms, values, strict=True):
         if math.isfinite(norm) and math.isfinite(loss):

@@ -77,7 +77,7 @@ def train(
     attachment = attach(backbone, jobs[0].expression)
     try:
         with frozen(backbone.model), evaluating(backbone.model):
-            while running := [one for one in learners if not one.failure and one.step < one.recipe.steps]:
+            while running := [learner for learner in learners if learner.running]:
                 _evaluate_due(attachment, learners, checkpoints)
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
                     for group in _groups(attachment, running, budget or _budget(backbone)):
@@ -85,7 +85,7 @@ def train(
             _evaluate_due(attachment, learners, checkpoints)
     finally:
         attachment.detach()
-    return [one.failure or one.delta() for one in learners]
+    return [learner.failure or learner.delta() for learner in learners]
 
 
 def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
@@ -96,19 +96,19 @@ def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company =
 
 
 def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoints: Checkpoints | None) -> None:
-    due = [one for one in learners if one.due]
-    for one in due:
-        attachment.put({**one.kept(), **one.constants})
-        reader = one.job.reader
+    due = [learner for learner in learners if learner.due]
+    for learner in due:
+        attachment.put({**learner.kept(), **learner.constants})
+        reader = learner.job.reader
         try:
-            predictions = reader.predict("val", company=one.job.company)
+            predictions = reader.predict("val", company=learner.job.company)
             value = score(reader.task, reader.task.examples("val"), predictions).value
         except Diverged as error:
-            one.failure = one.diverged(str(error))
+            learner.failure = learner.diverged(str(error))
             continue
-        one.evaluated(value, predictions)
+        learner.evaluated(value, predictions)
     if checkpoints and due:
-        checkpoints.save([one.state() for one in learners])
+        checkpoints.save([learner.state() for learner in learners])
 
 
 def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:
@@ -127,8 +127,8 @@ def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> Non
         losses = losses + torch.stack(terms).to(losses.device) / company.size
     if company.size > 1:
         losses = losses * losses.new_tensor([learner.portion for learner in learners])
-    found = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
-    *summed, whole = company.summed([*found, losses.detach()])
+    gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
+    *summed, whole = company.summed([*gradients, losses.detach()])
     _take(learners, summed)
     for learner in learners:
         learner.count_tokens()
@@ -222,10 +222,10 @@ def _longest(lengths: Sequence[tuple[int, int]]) -> tuple[int, int]:
 def _share_constants(learners: Sequence[Learner]) -> None:
     """Constants that are equal become one tensor, so that a bank holds them once: a projection, not K copies of it."""
     first = learners[0].constants
-    for one in learners[1:]:
-        for name, x in one.constants.items():
+    for learner in learners[1:]:
+        for name, x in learner.constants.items():
             if name in first and torch.equal(x, first[name]):
-                one.constants[name] = first[name]
+                learner.constants[name] = first[name]
 
 
 def _banked(attachment: Attachment, expression: Composition) -> bool:

@@ -32,5 +32,5 @@ def _status(name: str) -> int:
         lines = (_SELF / "status").read_text().splitlines()
     except OSError:  # no Linux
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    found = next(line.split()[1] for line in lines if line.startswith(name))
-    return 1024 * int(found)
+    kibibytes = next(line.split()[1] for line in lines if line.startswith(name))
+    return 1024 * int(kibibytes)
