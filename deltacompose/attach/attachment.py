@@ -246,7 +246,8 @@ def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Boun
     where = Slice(edit.place.part)
     owners = _owners(backbone, module, parameter)
     bare = edit.place.port == "parameter"
-    if not bare and edit.parameter == "weight" and edit.factors and len(owners) == 1 and not isinstance(module, nn.Embedding):
+    low_rank = edit.parameter == "weight" and edit.factors and not isinstance(module, nn.Embedding)
+    if low_rank and not bare and len(owners) == 1:
         rack.site(module).added.append(Added(bound, edit, where, None))
         return
     if not bare and edit.parameter == "bias":
@@ -336,7 +337,7 @@ def _first_position(backbone: Backbone, module: nn.Module) -> int | None:
 def _owners(backbone: Backbone, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
     """Every module at which a parameter is replaced, with its name there: tied weights are held more than once.
 
-    Where the table has the parameter as a bare one, that is the module that it gives, as the holder may never be called.
+    Where the table has the parameter as a bare one, that is the module it gives, as the holder may never be called.
     """
     parameter = module._parameters.get(name)
     if parameter is None:

@@ -119,8 +119,8 @@ def _check_types(path: Path) -> None:
             gguf.dequantize(np.zeros((1, size), np.uint8).view(_held_as(gguf, kind)), kind)
         except NotImplementedError:
             raise BadInput(
-                f"{path} holds {name[:100]} as {kind.name}, which cannot be dequantised; export the model as F16, BF16, "
-                "Q8_0, Q6_K or Q4_K"
+                f"{path} holds {name[:100]} as {kind.name}, which cannot be dequantised; export the model as F16, "
+                "BF16, Q8_0, Q6_K or Q4_K"
             ) from None
 
 

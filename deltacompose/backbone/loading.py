@@ -47,7 +47,7 @@ def load_backbone(
     table: Any = None,
     attention: str | None = None,
 ) -> Backbone:
-    """The backbone of a name, a folder, a GGUF file, a name on the hub, or a model of transformers or diffusers in hand.
+    """Loads a backbone from a name, a folder, a GGUF file, the hub, or a loaded model of transformers or diffusers.
 
     What is read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
     its own device and in its own precision.

@@ -28,16 +28,16 @@ ROUNDING = 1e-5
 def pure_abilities(subject: Subject) -> None:
     """`prepare`, `finalize`, `penalty` and `update` depend on their arguments alone, and change none of them."""
     for name, call in _calls(subject.method):
-        one, other = (_own(subject, seed) for seed in (0, 1))
-        first = call(_copied(one))
+        arguments, other = (_own(subject, seed) for seed in (0, 1))
+        first = call(_copied(arguments))
         call(_copied(other))
-        given = _copied(one)
-        again = call(given)
+        passed = _copied(arguments)
+        again = call(passed)
         if fault := unlike(first, again):
             raise subject.broken(
                 f"{name} gives other {fault} after a call for another delta; it keeps state between calls"
             )
-        if fault := unlike(given, one):
+        if fault := unlike(passed, arguments):
             raise subject.broken(f"{name} changes {fault} in place; deltas of a bank may share them: give a new tensor")
 
 
@@ -146,8 +146,8 @@ def _constants(method: Method, family: str, order: tuple[int, ...]) -> dict[int,
 
 
 def _constants_there(kind: type[Method], settings: dict[str, Any], family: str) -> dict[int, dict[str, Any]]:
-    found = _constants(kind(**settings), family, (1, 0))
-    return {task: {name: x.detach().numpy() for name, x in own.items()} for task, own in found.items()}
+    constants = _constants(kind(**settings), family, (1, 0))
+    return {task: {name: x.detach().numpy() for name, x in own.items()} for task, own in constants.items()}
 
 
 def _alike(x: Tensor, y: Tensor) -> bool:

@@ -131,11 +131,11 @@ def prompts_are_tokens(subject: OnModel) -> None:
         whole = subject.traced.batch[name][:1]
         front = (whole + 1).roll(1, 1)[:, :PROMPT] % len(backbone.embeddings(stream))
         rows = backbone.embed(stream, front)[0].detach()
-        found = subject.edited([TokenEdit(stream, lambda t, x=rows: x)], _unpadded(subject, {}))  # type: ignore[misc]
+        states = subject.edited([TokenEdit(stream, lambda t, x=rows: x)], _unpadded(subject, {}))  # type: ignore[misc]
         expected = subject.edited([], _unpadded(subject, {name: torch.cat([front, whole], 1)}))
-        if found.shape[1] < expected.shape[1]:
+        if states.shape[1] < expected.shape[1]:
             expected = expected[:, PROMPT:]
-        if (far := distance(found, expected)) > subject.traced.rounding:
+        if (far := distance(states, expected)) > subject.traced.rounding:
             raise subject.broken(
                 f"a prompt of the embeddings of {PROMPT} tokens before the {stream} gives another output than those "
                 f"tokens, by {far:.1e} of its size; the model scales its embeddings or counts positions otherwise"

@@ -38,12 +38,12 @@ def batch(backbone: Backbone, seed: int, side: str = "") -> dict[str, Tensor]:
     mask = (torch.arange(TOKENS) < torch.tensor([TOKENS, TOKENS - 2, TOKENS - 3])[:, None]).long()
     if (side or _SIDES[backbone.kind]) == "left":
         mask = mask.flip(1)
-    made = {"input_ids": _ids(TOKENS, source), "attention_mask": mask}
+    inputs = {"input_ids": _ids(TOKENS, source), "attention_mask": mask}
     if backbone.kind == "decoder":
-        made["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     if backbone.kind == "encoder-decoder":
-        made["decoder_input_ids"] = _ids(ANSWER, source)
-    return made
+        inputs["decoder_input_ids"] = _ids(ANSWER, source)
+    return inputs
 
 
 def default_side(backbone: Backbone) -> str:
@@ -60,10 +60,10 @@ def random_rows(backbone: Backbone, lengths: Sequence[int], seed: int = 0) -> li
 def long_batch(backbone: Backbone) -> dict[str, Tensor]:
     """More than eight rows, some of more than twenty tokens."""
     rows = random_rows(backbone, LENGTHS)
-    made = padded(backbone, rows, max(LENGTHS), default_side(backbone))
+    inputs = padded(backbone, rows, max(LENGTHS), default_side(backbone))
     if backbone.kind == "encoder-decoder":
-        made["decoder_input_ids"] = torch.stack([rows[LENGTHS.index(max(LENGTHS))]] * len(rows))
-    return made
+        inputs["decoder_input_ids"] = torch.stack([rows[LENGTHS.index(max(LENGTHS))]] * len(rows))
+    return inputs
 
 
 def padded(
@@ -92,21 +92,21 @@ _SIDES = {"encoder": "right", "decoder": "left", "encoder-decoder": "right"}
 
 def joined(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The batches of a bank, one after another."""
-    return {name: torch.cat([one[name] for one in batches]) for name in batches[0]}
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def forward(backbone: Backbone, given: Mapping[str, Tensor]) -> Tensor:
+def forward(backbone: Backbone, inputs: Mapping[str, Tensor]) -> Tensor:
     """The logits, or the last states of an encoder, `(rows, tokens, width)`, or what a denoiser makes of noise."""
     how = {"use_cache": False} if "decoder" in backbone.kind else {}
-    output = backbone.model(**given, **how)
+    output = backbone.model(**inputs, **how)
     states: Tensor = next(output[name] for name in ("last_hidden_state", "logits", "sample") if name in output)
     return states
 
 
-def losses(states: Tensor, given: Mapping[str, Tensor], deltas: int) -> Tensor:
+def losses(states: Tensor, inputs: Mapping[str, Tensor], deltas: int) -> Tensor:
     """The mean loss of each delta's rows, `(deltas,)`: every real position has to tell a class that its token gives."""
-    ids = given.get("decoder_input_ids", given["input_ids"])
-    mask = torch.ones_like(ids) if "decoder_input_ids" in given else given["attention_mask"]
+    ids = inputs.get("decoder_input_ids", inputs["input_ids"])
+    mask = torch.ones_like(ids) if "decoder_input_ids" in inputs else inputs["attention_mask"]
     targets = ids * 7 % states.shape[-1]
     states = states if states.dtype == torch.float64 else states.float()
     each = F.cross_entropy(states.flatten(0, 1), targets.flatten(), reduction="none") * mask.flatten()

@@ -20,7 +20,7 @@ from deltacompose.checks.runner import Broken, Check
 from deltacompose.checks.subject import Subject, doubled, neighbours, with_edits
 from deltacompose.delta.merge import merge
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit, edits_of
-from deltacompose.plugins.members import said
+from deltacompose.plugins.isolation import error_text
 
 
 def fitting_shapes(subject: Subject) -> None:
@@ -106,9 +106,9 @@ def _large(size: int) -> str:
     return "" if size == 1 else f", with weights {size} times as large,"
 
 
-def _same_output(subject: Subject, found: Tensor, expected: Tensor, whose: str) -> None:
-    if not torch.equal(found, expected):
-        largest = float((found - expected).abs().max())
+def _same_output(subject: Subject, output: Tensor, expected: Tensor, whose: str) -> None:
+    if not torch.equal(output, expected):
+        largest = float((output - expected).abs().max())
         raise subject.broken(
             f"its start moves the output by {largest:.1e} from {whose}, to which it must be exactly equal; start it at "
             "zero change, or say neutral = False"
@@ -135,13 +135,13 @@ def _probed(subject: Subject, edit: Edit) -> Edit:
         try:
             result = edit.change(*args)
         except Exception as error:  # whatever a stranger's function raises
-            cause = said(error)
+            cause = error_text(error)
             raise Broken(f"{subject}: its {named_edit(edit)} fails: {cause}", cause) from error
         if stray := _no_tensor(edit, result):
             raise subject.broken(f"its {named_edit(edit)} gives {stray}")
-        found, expected = _shapes(subject, edit, args, result)
-        if found != expected:
-            raise subject.broken(f"its {named_edit(edit)} gives shape {found}; expected {expected}")
+        shape, expected = _shapes(subject, edit, args, result)
+        if shape != expected:
+            raise subject.broken(f"its {named_edit(edit)} gives shape {shape}; expected {expected}")
         return result
 
     return _with_change(edit, change)

@@ -33,16 +33,18 @@ def same_in_either_order(subject: Subject) -> None:
     for other in neighbours():
         if _meet(subject.backbone, subject.method, other):
             continue
-        one, two = (subject.trained(term) for term in (subject.method + other, other + subject.method))
-        far = distance(subject.given(one, one.weights), subject.given(two, two.weights))
+        composed, two = (subject.trained(term) for term in (subject.method + other, other + subject.method))
+        far = distance(subject.given(composed, composed.weights), subject.given(two, two.weights))
         if far > 1e-5:
-            raise subject.broken(f"{one.expression} and {two.expression} differ by {far:.1e} of their output's size")
+            raise subject.broken(
+                f"{composed.expression} and {two.expression} differ by {far:.1e} of their output's size"
+            )
 
 
 def composed_text(subject: Subject) -> None:
     """A composition that it stands in reads back from its text."""
     for other in neighbours():
-        known = {type(one).name: type(one) for one in (subject.method, other)}
+        known = {type(member).name: type(member) for member in (subject.method, other)}
         for expression in (subject.method + other, other >> subject.method):
             if parse(str(expression), known) != expression:
                 raise subject.broken(f"{str(expression)!r} does not read back as the composition that it says")
@@ -52,18 +54,18 @@ def _both_in_force(subject: Subject, expression: Composition) -> None:
     """Every part's gradients are finite, and those of each part are not all zero."""
     trained = subject.trained(expression)
     data = [batch(subject.backbone, seed=3)]
-    found = apart(subject.backbone, expression, [trained.weights], trained.constants, data)
+    passed = apart(subject.backbone, expression, [trained.weights], trained.constants, data)
     for prefix, part in expression.parts():
-        gradients = part_of(found.gradients[0], prefix)
+        gradients = part_of(passed.gradients[0], prefix)
         if not all(bool(torch.isfinite(x).all()) for x in gradients.values()):
             raise subject.broken(f"in {str(expression)!r} the gradients of {part} are not finite")
         if not any(bool(x.any()) for x in gradients.values()):
             raise subject.broken(f"in {str(expression)!r} the gradients of {part} are all zero; it is not in force")
 
 
-def _meet(backbone: Backbone, one: Method, other: Method) -> bool:
+def _meet(backbone: Backbone, mine: Method, other: Method) -> bool:
     """Whether edits that do not commute meet: outputs at one spot, prompts before one stream."""
-    spots = [{_spot(edit) for edit in edits_of(method, backbone)} - {None} for method in (one, other)]
+    spots = [{_spot(edit) for edit in edits_of(method, backbone)} - {None} for method in (mine, other)]
     return bool(spots[0] & spots[1])
 
 

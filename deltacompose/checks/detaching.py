@@ -71,7 +71,7 @@ def snapshot(model: nn.Module) -> Snapshot:
 def exact_detachment(subject: Subject) -> None:
     """Attached among others and detached in any order, it leaves each time what the others alone are, and no trace."""
     model = subject.backbone.model
-    weight, output, token, key_value = (subject.trained(one) for one in neighbours())
+    weight, output, token, key_value = (subject.trained(neighbour) for neighbour in neighbours())
     before = snapshot(model)
     for order, others in zip(_ORDERS, [(weight, key_value), (output, token), (key_value, output)] * 2, strict=True):
         _leave(subject, (others[0], subject.alone, others[1]), order)
@@ -85,9 +85,9 @@ def attached_again(subject: Subject) -> None:
     """Attached, detached and attached again, it gives the same output."""
     for _ in range(2):
         attachment = _in_force(subject, subject.alone)
-        found = _forward(subject)
+        output = _forward(subject)
         attachment.detach()
-    if not torch.equal(found, subject.output):
+    if not torch.equal(output, subject.output):
         raise subject.broken("attached for the second time it gives another output than the first time")
 
 
@@ -100,14 +100,14 @@ def _leave(subject: Subject, three: tuple[Trained, ...], order: tuple[int, ...])
     try:
         for k in order[:2]:
             attachments.pop(k).detach()
-        found = _forward(subject)
+        output = _forward(subject)
     finally:
         for attachment in attachments.values():
             attachment.detach()
     left = three[order[2]]
-    if not torch.equal(found, subject.given(left, left.weights)):
+    if not torch.equal(output, subject.given(left, left.weights)):
         raise subject.broken(
-            f"of {', '.join(str(one.expression) for one in three)}, {left.expression} is left and does not give what "
+            f"of {', '.join(str(each.expression) for each in three)}, {left.expression} is left and does not give what "
             "it gives alone"
         )
 

@@ -34,13 +34,13 @@ class Disturbing(Method):
         return weights
 
     def edits(self, backbone: Backbone) -> list[Edit]:
-        found: list[Edit] = []
+        disturbances: list[Edit] = []
         for place in map(backbone.place, self.names):
-            found += [
+            disturbances += [
                 WeightEdit(place, p, partial(_added, f"{place.name}.{p}")) for p in backbone.parameter_names(place)
             ]
-            found.append(OutputEdit(place, partial(_scaled, place.name)))
-        return found
+            disturbances.append(OutputEdit(place, partial(_scaled, place.name)))
+        return disturbances
 
 
 def disturbing(method: Method, backbone: Backbone) -> Disturbing | None:

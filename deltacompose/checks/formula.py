@@ -32,10 +32,10 @@ def stated(method: Method, backbone: Backbone) -> tuple[int, ...]:
         NotArithmetic: it is no arithmetic, or has other letters.
     """
     text = method.formula.strip()
-    found = _PER.fullmatch(text)
-    if found is None:
+    match = _PER.fullmatch(text)
+    if match is None:
         return (_value(text, _settings(method) | _embedding(method, backbone)),)
-    terms = _terms(found["sum"])
+    terms = _terms(match["sum"])
     places = [_settings(method) | own for own in _places(method, backbone)]
     once = _settings(method) | _embedding(method, backbone)
     numbers = []
@@ -61,7 +61,7 @@ def plain(method: Method) -> Method:
 
 
 def _letters(method: Method) -> dict[str, str]:
-    return {found["letter"]: found["setting"] for found in _LETTER.finditer(type(method).__doc__ or "")}
+    return {match["letter"]: match["setting"] for match in _LETTER.finditer(type(method).__doc__ or "")}
 
 
 def _settings(method: Method) -> dict[str, int]:
@@ -124,18 +124,18 @@ def _read(text: str, letters: Letters) -> Iterator[int | str]:
     """Numbers and signs; juxtaposed factors have no sign between them."""
     position, text = 0, text.strip()
     while position < len(text):
-        found = _TOKEN.match(text, position)
-        if found is None:
+        match = _TOKEN.match(text, position)
+        if match is None:
             raise NotArithmetic(text)
-        position = found.end()
-        if found["number"]:
-            yield int(found["number"])
-        elif found["letter"]:
-            if found["letter"] not in letters:
+        position = match.end()
+        if match["number"]:
+            yield int(match["number"])
+        elif match["letter"]:
+            if match["letter"] not in letters:
                 raise NotArithmetic(text)
-            yield letters[found["letter"]] ** int((found["power"] or "1").translate(_SUPERSCRIPTS))
+            yield letters[match["letter"]] ** int((match["power"] or "1").translate(_SUPERSCRIPTS))
         else:
-            yield found["sign"]
+            yield match["sign"]
 
 
 def _sum(tokens: list[int | str]) -> tuple[int, list[int | str]]:

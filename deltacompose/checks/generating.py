@@ -36,11 +36,11 @@ def generated_scores(subject: Subject) -> None:
     in_force = attached(subject.backbone, trained.expression, trained.weights, trained.constants)
     with quiet(), in_force, torch.no_grad():
         for how, beams, cache, side in WAYS:
-            given = batch(subject.backbone, seed=1, side=side)
+            inputs = batch(subject.backbone, seed=1, side=side)
             if side == "left":
-                given.pop("position_ids", None)  # generate finds them from the mask; padded on the right, wrongly
-            sequences, logits = _generated(subject, given, beams, cache)
-            far = float((logits - _taught(subject, given, sequences)).abs().max() / logits.abs().max())
+                inputs.pop("position_ids", None)  # generate finds them from the mask; padded on the right, wrongly
+            sequences, logits = _generated(subject, inputs, beams, cache)
+            far = float((logits - _taught(subject, inputs, sequences)).abs().max() / logits.abs().max())
             if not far <= TOLERANCE:
                 raise subject.broken(
                     f"generating {how}, padded on the {side}, its scores differ by {far:.1e} of the largest logit from "
@@ -60,25 +60,25 @@ def aligned_logits(subject: Subject) -> None:
         if backbone.kind == "encoder":
             return
         labels = ids if backbone.kind == "encoder-decoder" else _real(subject.batch)
-        found = backbone.model(**subject.batch, labels=labels, use_cache=False).loss
+        loss = backbone.model(**subject.batch, labels=labels, use_cache=False).loss
     shift = 0 if backbone.kind == "encoder-decoder" else 1
     expected = torch.nn.functional.cross_entropy(
         states[:, : states.shape[1] - shift].flatten(0, 1), labels[:, shift:].flatten()
     )
-    if not torch.allclose(found, expected, rtol=1e-5):
+    if not torch.allclose(loss, expected, rtol=1e-5):
         raise subject.broken(
-            f"the model's loss with labels is {float(found):.6g}, and that of its logits {float(expected):.6g}"
+            f"the model's loss with labels is {float(loss):.6g}, and that of its logits {float(expected):.6g}"
         )
 
 
-def _real(given: Mapping[str, Tensor]) -> Tensor:
-    return given["input_ids"].masked_fill(given["attention_mask"] == 0, -100)
+def _real(inputs: Mapping[str, Tensor]) -> Tensor:
+    return inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, -100)
 
 
-def _generated(subject: Subject, given: Mapping[str, Tensor], beams: int, cache: bool) -> tuple[Tensor, Tensor]:
+def _generated(subject: Subject, prompted: Mapping[str, Tensor], beams: int, cache: bool) -> tuple[Tensor, Tensor]:
     """New tokens `(rows, new)`, and the logits that they were chosen from `(rows, new, vocabulary)`."""
-    inputs = {name: x for name, x in given.items() if name != "decoder_input_ids"}
-    found: Any = subject.backbone.model.generate(
+    inputs = {name: x for name, x in prompted.items() if name != "decoder_input_ids"}
+    generation: Any = subject.backbone.model.generate(
         **inputs,
         max_new_tokens=NEW,
         min_new_tokens=NEW,
@@ -89,20 +89,20 @@ def _generated(subject: Subject, given: Mapping[str, Tensor], beams: int, cache:
         return_dict_in_generate=True,
         pad_token_id=subject.backbone.model.config.pad_token_id,
     )
-    rows = torch.arange(len(found.sequences))
-    chosen = [found.beam_indices[:, k] if beams > 1 else rows for k in range(NEW)]
-    logits = torch.stack([step[beam] for step, beam in zip(found.logits, chosen, strict=True)], 1)
-    return found.sequences[:, -NEW:], logits
+    rows = torch.arange(len(generation.sequences))
+    chosen = [generation.beam_indices[:, k] if beams > 1 else rows for k in range(NEW)]
+    logits = torch.stack([step[beam] for step, beam in zip(generation.logits, chosen, strict=True)], 1)
+    return generation.sequences[:, -NEW:], logits
 
 
-def _taught(subject: Subject, given: Mapping[str, Tensor], new: Tensor) -> Tensor:
+def _taught(subject: Subject, inputs: Mapping[str, Tensor], new: Tensor) -> Tensor:
     """The logits of the same tokens in one forward pass."""
     backbone = subject.backbone
     if backbone.kind == "encoder-decoder":
         start = torch.full_like(new[:, :1], backbone.model.config.decoder_start_token_id)
-        return forward(backbone, {**given, "decoder_input_ids": torch.cat([start, new[:, :-1]], 1)})
-    mask = torch.cat([given["attention_mask"], torch.ones_like(new)], 1)
-    ids = torch.cat([given["input_ids"], new], 1)
+        return forward(backbone, {**inputs, "decoder_input_ids": torch.cat([start, new[:, :-1]], 1)})
+    mask = torch.cat([inputs["attention_mask"], torch.ones_like(new)], 1)
+    ids = torch.cat([inputs["input_ids"], new], 1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     read = forward(backbone, {"input_ids": ids, "attention_mask": mask, "position_ids": positions})
     return read[:, -NEW - 1 : -1]

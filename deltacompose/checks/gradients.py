@@ -52,7 +52,7 @@ def apart(
         _pass(backbone, expression, [own], constants, [batch], [k], bank=False)
         for k, (own, batch) in enumerate(zip(weights, batches, strict=True))
     ]
-    return Pass(torch.cat([one.losses for one in each]), [one.gradients[0] for one in each])
+    return Pass(torch.cat([separate.losses for separate in each]), [separate.gradients[0] for separate in each])
 
 
 def _pass(
@@ -74,23 +74,23 @@ def _pass(
     try:
         attachment.put(t if bank else t[0], [generator(k, "dropout").initial_seed() for k in numbers])
         batch = joined(batches)
-        found = losses(forward(backbone, batch), batch, len(leaves))
+        summed = losses(forward(backbone, batch), batch, len(leaves))
         flat = [x for own in leaves for x in own.values()]
-        gradients = iter(torch.autograd.grad(found.sum(), flat, allow_unused=True))
+        gradients = iter(torch.autograd.grad(summed.sum(), flat, allow_unused=True))
     finally:
         attachment.detach()
     named = [{name: _or_zeros(next(gradients), x) for name, x in own.items()} for own in leaves]
-    return Pass(found.detach(), named)
+    return Pass(summed.detach(), named)
 
 
-def farthest(found: Pass, expected: Pass) -> tuple[float, str]:
+def farthest(actual: Pass, expected: Pass) -> tuple[float, str]:
     """The largest relative difference between two passes, of the losses or of one tensor's gradients, and where.
 
     Each tensor's difference is relative to its own norm, but not to less than a tenth of the largest of its delta:
     what cancels to nothing, as the gradient of a key's bias does, has no digits to compare.
     """
-    worst = [(distance(found.losses, expected.losses), "the losses")]
-    for k, (a, b) in enumerate(zip(found.gradients, expected.gradients, strict=True)):
+    worst = [(distance(actual.losses, expected.losses), "the losses")]
+    for k, (a, b) in enumerate(zip(actual.gradients, expected.gradients, strict=True)):
         floor = _FLOOR * max(float(x.norm()) for x in b.values())
         worst += [(distance(a[name], x, floor), f"the gradient of {name!r} of delta {k}") for name, x in b.items()]
     return max(worst)

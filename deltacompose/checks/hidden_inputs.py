@@ -143,24 +143,24 @@ def _another(value: str) -> str:
 @contextmanager
 def _of_python() -> Iterator[list[str]]:
     """Notes generators of NumPy's or Python's that are made meanwhile."""
-    made: list[str] = []
+    generators: list[str] = []
 
     def default_rng(*args: Any, **kwargs: Any) -> Any:
-        made.append("numpy.random.default_rng")
+        generators.append("numpy.random.default_rng")
         return original(*args, **kwargs)
 
     class OfNumpy(np.random.RandomState):
         """One of NumPy's older generators, noted."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made.append("numpy.random.RandomState")
+            generators.append("numpy.random.RandomState")
             super().__init__(*args, **kwargs)
 
     class OfPython(random.Random):
         """One of Python's generators, noted."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
-            made.append("random.Random")
+            generators.append("random.Random")
             super().__init__(*args, **kwargs)
 
     original = np.random.default_rng
@@ -169,7 +169,7 @@ def _of_python() -> Iterator[list[str]]:
         mock.patch.object(np.random, "RandomState", OfNumpy),
         mock.patch.object(random, "Random", OfPython),
     ):
-        yield made
+        yield generators
 
 
 def _modules(method: Method) -> list[Any]:

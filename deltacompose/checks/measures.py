@@ -77,30 +77,30 @@ def symmetric_unless_directed(subject: OfMeasure) -> None:
 
 def equal_in_any_order(subject: OfMeasure) -> None:
     """The order in which tasks are given changes no value."""
-    given = subject.arrays(2)
+    arrays_of_tasks = subject.arrays(2)
     order = [2, 0, 3, 1]
-    matrix = compare(subject.measure, given)
-    found = compare(subject.measure, _reordered(given, order))
-    if not np.allclose(found, matrix[np.ix_(order, order)], atol=ROUNDING):
+    matrix = compare(subject.measure, arrays_of_tasks)
+    reordered = compare(subject.measure, _reordered(arrays_of_tasks, order))
+    if not np.allclose(reordered, matrix[np.ix_(order, order)], atol=ROUNDING):
         raise subject.broken("the same tasks in another order have other values")
 
 
 def pure(subject: OfMeasure) -> None:
     """The same arrays give the same matrix, and are not changed."""
-    given = subject.arrays(3)
-    before = copy.deepcopy(given)
-    first, again = (compare(subject.measure, given) for _ in range(2))
+    arrays_of_tasks = subject.arrays(3)
+    before = copy.deepcopy(arrays_of_tasks)
+    first, again = (compare(subject.measure, arrays_of_tasks) for _ in range(2))
     if not np.array_equal(first, again):
         raise subject.broken("the same arrays give another matrix the second time")
-    if not all(_equal(given[name], before[name]) for name in given):
+    if not all(_equal(arrays_of_tasks[name], before[name]) for name in arrays_of_tasks):
         raise subject.broken("it changes the arrays that it is given")
 
 
 def nearest_to_itself(subject: OfMeasure) -> None:
     """Of two tasks with the same arrays, neither is farther from the other than from a third."""
-    given = subject.arrays(4)
-    names = list(given)
-    near = subject.measure.nearness(compare(subject.measure, given | {names[1]: given[names[0]]}))
+    arrays_of_tasks = subject.arrays(4)
+    names = list(arrays_of_tasks)
+    near = subject.measure.nearness(compare(subject.measure, arrays_of_tasks | {names[1]: arrays_of_tasks[names[0]]}))
     if near[0, 1] < near[0, 2:].max() - ROUNDING:
         raise subject.broken(
             f"two tasks with the same arrays are less near ({near[0, 1]:g}) than one of them and another "
@@ -118,7 +118,7 @@ def arrays(measure: Measure, source: np.random.Generator) -> dict[str, Any]:
     def factors() -> Mapping[str, tuple[Array, Array]]:
         return {place: (source.normal(size=(7, 2)), source.normal(size=(2, 9))) for place in ("a", "b")}
 
-    made: dict[str, Callable[[], list[Any]]] = {
+    makers: dict[str, Callable[[], list[Any]]] = {
         "weights": lambda: [source.normal(size=30) for _ in names],
         "prompts": lambda: [source.normal(size=(12, 16)) for _ in names],
         "low_rank": lambda: [factors() for _ in names],
@@ -129,18 +129,18 @@ def arrays(measure: Measure, source: np.random.Generator) -> dict[str, Any]:
         "probabilities": lambda: answers(lambda: source.dirichlet(np.ones(3), 40)),
         "features": lambda: answers(lambda: source.normal(size=(40, 5))),
     }
-    return dict(zip(names, made[measure.needs](), strict=True))
+    return dict(zip(names, makers[measure.needs](), strict=True))
 
 
-def _reordered(given: Mapping[str, Any], order: list[int]) -> dict[str, Any]:
-    names = list(given)
-    return {names[k]: _sources_reordered(given[names[k]], order) for k in order}
+def _reordered(arrays_of_tasks: Mapping[str, Any], order: list[int]) -> dict[str, Any]:
+    names = list(arrays_of_tasks)
+    return {names[k]: _sources_reordered(arrays_of_tasks[names[k]], order) for k in order}
 
 
-def _sources_reordered(one: Any, order: list[int]) -> Any:
-    if not isinstance(one, Responses):
-        return one
-    return Responses(one.labels, [one.by_source[k] for k in order])
+def _sources_reordered(responses: Any, order: list[int]) -> Any:
+    if not isinstance(responses, Responses):
+        return responses
+    return Responses(responses.labels, [responses.by_source[k] for k in order])
 
 
 def _equal(a: Any, b: Any) -> bool:

@@ -29,7 +29,7 @@ from deltacompose.composition import composition
 from deltacompose.delta.delta import load
 from deltacompose.method.contract import Method
 from deltacompose.method.weights import init_weights
-from deltacompose.plugins.members import said
+from deltacompose.plugins.isolation import error_text
 
 PATIENCE = 600.0
 """Seconds until a worker that does not answer is given up: starting one takes long on a busy machine."""
@@ -69,7 +69,7 @@ class Worker:
             _started.cache_clear()
             return Failed("the process ended; a script that is run needs its calls below `if __name__ == '__main__':`")
         except Exception as error:  # pickling raises whatever the object's own code does
-            return Failed(f"it cannot be sent: {said(error)}")
+            return Failed(f"it cannot be sent: {error_text(error)}")
 
     def stop(self) -> None:
         """Ends the process."""
@@ -92,20 +92,20 @@ def _started(path: tuple[str, ...]) -> Worker:
 
 def spawned_worker(subject: Subject) -> None:
     """Sent to a spawned worker and back it is the same method."""
-    found = worker().ask(_echo, subject.method)
-    if isinstance(found, Failed):
-        raise subject.broken(f"it does not reach a spawned worker: {found.reason}; define it at the top of a module")
-    if found != subject.method or type(found) is not type(subject.method):
-        raise subject.broken(f"from a spawned worker it comes back as {found!r}, which is not equal to it")
+    echoed = worker().ask(_echo, subject.method)
+    if isinstance(echoed, Failed):
+        raise subject.broken(f"it does not reach a spawned worker: {echoed.reason}; define it at the top of a module")
+    if echoed != subject.method or type(echoed) is not type(subject.method):
+        raise subject.broken(f"from a spawned worker it comes back as {echoed!r}, which is not equal to it")
 
 
 def alike_in_another_process(subject: Subject) -> None:
     """The same seed gives the same weights in another process, whose strings hash otherwise."""
-    found = worker().ask(_drawn, subject.method, subject.family)
-    if isinstance(found, Failed):
-        sentence = f"{subject}: its weights cannot be drawn in another process: {found.reason}"
-        raise Unchecked(sentence, found.reason)
-    drawn = {name: torch.from_numpy(x) for name, x in found.items()}
+    answer = worker().ask(_drawn, subject.method, subject.family)
+    if isinstance(answer, Failed):
+        sentence = f"{subject}: its weights cannot be drawn in another process: {answer.reason}"
+        raise Unchecked(sentence, answer.reason)
+    drawn = {name: torch.from_numpy(x) for name, x in answer.items()}
     if fault := unlike(drawn, init_weights(subject.backbone, subject.method)):
         raise subject.broken(f"in another process the same seed gives other {fault}")
 
@@ -120,14 +120,14 @@ def saved_delta(subject: Subject) -> None:
         with tempfile.TemporaryDirectory() as folder:
             delta.save(folder)
             known = {type(part).name: part for _, part in composition(term).parts()}
-            found = worker().ask(_loaded, folder, known, subject.family)
-        _same(subject, found, expected, str(term))
+            output = worker().ask(_loaded, folder, known, subject.family)
+        _same(subject, output, expected, str(term))
 
 
-def _same(subject: Subject, found: Any, expected: Tensor, text: str) -> None:
-    if isinstance(found, Failed):
-        raise subject.broken(f"the saved delta of {text} cannot be used in a fresh process: {found.reason}")
-    far = distance(torch.from_numpy(found), expected)
+def _same(subject: Subject, output: Any, expected: Tensor, text: str) -> None:
+    if isinstance(output, Failed):
+        raise subject.broken(f"the saved delta of {text} cannot be used in a fresh process: {output.reason}")
+    far = distance(torch.from_numpy(output), expected)
     if far > ROUNDING:  # tensors that are read lie elsewhere in memory, and products of them are rounded otherwise
         raise subject.broken(
             f"the saved delta of {text} gives other logits in a fresh process, by {far:.1e} of their size"
@@ -144,11 +144,11 @@ def _serve(line: Connection, threads: int) -> None:
         except EOFError:
             return
         except (Exception, SystemExit) as error:  # told to the other side, which knows what it asked for
-            answer = Failed(said(error))
+            answer = Failed(error_text(error))
         try:
             line.send(answer)
         except Exception as error:  # an answer that cannot be pickled
-            line.send(Failed(said(error)))
+            line.send(Failed(error_text(error)))
 
 
 def _echo(method: Method) -> Method:

@@ -94,8 +94,8 @@ def _faked(argument: Any, mode: FakeTensorMode) -> Any:
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    found = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else (result,)
-    return [x for x in found if isinstance(x, Tensor)]
+    values = result.values() if isinstance(result, dict) else result if isinstance(result, tuple) else (result,)
+    return [x for x in values if isinstance(x, Tensor)]
 
 
 CHECKS = (Check(other_precision), Check(tensors_in_another_precision), Check(other_device))

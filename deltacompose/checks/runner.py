@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltacompose.errors import BadInput, unknown
-from deltacompose.plugins.members import said
+from deltacompose.plugins.isolation import error_text
 
 
 class Broken(AssertionError):
@@ -68,7 +68,7 @@ class Check:
         except Broken:
             raise
         except (Exception, SystemExit) as error:  # what a stranger's member raises may be anything
-            cause = said(error)
+            cause = error_text(error)
             raise Unchecked(f"{subject}: {self.name.replace('_', ' ')} cannot be checked: {cause}", cause) from error
 
 
@@ -124,7 +124,7 @@ def _lines(surprises: Sequence[tuple[str, Broken]]) -> Iterator[str]:
     for name, failure in surprises:
         alike.setdefault((failure.cause, "" if failure.cause else name), []).append((name, failure))
     told = [(min(group, key=_unchecked), group) for group in alike.values()]
-    for (name, failure), group in sorted(told, key=lambda one: _unchecked(one[0])):
+    for (name, failure), group in sorted(told, key=lambda entry: _unchecked(entry[0])):
         yield f"[{name}] {failure}"
         if others := [other for other, _ in group if other != name]:
             yield f"[{_joined(others)}] for the same reason"

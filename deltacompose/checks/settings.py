@@ -42,16 +42,16 @@ def declarations(subject: Subject) -> None:
         "__doc__": (lambda x: bool(x) and not x.startswith(f"{kind.__name__}("), "a docstring that gives the formula"),
     }
     for name, (holds, expected) in tests.items():
-        found = getattr(subject.method, name, None)
-        if not holds(found):
-            raise subject.broken(f"it says {name} = {found!r}; expected {expected}")
+        value = getattr(subject.method, name, None)
+        if not holds(value):
+            raise subject.broken(f"it says {name} = {value!r}; expected {expected}")
 
 
 def frozen_settings(subject: Subject) -> None:
     """The method is a frozen dataclass of at most six settings, equal and hashed by them."""
     method = subject.method
-    made = vars(type(method)).get("__dataclass_params__")
-    if made is None or not made.frozen:
+    parameters = vars(type(method)).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
         raise subject.broken(f"{type(method).__name__} is no frozen dataclass; write @dataclass(frozen=True) above it")
     if len(method.settings) > MOST_SETTINGS:
         raise subject.broken(
@@ -103,10 +103,10 @@ def listed_by_its_name(subject: Subject) -> None:
 def _reads_as(member: Member, target: str) -> bool:
     """Whether a member is the class that is found there, by whatever path it is listed."""
     try:
-        found = member.read()
+        member_class = member.read()
     except BadInput:  # told where the plugin itself is checked
         return True
-    return f"{found.__module__}:{found.__qualname__}" == target if isinstance(found, type) else False
+    return isinstance(member_class, type) and f"{member_class.__module__}:{member_class.__qualname__}" == target
 
 
 def every_setting_matters(subject: Subject) -> None:

@@ -123,8 +123,8 @@ class Subject:
     def delta(self, trained: Trained) -> Delta:
         """The expression as a trained delta, as training leaves it."""
         backbone = self.backbone
-        made = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
-        return Delta(trained.expression, self.kept(trained), trained.constants, made)
+        base = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
+        return Delta(trained.expression, self.kept(trained), trained.constants, base)
 
     def prepared(self, trained: Trained, weights: Tensors) -> dict[str, Tensor]:
         """The tensors that the edits see."""
@@ -161,7 +161,7 @@ def neighbours() -> tuple[Method, ...]:
         "prompt": {"length": 3},
         "prefix": {"length": 2},
     }
-    return tuple(known[name](**given) for name, given in settings.items())
+    return tuple(known[name](**values) for name, values in settings.items())
 
 
 def with_edits(method: Method, change: Callable[[Edit], Edit]) -> Method:

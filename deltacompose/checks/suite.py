@@ -120,8 +120,8 @@ class Suite:
 
     def subject(self, method: Method, family: str) -> Subject:
         """The method on a backbone. Methods are told apart by identity, as a broken one may be equal to another."""
-        found = self.subjects.setdefault((id(method), family), Subject(method, family))
-        return found
+        kept = self.subjects.setdefault((id(method), family), Subject(method, family))
+        return kept
 
     def checks(self, method: Method) -> list[tuple[str, Check, str]]:
         """Which checks say something about a method, each with its name in full and its backbone."""
@@ -152,8 +152,8 @@ def check_method(
             that fail for one cause are named together.
     """
     suite = Suite(backbones)
-    found = suite.checks(_one(method))
-    run([(name, partial(suite, check, method, family)) for name, check, family in found], expected_failures)
+    checks = suite.checks(_one(method))
+    run([(name, partial(suite, check, method, family)) for name, check, family in checks], expected_failures)
 
 
 def parametrize_with_checks(
@@ -174,10 +174,10 @@ def parametrize_with_checks(
 
     suite, parameters = Suite(backbones), []
     for method in map(_one, methods):
-        found = suite.checks(method)
-        given = expected_failures(method) if callable(expected_failures) else expected_failures
-        reasons = expected_reasons([name for name, _, _ in found], given)
-        for name, check, family in found:
+        checks = suite.checks(method)
+        expected = expected_failures(method) if callable(expected_failures) else expected_failures
+        reasons = expected_reasons([name for name, _, _ in checks], expected)
+        for name, check, family in checks:
             marks = [pytest.mark.xfail(reason=reasons[name], strict=True, raises=Broken)] if reasons[name] else []
             parameters.append(
                 pytest.param(method, Bound(suite, check, family), marks=marks, id=f"{text_of(method)}-{name}")

@@ -65,13 +65,13 @@ def repeatable_reading(subject: OfTask) -> None:
 def telling_texts(subject: OfTask) -> None:
     """Every example has a text and an answer, and the words that it ranks differ."""
     for split in SPLITS:
-        for one in subject.task.examples(split):
-            options = subject.task.options(one)
-            if not subject.task.text(one).strip() or not subject.task.answer(one).strip():
-                raise subject.broken(f"example {one.id!r} of {split!r} has an empty text or answer")
+        for example in subject.task.examples(split):
+            options = subject.task.options(example)
+            if not subject.task.text(example).strip() or not subject.task.answer(example).strip():
+                raise subject.broken(f"example {example.id!r} of {split!r} has an empty text or answer")
             if len(set(options)) < len(options):
                 raise subject.broken(
-                    f"example {one.id!r} of {split!r} ranks the same words twice: {', '.join(options)}"
+                    f"example {example.id!r} of {split!r} ranks the same words twice: {', '.join(options)}"
                 )
 
 
@@ -80,7 +80,7 @@ def true_scores(subject: OfTask) -> None:
     low, high = metric(subject.task.metric).range
     for split in ("val", "test"):
         examples = subject.task.examples(split)
-        right = score(subject.task, examples, [one.target for one in examples]).value
+        right = score(subject.task, examples, [example.target for example in examples]).value
         if not math.isclose(right, high, abs_tol=1e-6):
             raise subject.broken(
                 f"its own targets score {right:g} on {split!r}; the best of {subject.task.metric} is {high:g}"
@@ -92,12 +92,13 @@ def true_scores(subject: OfTask) -> None:
 
 def alike_elsewhere(subject: OfTask) -> None:
     """Sent to a worker it is the same task: its reader pickles, and reads the same there."""
-    found = worker().ask(_fingerprint, replace(subject.task))  # anew, without what has been read already
-    if isinstance(found, Failed) and found.late:
-        raise Unchecked(f"{subject}: {found.reason}, so that it is not known whether the task reads alike there")
-    if isinstance(found, Failed):
-        raise subject.broken(f"it cannot be used in another process: {found.reason}; read it by a module's function")
-    if found != subject.task.fingerprint:
+    fingerprint = worker().ask(_fingerprint, replace(subject.task))  # anew, without what has been read already
+    if isinstance(fingerprint, Failed) and fingerprint.late:
+        raise Unchecked(f"{subject}: {fingerprint.reason}, so that it is not known whether the task reads alike there")
+    if isinstance(fingerprint, Failed):
+        reason = fingerprint.reason
+        raise subject.broken(f"it cannot be used in another process: {reason}; read it by a module's function")
+    if fingerprint != subject.task.fingerprint:
         raise subject.broken("in another process it has other examples, or the same in another order")
 
 
@@ -116,9 +117,9 @@ def readable(subject: OfTask) -> None:
         _predicted(subject, read.predict("val"), subject.small.examples("val"), family)
 
 
-def _predicted(subject: OfTask, found: Sequence[str], examples: Sequence[Example], family: str) -> None:
-    if len(found) != len(examples):
-        raise subject.broken(f"on {family} it has {len(found)} predictions for {len(examples)} examples")
+def _predicted(subject: OfTask, predictions: Sequence[str], examples: Sequence[Example], family: str) -> None:
+    if len(predictions) != len(examples):
+        raise subject.broken(f"on {family} it has {len(predictions)} predictions for {len(examples)} examples")
 
 
 def _fingerprint(task: Task) -> str:

@@ -97,10 +97,10 @@ def refused_places(subject: Subject) -> None:
 
 def counted(subject: Subject) -> None:
     """The closed form of the number of parameters is that number."""
-    found = sum(x.numel() for x in drawn(subject, 0)[0].values())
+    drawn_count = sum(x.numel() for x in drawn(subject, 0)[0].values())
     stated = subject.method.count(subject.backbone)  # type: ignore[attr-defined]
-    if stated != found:
-        raise subject.broken(f"count gives {stated} parameters and init {found}")
+    if stated != drawn_count:
+        raise subject.broken(f"count gives {stated} parameters and init {drawn_count}")
 
 
 def repeatable_constants(subject: Subject) -> None:
@@ -150,10 +150,10 @@ def scalar_penalty(subject: Subject) -> None:
 def fitting_beginning(subject: Subject) -> None:
     """What a method begins with from a solution of its own is as its weights are: names, shapes and finite numbers."""
     weights = part_of(subject.alone.weights, "0.0.")
-    found = subject.method.carried(subject.backbone, subject.method, weights)  # type: ignore[attr-defined]
-    given, expected = ({name: tuple(x.shape) for name, x in t.items()} for t in (found, weights))
-    if given != expected or not all(bool(torch.isfinite(x).all()) for x in found.values()):
-        raise subject.broken(f"carried gives tensors of shapes {given}; expected finite ones of {expected}")
+    carried = subject.method.carried(subject.backbone, subject.method, weights)  # type: ignore[attr-defined]
+    shapes, expected = ({name: tuple(x.shape) for name, x in t.items()} for t in (carried, weights))
+    if shapes != expected or not all(bool(torch.isfinite(x).all()) for x in carried.values()):
+        raise subject.broken(f"carried gives tensors of shapes {shapes}; expected finite ones of {expected}")
 
 
 def drawn(subject: Subject, seed: int) -> tuple[dict[str, Tensor], torch.Generator]:

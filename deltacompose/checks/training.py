@@ -20,7 +20,7 @@ from deltacompose.checks.tensors import unlike
 from deltacompose.composition import Composition, composition
 from deltacompose.method.contract import Edit, HasConstants, OutputEdit, Penalizes, Prepares, Updates, WeightEdit
 from deltacompose.method.weights import generator, penalty, prepared
-from deltacompose.plugins.members import said
+from deltacompose.plugins.isolation import error_text
 from deltacompose.training.learner import Learner
 from deltacompose.training.loop import recomputing
 
@@ -112,8 +112,8 @@ def true_gradients(subject: Subject) -> None:
     exact = _exact(subject)
     names = tuple(exact.weights)
     leaves = {name: x.clone().requires_grad_() for name, x in exact.weights.items()}
-    found = torch.autograd.grad(exact.loss(leaves), list(leaves.values()), materialize_grads=True)
-    gradients = dict(zip(leaves, found, strict=True))
+    values = torch.autograd.grad(exact.loss(leaves), list(leaves.values()), materialize_grads=True)
+    gradients = dict(zip(leaves, values, strict=True))
     if not (wrong := exact.differs(gradients, names)):
         return
     wrong = next(filter(None, (exact.differs(gradients, (name,)) for name in names)), wrong)
@@ -238,7 +238,7 @@ def _bank(subject: Subject, expression: Composition, advice: str, backbone: Back
     try:
         return together(backbone, expression, bank.weights, bank.constants, bank.batches)
     except Exception as error:  # vmap refuses a function in many ways
-        raise subject.broken(f"it cannot be run in a bank ({said(error)}); {advice}") from error
+        raise subject.broken(f"it cannot be run in a bank ({error_text(error)}); {advice}") from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from deltacompose.plugins.isolation import attempted, error_text, isolated, valu
 KINDS = ("method", "expression", "task", "backbone", "measure", "engine")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 LONGEST_NAME = 100
-said = error_text
 
 
 class _Unfit(BadInput):
@@ -25,7 +24,7 @@ class _Unfit(BadInput):
 
 @dataclass(frozen=True, init=False)
 class Lazy:
-    """A member that `function(*arguments)` makes when it is first read; the function may be said as text.
+    """A member that `function(*arguments)` makes when it is first read; the function may be named by a text.
 
     >>> Lazy("fractions:Fraction", 1, 3)
     Lazy(function='fractions:Fraction', arguments=(1, 3))

@@ -54,7 +54,7 @@ def _check_head(backbone: Backbone) -> None:
                 f"load the checkpoint with transformers.{CLASSES[kind]}"
             )
         return
-    if model.base_model is model:  # without a head, states that see only what stands before them are pooled all the same
+    if model.base_model is model:  # without a head, causal states are pooled all the same
         return
     if getattr(model.config, "is_decoder", False):
         raise BadInput(

@@ -72,8 +72,8 @@ class Rows:
     def __call__(self, split: str) -> tuple[Example, ...]:
         later: set[object] = set()
         for other in SPLITS[SPLITS.index(split) + 1 :]:
-            later |= {_content(one) for one in self._raw(other)}
-        kept = tuple(one for one in self._raw(split) if _content(one) not in later)
+            later |= {_content(example) for example in self._raw(other)}
+        kept = tuple(example for example in self._raw(split) if _content(example) not in later)
         return kept if self.row.words else _sharing_answers(kept)
 
     def left_out(self, split: str) -> int:
@@ -99,8 +99,8 @@ class Rows:
         """The training rows cut into the splits that are lacking and the rest; rows of one input stay together."""
         whole = self._read("train")
         groups: dict[tuple[str, ...], list[Example]] = {}
-        for one in whole:
-            groups.setdefault(_content(one), []).append(one)
+        for example in whole:
+            groups.setdefault(_content(example), []).append(example)
         order = iter(sorted(groups, key=_digest))
         shares: dict[str, tuple[Example, ...]] = {}
         taken: set[str] = set()
@@ -108,10 +108,10 @@ class Rows:
             part, most = _CARVED[split]
             share: set[str] = set()
             while len(share) < max(1, min(most, len(whole) // part)) and (content := next(order, None)):
-                share |= {one.id for one in groups[content]}
-            shares[split] = tuple(one for one in whole if one.id in share)
+                share |= {example.id for example in groups[content]}
+            shares[split] = tuple(example for example in whole if example.id in share)
             taken |= share
-        return shares | {"train": tuple(one for one in whole if one.id not in taken)}
+        return shares | {"train": tuple(example for example in whole if example.id not in taken)}
 
     def _read(self, split: str) -> tuple[Example, ...]:
         """The examples of one of the data set's own splits; an id is the split's name and the row's number."""
@@ -127,11 +127,11 @@ class Rows:
 
 
 def _example(task: TaskRow, row: Mapping[str, Any], name: str) -> Example:
-    inputs = {_short(one): text(column(row, one)).strip() for one in task.columns.inputs}
+    inputs = {_short(name): text(column(row, name)).strip() for name in task.columns.inputs}
     joined = " ".join(filter(None, inputs.values()))
     candidates = _candidates(task.columns, row)
     if task.columns.target is None:
-        order = tuple(sorted(candidates, key=lambda one: _digest((joined, one))))
+        order = tuple(sorted(candidates, key=lambda candidate: _digest((joined, candidate))))
         return Example(name, joined, LETTERS[order.index(candidates[0])], order, columns=inputs)
     target, *further = _targets(task, row, column(row, task.columns.target))
     accepted = tuple(dict.fromkeys(answer for answer in further if answer != target))
@@ -146,7 +146,7 @@ def _candidates(columns: Columns, row: Mapping[str, Any]) -> tuple[str, ...]:
             listed = column(row, name)
             if not isinstance(listed, Sequence) or isinstance(listed, str):
                 raise BadInput(f"column {name!r} lists no candidates but holds {text(listed)[:40]!r}")
-            return tuple(text(one).strip() for one in listed)
+            return tuple(text(candidate).strip() for candidate in listed)
         case names:
             return tuple(text(column(row, name)).strip() for name in names)
 
@@ -155,14 +155,14 @@ def _targets(task: TaskRow, row: Mapping[str, Any], raw: Any) -> list[str]:
     """The label (choice), or the text and the further accepted ones (generation)."""
     if not task.words:
         listed = raw if isinstance(raw, (list, tuple)) and raw else [raw]
-        return [_rounded(task.columns, one) for one in listed]
+        return [_rounded(task.columns, target) for target in listed]
     if task.columns.positions:
         names = list(map(text, column(row, task.columns.positions)))
         return [_labelled(dict(zip(names, LETTERS, strict=False)), text(raw), task)]
     if isinstance(task.values, tuple):
         return [_labelled({str(number): label for number, label in enumerate(task.values)}, text(raw), task)]
-    given = _rounded(task.columns, raw)
-    return [given if task.values is None else _labelled(task.values, given, task)]
+    target = _rounded(task.columns, raw)
+    return [target if task.values is None else _labelled(task.values, target, task)]
 
 
 def _labelled(values: Mapping[str, str], raw: str, task: TaskRow) -> str:
@@ -186,19 +186,19 @@ def _rounded(columns: Columns, raw: Any) -> str:
 def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
     """Examples of one input accept each other's targets."""
     answers: dict[str, dict[str, None]] = {}
-    for one in examples:
-        answers.setdefault(one.input, {}).update(dict.fromkeys((one.target, *one.accepted)))
+    for example in examples:
+        answers.setdefault(example.input, {}).update(dict.fromkeys((example.target, *example.accepted)))
     return tuple(
-        one
-        if len(answers[one.input]) == 1
-        else replace(one, accepted=tuple(answer for answer in answers[one.input] if answer != one.target))
-        for one in examples
+        example
+        if len(answers[example.input]) == 1
+        else replace(example, accepted=tuple(answer for answer in answers[example.input] if answer != example.target))
+        for example in examples
     )
 
 
-def _content(one: Example) -> tuple[str, ...]:
+def _content(example: Example) -> tuple[str, ...]:
     """What makes two examples the same question."""
-    return (one.input, *one.candidates)
+    return (example.input, *example.candidates)
 
 
 def _digest(parts: Sequence[str]) -> bytes:

@@ -56,12 +56,12 @@ class FewShot:
         if split == "train":
             for label in self.labels or ("",):
                 self._check(label, len(groups.get(label, ())))
-        return _in_order(examples, (one for group in groups.values() for one in group[: self.shots]))
+        return _in_order(examples, (example for group in groups.values() for example in group[: self.shots]))
 
-    def _check(self, label: str, found: int) -> None:
-        if found < self.shots:
+    def _check(self, label: str, available: int) -> None:
+        if available < self.shots:
             of = f" of label {label!r}" if label else ""
-            raise BadInput(f"task {self.name!r} has {found} training examples{of}, fewer than {self.shots} shots")
+            raise BadInput(f"task {self.name!r} has {available} training examples{of}, fewer than {self.shots} shots")
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,23 @@ class Limited:
         if rows is None or rows >= len(examples):
             return examples
         groups = _by_label(self.labels, _shuffled(examples, self.seed))
-        in_turn = (one for turn in zip_longest(*groups.values()) for one in turn if one is not None)
+        in_turn = (example for turn in zip_longest(*groups.values()) for example in turn if example is not None)
         return _in_order(examples, islice(in_turn, rows))
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     """Examples in an order that depends on the seed and each id only, so that fewer rows are among the more."""
-    return sorted(examples, key=lambda one: hashlib.sha256(f"{seed} {one.id}".encode()).digest())
+    return sorted(examples, key=lambda example: hashlib.sha256(f"{seed} {example.id}".encode()).digest())
 
 
 def _by_label(labels: tuple[str, ...], examples: Sequence[Example]) -> dict[str, list[Example]]:
     """Examples by label in the labels' order (choice), or all of them together (generation)."""
     groups: dict[str, list[Example]] = {label: [] for label in labels or ("",)}
-    for one in examples:
-        groups[one.target if labels else ""].append(one)
+    for example in examples:
+        groups[example.target if labels else ""].append(example)
     return groups
 
 
 def _in_order(examples: Sequence[Example], drawn: Iterable[Example]) -> tuple[Example, ...]:
-    kept = {one.id for one in drawn}
-    return tuple(one for one in examples if one.id in kept)
+    kept = {example.id for example in drawn}
+    return tuple(example for example in examples if example.id in kept)

@@ -90,7 +90,7 @@ def metric(name: str) -> Metric:
 
 
 def _right(references: References, predictions: Sequence[str]) -> list[float]:
-    return [float(given == accepted[0]) for accepted, given in zip(references, predictions, strict=True)]
+    return [float(answer == accepted[0]) for accepted, answer in zip(references, predictions, strict=True)]
 
 
 def _targets(references: References) -> list[str]:
@@ -184,7 +184,7 @@ def _best(compare: Callable[[str, str], float]) -> Callable[[References, Sequenc
 
     def parts(references: References, predictions: Sequence[str]) -> list[float]:
         pairs = zip(references, predictions, strict=True)
-        return [max(compare(answer, given) for answer in accepted) for accepted, given in pairs]
+        return [max(compare(answer, prediction) for answer in accepted) for accepted, prediction in pairs]
 
     return parts
 
@@ -226,10 +226,10 @@ def words(text: str) -> list[str]:
     return list(_word().findall(plain.lower()))
 
 
-def _exact(answer: str, given: str) -> float:
+def _exact(answer: str, prediction: str) -> float:
     """Equal but for white space and for how accented letters are composed (NFC)."""
-    one, other = (unicodedata.normalize("NFC", text).split() for text in (answer, given))
-    return float(one == other)
+    expected, other = (unicodedata.normalize("NFC", text).split() for text in (answer, prediction))
+    return float(expected == other)
 
 
 def normalised(text: str) -> list[str]:
@@ -254,13 +254,13 @@ def _silent(character: str) -> bool:
     return category.startswith("P") or category == "Cf"
 
 
-def _token_f1(answer: str, given: str) -> float:
+def _token_f1(answer: str, prediction: str) -> float:
     """F1 of the words in common, counted with repetition; two texts without words are equal."""
-    expected, found = normalised(answer), normalised(given)
-    common = sum((Counter(expected) & Counter(found)).values())
-    if not expected or not found:
-        return float(expected == found)
-    return 2 * common / (len(expected) + len(found))
+    expected, predicted = normalised(answer), normalised(prediction)
+    common = sum((Counter(expected) & Counter(predicted)).values())
+    if not expected or not predicted:
+        return float(expected == predicted)
+    return 2 * common / (len(expected) + len(predicted))
 
 
 @cache
@@ -277,8 +277,8 @@ class _Words:
         return words(text)
 
 
-def _rouge_l(answer: str, given: str) -> float:
-    return float(_rouge().score(answer, given)["rougeL"].fmeasure)
+def _rouge_l(answer: str, prediction: str) -> float:
+    return float(_rouge().score(answer, prediction)["rougeL"].fmeasure)
 
 
 @cache
@@ -296,8 +296,8 @@ def _chrfs(references: References, predictions: Sequence[str]) -> list[float]:
 
     pairs = zip(references, predictions, strict=True)
     return [
-        float(_chrf().sentence_score(composed(given), list(map(composed, accepted))).score) / 100
-        for accepted, given in pairs
+        float(_chrf().sentence_score(composed(prediction), list(map(composed, accepted))).score) / 100
+        for accepted, prediction in pairs
     ]
 
 

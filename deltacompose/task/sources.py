@@ -144,10 +144,10 @@ def _file_rows(file: Path) -> list[dict[str, Any]]:
 def _of_split(rows: list[dict[str, Any]], by: str | None, name: str, file: Path) -> list[dict[str, Any]]:
     if by is None:
         return rows
-    found = [row for row in rows if text(column(row, by)) == name]
-    if not found:
+    matching = [row for row in rows if text(column(row, by)) == name]
+    if not matching:
         raise unknown(f"{file.name} split", name, {text(column(row, by)) for row in rows})
-    return found
+    return matching
 
 
 def _drawn(rows: Sequence[dict[str, Any]], limit: int | None) -> list[dict[str, Any]]:

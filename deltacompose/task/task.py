@@ -102,8 +102,9 @@ class Task:
         digest.update(_canonical([self.kind, self.template, list(self.verbalizer.items()), self.metric]))
         for split in SPLITS:
             digest.update(split.encode())
-            for one in self.examples(split):
-                row = [one.id, one.input, one.target, one.candidates, one.accepted, sorted(one.columns.items())]
+            for example in self.examples(split):
+                columns = sorted(example.columns.items())
+                row = [example.id, example.input, example.target, example.candidates, example.accepted, columns]
                 digest.update(_canonical(row))
         return digest.hexdigest()
 
@@ -164,9 +165,9 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
         BadInput: no examples, another number of predictions, or a predicted label that is none of the task's.
     """
     if task.kind == "choice":
-        for given in set(predictions) - set(task.labels):
-            raise unknown(f"{task.name} label", given, task.labels)
-    references = [(one.target, *one.accepted) for one in examples]
+        for answer in set(predictions) - set(task.labels):
+            raise unknown(f"{task.name} label", answer, task.labels)
+    references = [(example.target, *example.accepted) for example in examples]
     return metric(task.metric).score(references, predictions, task.labels)
 
 
@@ -178,8 +179,9 @@ def check_no_overlap(task: Task) -> None:
     """
     seen: dict[object, str] = {}
     for split in SPLITS:
-        for one in task.examples(split):
-            for what in (("id", one.id), ("input", one.input, tuple(sorted(one.columns.items())), one.candidates)):
+        for example in task.examples(split):
+            columns = tuple(sorted(example.columns.items()))
+            for what in (("id", example.id), ("input", example.input, columns, example.candidates)):
                 if seen.setdefault(what, split) != split:
                     shown = f"{what[0]} {str(what[1])[:60]!r}"
                     raise BadInput(f"task {task.name!r}: the {shown} stands in both {seen[what]!r} and {split!r}")
@@ -193,14 +195,14 @@ def _baselines(task: Task, split: str) -> Iterator[tuple[str, float]]:
             yield f"always {label}", score(task, examples, [label] * len(examples)).value
         yield "random candidate", _random(task, examples)
         return
-    commonest = Counter(one.target for one in task.examples("train")).most_common(1)[0][0]
+    commonest = Counter(example.target for example in task.examples("train")).most_common(1)[0][0]
     yield "commonest answer", score(task, examples, [commonest] * len(examples)).value
-    yield "copy of the input", score(task, examples, [one.input for one in examples]).value
+    yield "copy of the input", score(task, examples, [example.input for example in examples]).value
 
 
 def _random(task: Task, examples: Sequence[Example]) -> float:
     """What a candidate drawn evenly scores: exact for accuracy, 0 for correlations, else the mean of 20 draws."""
-    sizes = [len(task.options(one)) for one in examples]
+    sizes = [len(task.options(example)) for example in examples]
     if task.metric == "accuracy":
         return sum(1 / size for size in sizes) / len(sizes)
     if metric(task.metric).range[0] < 0:
@@ -251,19 +253,19 @@ def _checked(task: Task, split: str, examples: tuple[Example, ...]) -> tuple[Exa
     """The examples, if they are what the task says."""
     if not examples:
         raise BadInput(f"task {task.name!r} has no examples in its {split!r} split")
-    [(commonest, times)] = Counter(one.id for one in examples).most_common(1)
+    [(commonest, times)] = Counter(example.id for example in examples).most_common(1)
     if times > 1:
         raise BadInput(f"task {task.name!r}: {times} examples of {split!r} have the id {commonest!r}; ids must differ")
-    for one in examples:
-        allowed = task.labels[: len(one.candidates) or None]
-        if task.kind == "choice" and one.target not in allowed:
+    for example in examples:
+        allowed = task.labels[: len(example.candidates) or None]
+        if task.kind == "choice" and example.target not in allowed:
             raise BadInput(
-                f"task {task.name!r}: the label {quoted(one.target)} of example {quoted(one.id)} is outside the "
-                f"verbalizer; labels: {', '.join(allowed)}"
+                f"task {task.name!r}: the label {quoted(example.target)} of example {quoted(example.id)} is outside "
+                f"the verbalizer; labels: {', '.join(allowed)}"
             )
-        if len(one.candidates) > len(task.labels):
-            found = f"{len(one.candidates)} candidates for {len(task.labels)} labels"
-            raise BadInput(f"task {task.name!r}: example {quoted(one.id)} has {found}")
+        if len(example.candidates) > len(task.labels):
+            counts = f"{len(example.candidates)} candidates for {len(task.labels)} labels"
+            raise BadInput(f"task {task.name!r}: example {quoted(example.id)} has {counts}")
     return examples
 
 

@@ -98,17 +98,17 @@ def _differences(rows: Rows) -> Iterator[str]:
     for split in own_splits(row.path, row.data):
         features = load(row.path, row.data, split, folder).features or {}
         for name, expected in row.schema.items():
-            found = _type(_feature(features, name))
-            if found != expected:
-                yield f"{split}: column {name!r} is {_said(found)}, not {_said(expected)}"
+            actual = _type(_feature(features, name))
+            if actual != expected:
+                yield f"{split}: column {name!r} is {_said(actual)}, not {_said(expected)}"
 
 
 def _feature(features: Mapping[str, Any], name: str) -> Any:
-    found: Any = features
+    feature: Any = features
     for part in [name] if name in features else name.split("."):
-        languages = getattr(found, "languages", ())  # a pair of texts, for translation
-        found = "string" if part in languages else found.get(part) if isinstance(found, Mapping) else None
-    return found
+        languages = getattr(feature, "languages", ())  # a pair of texts, for translation
+        feature = "string" if part in languages else feature.get(part) if isinstance(feature, Mapping) else None
+    return feature
 
 
 def _type(feature: Any) -> str | tuple[str, ...]:

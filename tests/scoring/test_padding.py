@@ -9,7 +9,6 @@ import transformers
 import deltacompose as dc
 from deltacompose.backbone.pico import _randomise, pico_backbone, pico_tokenizer
 from deltacompose.backbone.pico_families import _BERT, SETTINGS
-from deltacompose.errors import BadInput
 from deltacompose.scoring import reader
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
