@@ -38,6 +38,11 @@ def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
             f"{backbone.name} is a {backbone.kind} and reads no text; tasks need an encoder, a decoder, or both"
         )
     _check_head(backbone)
+    if backbone.kind == "encoder" and task.ranking not in (None, "sum"):
+        raise BadInput(
+            f"task {task.name!r} ranks candidates by {task.ranking}, a rule of likelihoods, and {backbone.name} is an "
+            "encoder, which compares states; leave out `ranking`"
+        )
     headed = f"{backbone.kind} with head"
     kind = headed if headed in _READERS and any(place.kind == "head" for place in backbone.places()) else backbone.kind
     return _READERS[kind](backbone, task, limit)

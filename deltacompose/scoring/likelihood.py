@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from transformers import GenerationConfig
 
 from deltacompose.errors import BadInput
+from deltacompose.scoring.ranking import ranked
 from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
 from deltacompose.task.task import Example
 
@@ -62,12 +64,21 @@ class LikelihoodReader(Reader):
         )
 
     def scores(self, rows: Sequence[Row]) -> Tensor:
-        """The sum of each candidate's tokens' log-probabilities, the end included; the input is read once."""
+        """Candidates' log-likelihoods by the task's rule; the input is read once."""
+        sums, tokens = self._log_likelihoods(rows)
+        rule, empty = self.task.ranking or "sum", None
+        if rule == "pmi":
+            empty, _ = self._log_likelihoods([replace(row, input=row.empty) for row in rows])
+        return ranked(rule, sums, tokens, [row.sizes for row in rows], empty)
+
+    def _log_likelihoods(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+        """The sum of each candidate's tokens' log-probabilities, and how many tokens that are, the end included."""
         count, longest = len(rows[0].candidates), max(len(c) for row in rows for c in row.candidates)
         candidates = self._tensor([c for row in rows for c in row.candidates], longest, IGNORED)
         logits = self._candidate_logits(rows, candidates, count).float()
         tokens = F.cross_entropy(logits.flatten(0, 1), candidates.flatten(), reduction="none", ignore_index=IGNORED)
-        return (-tokens).view(len(rows), count, -1).sum(-1)
+        known = (candidates != IGNORED).view(len(rows), count, -1).sum(-1)
+        return (-tokens).view(len(rows), count, -1).sum(-1), known
 
     def features(self, rows: Sequence[Row]) -> Tensor:
         states, mask = self._states(rows)
@@ -93,7 +104,16 @@ class LikelihoodReader(Reader):
     def _row(self, example: Example) -> Row:
         row = super()._row(example)
         self._check_positions(self._read_before(row), max(map(len, (row.answer, *row.candidates))))
-        return row
+        if self.task.ranking == "bytes":
+            return replace(row, sizes=tuple(len(text.encode()) for text in self.task.options(example)))
+        return replace(row, empty=self._empty(example)) if self.task.ranking == "pmi" else row
+
+    def _empty(self, example: Example) -> tuple[int, ...]:
+        """The tokens of the task's template with nothing in it; without any, one that a text may begin with."""
+        columns = dict.fromkeys(example.columns, "")
+        ids = self.input_tokens(self.task.text(replace(example, input="", columns=columns)))
+        start = self.backbone.tokenizer.bos_token_id
+        return ids or (self._end if start is None else start,)
 
     def _check_positions(self, read: int, answered: int) -> None:
         """Refuses an example that is longer than the model."""

@@ -23,12 +23,19 @@ IGNORED = -100
 
 @dataclass(frozen=True)
 class Row:
-    """One example in tokens: its input, its answer, and the candidates it ranks with the right one's index."""
+    """One example in tokens: its input, its answer, and the candidates it ranks with the right one's index.
+
+    Attributes:
+        sizes: bytes of each candidate's text, where the task ranks by `bytes`.
+        empty: the input of an example that says nothing, where the task ranks by `pmi`.
+    """
 
     input: tuple[int, ...]
     answer: tuple[int, ...]
     candidates: tuple[tuple[int, ...], ...] = ()
     label: int = -1
+    sizes: tuple[int, ...] = ()
+    empty: tuple[int, ...] = ()
 
 
 def encoded(tokenizer: Any, text: str) -> list[int]:

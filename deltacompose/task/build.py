@@ -55,6 +55,7 @@ def task_from_row(name: str, row: TaskRow, folder: Path | str = ".") -> Task:
         licence=row.licence,
         verified=row.verified,
         note=row.note,
+        ranking=row.ranking,
     )
 
 
@@ -217,6 +218,8 @@ def _misfits(row: TaskRow) -> Iterator[str]:
     for label in values if row.words else ():
         if label not in row.words:
             yield str(unknown("label", label, row.words))
+    if row.ranking and not row.words:
+        yield f"`ranking: {row.ranking}` is for candidates, and this task has none; give a `verbalizer` or `options`"
     names = ["input", *map(_short, row.columns.inputs)]
     for name in _names(row.template):
         if name and not set(name) & set(".[]") and name not in names:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Le
 from pydantic import ConfigDict
@@ -24,6 +24,10 @@ from deltacompose.task.examples import SPLITS
 from deltacompose.validation import checked
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+RANKINGS = ("sum", "mean", "bytes", "pmi")
+"""How candidates are ranked by their log-likelihoods: see `deltacompose.scoring.ranking`."""
+
+Ranking = Literal["sum", "mean", "bytes", "pmi"]
 PARQUET = "refs/convert/parquet"
 """The hub's own parquet copy of a data set, for those whose main branch is a script, which is never run."""
 
@@ -103,6 +107,7 @@ class TaskRow:
         verbalizer: label -> words, the positive one of two last. Labels of tasks whose examples have their own
             candidates are the letters A, B, ...: give the greatest number of them in `options` instead.
         kind: "choice" where there are a verbalizer or options, else "generation".
+        ranking: the rule that ranks candidates by their log-likelihoods; None takes the study's, `sum` by default.
         data: which configuration, splits and rows of the data set are used.
         schema: column -> its type as the data set declares it: `string`, `int`, `float`, `bool`, `list` (of texts), or
             the names of its classes in order. What `deltacompose tasks --verify` compares.
@@ -117,6 +122,7 @@ class TaskRow:
     template: str = "{input}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
     options: Annotated[int, Ge(0), Le(len(LETTERS))] = 0
+    ranking: Ranking | None = None
     data: Data = field(default_factory=Data)
     schema: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     source: str = ""

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Literal
 
 from deltacompose.errors import BadInput, quoted, unknown
+from deltacompose.task.description import RANKINGS
 from deltacompose.task.examples import SPLITS, Example, FewShot, Limited
 from deltacompose.task.metrics import METRICS, Score, is_number, metric
 
@@ -36,6 +37,8 @@ class Task:
             Where every example has its own candidates, its labels name their positions.
         verified: whether the rows that `read` gives have been checked against the description.
         note: what a reader of its scores must know.
+        ranking: the rule that ranks candidates by their log-likelihoods, one of `RANKINGS`; None is `sum`, unless a
+            study says otherwise.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Task:
     licence: str = ""
     verified: bool = False
     note: str = ""
+    ranking: str | None = None
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
@@ -97,9 +101,10 @@ class Task:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over kind, template, verbalizer, metric and every example of every split."""
+        """SHA-256 (hex) over kind, template, verbalizer, metric, a ranking but `sum`, and every example."""
         digest = hashlib.sha256()
-        digest.update(_canonical([self.kind, self.template, list(self.verbalizer.items()), self.metric]))
+        ranking = [self.ranking] if self.ranking not in (None, "sum") else []
+        digest.update(_canonical([self.kind, self.template, list(self.verbalizer.items()), self.metric, *ranking]))
         for split in SPLITS:
             digest.update(split.encode())
             for example in self.examples(split):
@@ -229,6 +234,8 @@ def _problems(task: Task) -> Iterator[str]:
         yield f"metric 'f1' needs two labels, the positive one last; labels: {', '.join(task.labels)}"
     if task.kind == "choice" and compares == "numbers" and not all(map(is_number, task.labels)):
         yield f"metric {task.metric!r} compares numbers, and the labels are: {', '.join(task.labels)}"
+    if task.ranking is not None and task.ranking not in RANKINGS:
+        yield str(unknown("ranking", task.ranking, RANKINGS))
     if len(set(task.candidates)) < len(task.candidates):
         yield f"two labels have the same words; words: {', '.join(task.candidates)}"
     yield from _template_problems(task.template)
