@@ -55,14 +55,14 @@ class Part(Term):
     def __post_init__(self) -> None:
         method: Any = type(self)
         for field, kind in _kinds(method).items():
-            given = getattr(self, field)
+            value = getattr(self, field)
             try:
-                object.__setattr__(self, field, kind.validate_python(given))
+                object.__setattr__(self, field, kind.validate_python(value))
             except ValidationError as error:
                 reason = error.errors()[0]["msg"].removeprefix("Input ").removeprefix("Value error, ")
-                raise BadInput(f"{self.name}: {field}={quoted(given)}: {reason[:1].lower()}{reason[1:]}") from None
-            if isinstance(given, int) and abs(given) >= INTEGER:
-                raise BadInput(f"{self.name}: {field}={quoted(given)}: an integer must be smaller than 2**63")
+                raise BadInput(f"{self.name}: {field}={quoted(value)}: {reason[:1].lower()}{reason[1:]}") from None
+            if isinstance(value, int) and abs(value) >= INTEGER:
+                raise BadInput(f"{self.name}: {field}={quoted(value)}: an integer must be smaller than 2**63")
 
     def __str__(self) -> str:
         """The method as text, with the settings that differ from their defaults."""
@@ -171,8 +171,8 @@ class _Reader:
             case ast.Name(name):
                 return self._named(name, {})
             case ast.Call(ast.Name(name), [], keywords) if all(k.arg for k in keywords):
-                given = [str(k.arg) for k in keywords]
-                if len(set(given)) < len(given):
+                names = [str(k.arg) for k in keywords]
+                if len(set(names)) < len(names):
                     raise BadInput(f"a setting stands twice in {_unparsed(node)}")
                 return self._named(name, {str(k.arg): self._setting(k.value) for k in keywords})
             case ast.Call(ast.Name(name), [_, *_]):

@@ -203,7 +203,7 @@ def _cached(kind: Hashable) -> TypeAdapter[Any]:
 
 
 def _sentence(kind: Any, error: Any, noun: str) -> str:
-    at, found = ".".join(map(str, error["loc"])), error.get("input")
+    at, value = ".".join(map(str, error["loc"])), error.get("input")
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] in _UNKNOWN:
         return str(unknown(noun, at, _fields(_owner(kind, error["loc"][:-1]))))
@@ -212,9 +212,9 @@ def _sentence(kind: Any, error: Any, noun: str) -> str:
     if not at:
         return f"{message[:1].lower()}{message[1:]}"
     hint = (
-        " (YAML reads 1e-3 as text; write 1.0e-3)" if error["type"] == "float_type" and isinstance(found, str) else ""
+        " (YAML reads 1e-3 as text; write 1.0e-3)" if error["type"] == "float_type" and isinstance(value, str) else ""
     )
-    return f"{quoted(at)[1:-1]}: {quoted(found)}: {message[:1].lower()}{message[1:]}{hint}"
+    return f"{quoted(at)[1:-1]}: {quoted(value)}: {message[:1].lower()}{message[1:]}{hint}"
 
 
 def _owner(kind: Any, path: Sequence[Any]) -> Any:

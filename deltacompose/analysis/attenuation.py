@@ -24,10 +24,10 @@ def without_noise(r: float | None, measure: Floats, relative: Floats, directed: 
         directed: r is over all cells off the diagonal, not over the pairs of tasks with (R + Rᵀ)/2.
     """
     reliabilities = [reliability(_cells(maps, directed)) for maps in (measure, relative)]
-    known = r is not None and all(one > 0 for one in reliabilities)
+    known = r is not None and all(value > 0 for value in reliabilities)
     return {
         "mantel_r_disattenuated": disattenuated(r, *reliabilities) if r is not None and known else None,
-        "mantel_reliabilities": [None if np.isnan(one) else one for one in reliabilities],
+        "mantel_reliabilities": [None if np.isnan(value) else value for value in reliabilities],
     }
 
 

@@ -162,13 +162,13 @@ def false_discoveries(
     Against the untouched backbone every cell is compared, example by example, with the same answers of the same
     backbone, which are as good as a delta's on average over examples: so the cells of a target go wrong together.
     """
-    generator, found = np.random.default_rng(start), {"bh": 0, "by": 0}
+    generator, counts = np.random.default_rng(start), {"bh": 0, "by": 0}
     untouched, even = np.zeros(tasks) if against == "untouched" else None, world.even()
     for _ in range(repeats):
         result = marks(draw(world, np.full((tasks, tasks), even), seeds, 200, generator, untouched), against)
-        found["bh"] += bool(result.bh.any())
-        found["by"] += bool(result.by.any())
-    return {name: count / repeats for name, count in found.items()}
+        counts["bh"] += bool(result.bh.any())
+        counts["by"] += bool(result.by.any())
+    return {name: count / repeats for name, count in counts.items()}
 
 
 def coverage(repeats: int = 1000) -> str:
@@ -195,11 +195,11 @@ def discoveries(repeats: int = 1000) -> str:
     ]
     for world in (*WORLDS, *SKEWED):
         for seeds in SEEDS:
-            one, other = (
+            independent, other = (
                 false_discoveries(world, seeds, repeats, tasks=3, against=level) for level in ("untouched", "chance")
             )
             lines.append(
-                f"{world.name:<30} {seeds:>5}  {one['bh']:>14.3f}  {one['by']:>14.3f}  "
+                f"{world.name:<30} {seeds:>5}  {independent['bh']:>14.3f}  {independent['by']:>14.3f}  "
                 f"{other['bh']:>11.3f}  {other['by']:>11.3f}"
             )
     return "\n".join(lines)

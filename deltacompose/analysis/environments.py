@@ -13,6 +13,6 @@ def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
     ['torch 2.12.0, 2.13.0']
     """
     known = list(environments)
-    names = dict.fromkeys(name for one in known for name in one)
-    values = {name: sorted({str(one.get(name, "none")) for one in known}) for name in names}
-    return [f"{name} {', '.join(found)}" for name, found in values.items() if len(found) > 1]
+    names = dict.fromkeys(name for environment in known for name in environment)
+    values = {name: sorted({str(environment.get(name, "none")) for environment in known}) for name in names}
+    return [f"{name} {', '.join(versions)}" for name, versions in values.items() if len(versions) > 1]

@@ -299,7 +299,7 @@ def reliability(maps: Floats) -> float:
     halves = [list(half) for half in itertools.combinations(range(seeds), size) if 2 * size < seeds or 0 in half]
     total = known.sum(axis=0)
     pairs = [(known[half].sum(axis=0) / size, (total - known[half].sum(axis=0)) / (seeds - size)) for half in halves]
-    r = float(np.mean([correlation(one, other) for one, other in pairs]))
+    r = float(np.mean([correlation(half, other) for half, other in pairs]))
     return lengthened(r, size / seeds)
 
 
@@ -317,15 +317,15 @@ def lengthened(r: float, share: float = 0.5) -> float:
     return (r * math.sqrt(r**2 + 4 * product * (1 - r**2)) - r**2) / (2 * product * (1 - r**2))
 
 
-def disattenuated(r: float, one: float, other: float) -> float:
+def disattenuated(r: float, own: float, other: float) -> float:
     """Correlation of two maps without their noise, r/√(r₁ r₂) (Spearman 1904); chance can carry it past 1.
 
     Raises:
         BadInput: a reliability that is not above zero.
     """
-    if not (one > 0 and other > 0):
-        raise BadInput(f"reliabilities {one:.3g} and {other:.3g}: a map that is not reliable cannot be disattenuated")
-    return r / math.sqrt(one * other)
+    if not (own > 0 and other > 0):
+        raise BadInput(f"reliabilities {own:.3g} and {other:.3g}: a map that is not reliable cannot be disattenuated")
+    return r / math.sqrt(own * other)
 
 
 def correlation(x: Floats, y: Floats) -> float:

@@ -64,7 +64,7 @@ def every_row_is_passed(subject: OnModel) -> None:
 
     A bank of deltas gives each its own rows.
     """
-    if subject.given is not None:
+    if subject.inputs is not None:
         return
     for place in subject.passing():
         shape = tuple(subject.passed[place.name][1].shape)

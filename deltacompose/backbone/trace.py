@@ -39,7 +39,7 @@ class OnModel:
     """A table, a model that it should serve, and the batch that the model is called with, tokens if None."""
 
     backbone: Backbone
-    given: Mapping[str, Tensor] | None = None
+    inputs: Mapping[str, Tensor] | None = None
 
     def __str__(self) -> str:
         return f"table {self.table.name!r} on {type(self.model).__name__}"
@@ -62,8 +62,8 @@ class OnModel:
 
     @cached_property
     def batch(self) -> Mapping[str, Tensor]:
-        """What was given, else random tokens that the model embeds, with a ragged mask."""
-        return tokens(self.backbone) if self.given is None else self.given
+        """The inputs of a forward pass: `inputs`, or random tokens with a ragged mask."""
+        return tokens(self.backbone) if self.inputs is None else self.inputs
 
     @cached_property
     def untouched(self) -> Tensor:

@@ -50,7 +50,7 @@ class OnModel:
 
     table: Table
     model: Any
-    given: Mapping[str, Tensor] | None = None
+    inputs: Mapping[str, Tensor] | None = None
 
     def __str__(self) -> str:
         return f"table {self.table.name!r} on {type(self.model).__name__}"
@@ -63,7 +63,7 @@ class OnModel:
     def traced(self) -> trace.OnModel:
         """The model seen through the table."""
         try:
-            return trace.OnModel(bind(self.model, self.table), self.given)
+            return trace.OnModel(bind(self.model, self.table), self.inputs)
         except BadInput as error:
             raise self.broken(str(error)) from error
 

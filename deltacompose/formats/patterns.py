@@ -48,7 +48,7 @@ def matches(pattern: str, text: str, what: str = "pattern") -> bool:
     left = PATTERN_SECONDS - sum(_spent.values())
     started = time.monotonic()
     try:
-        found = _compiled(pattern).fullmatch(text, timeout=max(left, _SLOW)) is not None
+        matched = _compiled(pattern).fullmatch(text, timeout=max(left, _SLOW)) is not None
     except TimeoutError:
         raise BadInput(
             f"the {what} {quoted(pattern)} takes more than {PATTERN_SECONDS:g} s to match names such as "
@@ -57,7 +57,7 @@ def matches(pattern: str, text: str, what: str = "pattern") -> bool:
     seconds = time.monotonic() - started
     if seconds > _SLOW:
         _spent[pattern] = _spent.get(pattern, 0.0) + seconds
-    return found
+    return matched
 
 
 @lru_cache(maxsize=256)

@@ -102,26 +102,26 @@ def _check_spans(path: Path, spans: list[tuple[int, int, str]], size: int) -> No
         raise BadInput(f"{path} is truncated or not a safetensors file: it has {size} bytes of data, expected {at}")
 
 
-def check_entries(path: Path, found: Mapping[str, TensorEntry], expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_entries(path: Path, entries: Mapping[str, TensorEntry], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuses tensors that are missing, too many, or of another shape.
 
     Raises:
         BadInput: names the first such tensor, and how many there are.
     """
-    check_shapes(str(path), {name: entry.shape for name, entry in found.items()}, expected)
+    check_shapes(str(path), {name: entry.shape for name, entry in entries.items()}, expected)
 
 
-def check_shapes(where: str, found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_shapes(where: str, actual: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuses tensors that are missing, too many, or of another shape; `where` begins the message.
 
     Raises:
         BadInput: names the first such tensor, and how many there are.
     """
-    problems = [f"the tensor {quoted(name)} is missing" for name in expected if name not in found]
-    problems += [f"the tensor {quoted(name)} is not expected" for name in found if name not in expected]
+    problems = [f"the tensor {quoted(name)} is missing" for name in expected if name not in actual]
+    problems += [f"the tensor {quoted(name)} is not expected" for name in actual if name not in expected]
     problems += [
         f"the tensor {quoted(name)} has the shape {quoted(shape)}; expected {expected[name]}"
-        for name, shape in found.items()
+        for name, shape in actual.items()
         if name in expected and tuple(shape) != tuple(expected[name])
     ]
     if problems:

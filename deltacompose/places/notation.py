@@ -211,12 +211,12 @@ def split_name(name: str) -> tuple[str, str | None, str]:
     >>> split_name("encoder.3.attention.query")
     ('encoder', '3', 'attention.query')
     """
-    found = _NAME.fullmatch(name)
-    if found is None:
+    match = _NAME.fullmatch(name)
+    if match is None:
         raise BadInput(f"{name!r} is no place name; expected 'kind', 'stack.kind' or 'stack.layer.kind'")
-    if found["layer"] and not found["stack"]:
+    if match["layer"] and not match["stack"]:
         raise BadInput(f"{name!r} has a layer but no stack; write encoder.{name} or decoder.{name}")
-    return found["stack"] or "", found["layer"], found["kind"]
+    return match["stack"] or "", match["layer"], match["kind"]
 
 
 def read_spot(text: str) -> Spot:

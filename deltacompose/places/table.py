@@ -155,7 +155,7 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
         BadInput: a place lies at no module of the model, or a number of the table is not in the configuration.
     """
     layers = {name: _layers(table, stack, config, base, modules) for name, stack in table.stacks.items()}
-    found = []
+    located = []
     for pattern, layer in _in_forward_order(table.places, {name: len(paths) for name, paths in layers.items()}):
         stack, _, kind = split_name(pattern)
         path = "" if layer is None else layers[stack][layer]
@@ -165,12 +165,12 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
         if spot is not None:
             part = None if spot.part is None else _part(spot.part, table.stacks[stack], config)
             where = (spot.module, spot.until, part, spot.port, spot.parameter)
-            found.append(Place(name, kind, stack, layer, *where))
+            located.append(Place(name, kind, stack, layer, *where))
         elif not spots[-1].optional:
             missing = next(path for path in spots[-1].needs if path not in modules)
             near = difflib.get_close_matches(missing, sorted(modules), n=4, cutoff=0.4)
             raise BadInput(f"table {table.name!r} puts {name} at {missing!r}, which is no module; near it: {near}")
-    return tuple(found)
+    return tuple(located)
 
 
 def _part(cut: Cut, stack: Stack, config: Any) -> Part:
@@ -186,15 +186,15 @@ def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozens
     """What `{layer}` stands for in each layer of a stack: its number, or the path of the block."""
     if not stack.blocks:
         return tuple(map(str, range(read_number(stack.layers, config))))
-    found: list[str] = []
+    layers: list[str] = []
     for pattern in stack.blocks:
         whole = join(base, pattern.removesuffix("?"))
         matches = filter(None, map(re.compile(re.escape(whole).replace(r"\*", r"(\d+)")).fullmatch, modules))
         ordered = sorted(matches, key=lambda match: [int(number) for number in match.groups()])
         if not ordered and not pattern.endswith("?"):
             raise BadInput(f"table {table.name!r} has blocks at {quoted(pattern)}, where the model has none")
-        found += [match.string.removeprefix(f"{base}.") for match in ordered]
-    return tuple(found)
+        layers += [match.string.removeprefix(f"{base}.") for match in ordered]
+    return tuple(layers)
 
 
 def _in_forward_order(patterns: Mapping[str, Any], layers: Mapping[str, int]) -> Iterator[tuple[str, int | None]]:
@@ -233,17 +233,19 @@ _STACK_KEYS = {"encoder": _TOKENS, "decoder": _TOKENS, "denoiser": ({"blocks"}, 
 
 
 def _table(name: str, data: Any) -> Table:
-    given = _mapping("a table", data, {"serves", "kind", "stacks", "places"}, frozenset(_LISTS))
-    kind = given["kind"]
+    entries = _mapping("a table", data, {"serves", "kind", "stacks", "places"}, frozenset(_LISTS))
+    kind = entries["kind"]
     if kind not in BACKBONE_KINDS:
         raise unknown("kind of backbone", str(kind), BACKBONE_KINDS)
-    stacks = _mapping("stacks", given["stacks"], set(BACKBONE_KINDS[kind]))
-    places = {pattern: _spots(pattern, spots, stacks) for pattern, spots in _named(given["places"]).items()}
-    serves = given["serves"]
-    if not isinstance(serves, list) or not all(isinstance(one, str) for one in serves):
+    stacks = _mapping("stacks", entries["stacks"], set(BACKBONE_KINDS[kind]))
+    places = {pattern: _spots(pattern, spots, stacks) for pattern, spots in _named(entries["places"]).items()}
+    serves = entries["serves"]
+    if not isinstance(serves, list) or not all(isinstance(model_type, str) for model_type in serves):
         raise BadInput(f"serves is {quoted(serves)}; expected a list of model types, as in [llama, mistral]")
     read = {stack: _stack(stack, stacks[stack]) for stack in BACKBONE_KINDS[kind]}
-    return Table(name, tuple(serves), kind, read, places, **{key: _patterns(key, given.get(key, [])) for key in _LISTS})
+    return Table(
+        name, tuple(serves), kind, read, places, **{key: _patterns(key, entries.get(key, [])) for key in _LISTS}
+    )
 
 
 _LISTS = ("without", "repeated", "unbatched")
@@ -275,31 +277,36 @@ def _named(places: Any) -> Mapping[str, Any]:
 
 
 def _stack(name: str, data: Any) -> Stack:
-    given = _mapping(f"stack {name}", data, *_STACK_KEYS[name])
-    numbers = {key: _number(key, given[key]) for key in given.keys() - {"module", "pooler", "blocks"}}
+    entries = _mapping(f"stack {name}", data, *_STACK_KEYS[name])
+    numbers = {key: _number(key, entries[key]) for key in entries.keys() - {"module", "pooler", "blocks"}}
     for key in ("module", "pooler"):
-        if key in given and not isinstance(given[key], str):
-            raise BadInput(f"{key} of stack {name} is {given[key]!r}; expected a module path")
-    if ("layers" in given) == ("blocks" in given):
+        if key in entries and not isinstance(entries[key], str):
+            raise BadInput(f"{key} of stack {name} is {entries[key]!r}; expected a module path")
+    if ("layers" in entries) == ("blocks" in entries):
         raise BadInput(f"stack {name} needs either layers, a number, or blocks, the module paths of the layers")
-    return Stack(**(given | numbers | ({"blocks": _blocks(given["blocks"])} if "blocks" in given else {})))
+    return Stack(**(entries | numbers | ({"blocks": _blocks(entries["blocks"])} if "blocks" in entries else {})))
 
 
 def _blocks(data: Any) -> tuple[str, ...]:
     patterns = data if isinstance(data, list) else [data]
-    for one in patterns:
-        if not isinstance(one, str) or re.fullmatch(r"\w+(?:\.(?:\w+|\*))*\??", one) is None or "*" not in one:
+    for pattern in patterns:
+        if (
+            not isinstance(pattern, str)
+            or re.fullmatch(r"\w+(?:\.(?:\w+|\*))*\??", pattern) is None
+            or "*" not in pattern
+        ):
             raise BadInput(
-                f"blocks are at {quoted(one)}; expected a module path with a '*' for each number, as blocks.*"
+                f"blocks are at {quoted(pattern)}; expected a module path with a '*' for each number, as blocks.*"
             )
     return tuple(patterns)
 
 
 def _number(key: str, data: Any) -> Number:
-    for one in data or [data] if isinstance(data, list) else [data]:
-        if isinstance(one, bool) or not (isinstance(one, int) or is_formula(one)):
+    for candidate in data or [data] if isinstance(data, list) else [data]:
+        if isinstance(candidate, bool) or not (isinstance(candidate, int) or is_formula(candidate)):
             raise BadInput(
-                f"{key} is {quoted(one)}; expected a number, a configuration's attribute, or 'attribute / attribute'"
+                f"{key} is {quoted(candidate)}; expected a number, an attribute of the configuration, "
+                "or 'attribute / attribute'"
             )
     return tuple(data) if isinstance(data, list) else data
 

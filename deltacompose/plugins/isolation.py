@@ -193,8 +193,8 @@ class _State:
         """Puts everything back, and gives what was changed."""
         changes = [*self._signals(), *self._descriptors(), *self._streams(), *self._paths()]
         atexit.register = self.register
-        added = [one for one in warnings.filters if one not in self.filters]
-        if any(one[0] == "error" for one in added):
+        added = [entry for entry in warnings.filters if entry not in self.filters]
+        if any(entry[0] == "error" for entry in added):
             self.warnings.__exit__(None, None, None)
             changes.append("it turns warnings into errors")
         if sys.getrecursionlimit() != self.depth:
@@ -299,10 +299,10 @@ class _AtExit:
     label: str
     function: Callable[..., Any]
 
-    def __call__(self, *given: Any, **named: Any) -> None:
+    def __call__(self, *arguments: Any, **named: Any) -> None:
         timer = _announcing(f"what {self.label} registered with atexit is still running after {SLOW:g} s")
         try:
-            self.function(*given, **named)
+            self.function(*arguments, **named)
         except _ANY as error:
             _say(f"what {self.label} registered with atexit failed: {error_text(error)}")
         finally:
@@ -319,8 +319,8 @@ class _AtExit:
 def _registering(label: str) -> Callable[..., Any]:
     original = atexit.register
 
-    def register(function: Callable[..., Any], *given: Any, **named: Any) -> Callable[..., Any]:
-        original(_AtExit(label, function), *given, **named)
+    def register(function: Callable[..., Any], *arguments: Any, **named: Any) -> Callable[..., Any]:
+        original(_AtExit(label, function), *arguments, **named)
         return function
 
     return register

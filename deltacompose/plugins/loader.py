@@ -109,15 +109,15 @@ def load(
         allow: the names of the plugins that may load, all if None; a name that no plugin has is an error.
         disabled: load the built-in members alone.
     """
-    found, unreadable = _installed() if entry_points is None else (entry_points, [])
-    ordered = sorted(found, key=lambda one: (not _builtin(one), _distribution(one), one.name, one.value))
+    points, unreadable = _installed() if entry_points is None else (entry_points, [])
+    ordered = sorted(points, key=lambda point: (not _builtin(point), _distribution(point), point.name, point.value))
     for name in allow or ():
-        _known(name, [one.name for one in ordered])
+        _known(name, [point.name for point in ordered])
     taken: dict[tuple[str, str], Member] = {}
     plugins: list[Plugin] = []
     for entry_point in ordered:
-        opened, given = _opened(entry_point, allow, disabled)
-        plugin, members = _admitted(opened, given, taken)
+        opened, members_offered = _opened(entry_point, allow, disabled)
+        plugin, members = _admitted(opened, members_offered, taken)
         taken |= {(member.namespace, member.name): member for member in members}
         plugins.append(plugin)
     return Loaded(**{f"{kind}s": _of_kind(kind, taken.values()) for kind in KINDS}, plugins=(*plugins, *unreadable))
@@ -139,7 +139,7 @@ def check(loaded: Loaded, name: str) -> list[dict[str, str]]:
     """
     _known(name, [plugin.name for plugin in loaded.plugins])
     rows = []
-    for plugin in (one for one in loaded.plugins if one.name == name):
+    for plugin in (candidate for candidate in loaded.plugins if candidate.name == name):
         if plugin.state != "active":
             rows.append(_row("plugin", plugin.name, plugin, plugin.state, plugin.reason))
         for kind, member in (label.split(" ", 1) for label in plugin.members):
@@ -158,12 +158,12 @@ def _installed() -> tuple[Iterable[EntryPoint], list[Plugin]]:
     except Exception:
         points: dict[str, list[EntryPoint]] = {}
         unreadable = []
-        for one in importlib.metadata.distributions():
+        for distribution in importlib.metadata.distributions():
             try:
-                points.setdefault(one.name, list(one.entry_points.select(group=hookspecs.GROUP)))
+                points.setdefault(distribution.name, list(distribution.entry_points.select(group=hookspecs.GROUP)))
             except Exception as error:
                 reason = f"its entry_points.txt cannot be read: {error_text(error)}"
-                unreadable.append(Plugin(one.name, one.name, one.version, "broken", reason))
+                unreadable.append(Plugin(distribution.name, distribution.name, distribution.version, "broken", reason))
         return [point for own in points.values() for point in own], unreadable
 
 
@@ -310,10 +310,10 @@ def _hooks(module: Any) -> dict[str, Callable[[], Any]] | str:
     return hooks
 
 
-def _mapping(given: Any) -> dict[Any, Any]:
-    if not isinstance(given, Mapping):
-        raise BadInput(f"it returned a {type(given).__name__}, not a mapping of names to members")
-    names = list(itertools.islice(given, MOST_MEMBERS + 1))
+def _mapping(returned: Any) -> dict[Any, Any]:
+    if not isinstance(returned, Mapping):
+        raise BadInput(f"it returned a {type(returned).__name__}, not a mapping of names to members")
+    names = list(itertools.islice(returned, MOST_MEMBERS + 1))
     if len(names) > MOST_MEMBERS:
         raise BadInput(f"it returned more than {MOST_MEMBERS} members")
-    return {name: given[name] for name in names}
+    return {name: returned[name] for name in names}

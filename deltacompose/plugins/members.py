@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from deltacompose.errors import BadInput
-from deltacompose.plugins.isolation import attempted, error_text, isolated, value_text
+from deltacompose.plugins.isolation import attempted, isolated, value_text
 
 KINDS = ("method", "expression", "task", "backbone", "measure", "engine")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
@@ -103,11 +103,11 @@ class Member:
             return ""
         return f"{self.name!r} is {value_text(target)}, not 'package.module:Attribute'"
 
-    def _misfit(self, found: Any) -> str:
+    def _misfit(self, member: Any) -> str:
         """A method must be one, and whatever has a name of its own is listed under it."""
-        own = getattr(found, "name", None)
-        if fault := _no_method(found) if self.kind == "method" else f"not a {self.kind}" if found is None else "":
-            return f"{self.name!r} is {value_text(found)}, {fault}"
+        own = getattr(member, "name", None)
+        if fault := _no_method(member) if self.kind == "method" else f"not a {self.kind}" if member is None else "":
+            return f"{self.name!r} is {value_text(member)}, {fault}"
         if isinstance(own, str) and own != self.name:
             return f"it is listed as {self.name!r} and its own name is {own!r}"
         return ""
@@ -139,20 +139,20 @@ class Members(Mapping[str, Any]):
         return f"Members({', '.join(self.listed)})"
 
 
-def _no_method(found: Any) -> str:
+def _no_method(member: Any) -> str:
     """Why something is no class of methods; empty if it is one."""
     # Imported here because checking settings costs pydantic, which listing can do without.
     from deltacompose.composition import Part
 
     expected = "not a frozen dataclass made from deltacompose.method.Method"
-    if not (isinstance(found, type) and issubclass(found, Part)):
+    if not (isinstance(member, type) and issubclass(member, Part)):
         return expected
-    made = vars(found).get("__dataclass_params__")
-    if made is None or not made.frozen:
+    parameters = vars(member).get("__dataclass_params__")
+    if parameters is None or not parameters.frozen:
         return f"{expected}; write @dataclass(frozen=True) above it"
-    if not isinstance(getattr(found, "name", None), str):
+    if not isinstance(getattr(member, "name", None), str):
         return "which does not say its name; write name: ClassVar[str] = ... in it"
-    lacking = sorted(getattr(found, "__abstractmethods__", ()))
+    lacking = sorted(getattr(member, "__abstractmethods__", ()))
     return f"which lacks {' and '.join(lacking)}" if lacking else ""
 
 

@@ -71,13 +71,13 @@ def sweep(root: Path) -> int:
 
 def of_other_machines(root: Path) -> list[str]:
     """The folders under `<root>/tmp` of which this machine cannot tell whether their owners live, if a day old."""
-    found = []
+    leftovers = []
     for name in names(root / "tmp"):
         with contextlib.suppress(FileNotFoundError):
             age = time.time() - (root / "tmp" / name).stat().st_mtime
             if name.partition(".")[0] != machine() and age > _A_DAY:
-                found.append(name)
-    return sorted(found)
+                leftovers.append(name)
+    return sorted(leftovers)
 
 
 def written(path: Path, text: str) -> None:

@@ -46,8 +46,8 @@ def common(root: Path, keys: Iterable[str]) -> dict[str, Path]:
 def together(root: Path, key: str) -> tuple[str, ...]:
     """The cells with which a cell's newest checkpoint was saved, in their order."""
     for number in _numbers(root, key):
-        if found := reading.names(_home(root, key) / str(number) / "together.json"):
-            return found
+        if companions := reading.names(_home(root, key) / str(number) / "together.json"):
+            return companions
     return ()
 
 

@@ -37,11 +37,11 @@ def keep_labels(root: Path, categories: Mapping[str, str]) -> None:
 
 def environments(root: Path) -> list[dict[str, str]]:
     """Every environment in which a cell of the store was computed."""
-    found = []
+    recorded = []
     for name in sorted(atomic.names(root / "environments")):
         with contextlib.suppress(BadInput):
-            found.append(read_json(root / "environments" / name, dict[str, str]))
-    return found
+            recorded.append(read_json(root / "environments" / name, dict[str, str]))
+    return recorded
 
 
 def keep_environment(root: Path) -> dict[str, str]:

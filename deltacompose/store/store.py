@@ -61,11 +61,13 @@ def open_store(path: str | Path, create: bool = True) -> Store:
         return _new_store(root, create)
     except BadInput as error:
         raise BadInput(f"{root} cannot be opened as a store: store.json is unreadable ({error})") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if type(found) is not int or not 1 <= found <= FORMAT:
-        newer = "; a later deltacompose made it" if type(found) is int and found > FORMAT else "; give another folder"
-        raise BadInput(f"store {root} has format {found!r:.100}; this version reads formats 1 to {FORMAT}{newer}")
-    return Store(root, found)
+    version = content.get("format") if isinstance(content, dict) else None
+    if type(version) is not int or not 1 <= version <= FORMAT:
+        newer = (
+            "; a later deltacompose made it" if type(version) is int and version > FORMAT else "; give another folder"
+        )
+        raise BadInput(f"store {root} has format {version!r:.100}; this version reads formats 1 to {FORMAT}{newer}")
+    return Store(root, version)
 
 
 def _new_store(root: Path, create: bool) -> Store:
@@ -131,11 +133,11 @@ class Store:
     def keys(self, state: State = "done") -> list[str]:
         """The keys of all cells in a state (`done` or `failed`), sorted."""
         if state == "failed":
-            found = [name.removesuffix(".json") for name in disk.names(self.root / "failed")]
+            names = [name.removesuffix(".json") for name in disk.names(self.root / "failed")]
         else:
             cells = self.root / "cells"
-            found = [name for group in disk.names(cells) for name in disk.names(cells / group)]
-        return sorted(filter(KEY.fullmatch, found))
+            names = [name for group in disk.names(cells) for name in disk.names(cells / group)]
+        return sorted(filter(KEY.fullmatch, names))
 
     def record(self, key: str) -> dict[str, Any]:
         """The record of a finished cell.

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, registry
+from deltacompose import registry
 from deltacompose.cells import carry_out as work
 from deltacompose.cli.study import register
 from deltacompose.engine import Outcome

@@ -224,13 +224,13 @@ def _communities(
     negative = sum(weight <= 0 for _, _, weight in graph.edges(data="weight"))
     if negative:
         limitations.append(f"Louvain's method did not read {negative} edges, whose weight is not positive")
-    found = communities.louvain(graph, seed)
+    detected = communities.louvain(graph, seed)
     reason = _ungrouped(matrix, graph)
-    kinds = set(found.values()) if reason else {matrix.categories[name] for name in graph}
+    kinds = set(detected.values()) if reason else {matrix.categories[name] for name in graph}
     if reason:
         limitations.append(f"{reason}: average linkage is cut into as many clusters as Louvain's method finds")
     names, weights = affinity(matrix, graph.graph["value"])
-    return {"average_linkage": communities.average_linkage(names, weights, len(kinds)), "louvain": found}
+    return {"average_linkage": communities.average_linkage(names, weights, len(kinds)), "louvain": detected}
 
 
 def _ungrouped(matrix: TransferMatrix, graph: nx.Graph) -> str:
@@ -244,15 +244,15 @@ def _agreements(
     categories: Mapping[str, str], parts: dict[str, dict[str, int]], null: tuple[int, int]
 ) -> dict[str, float | None]:
     """`<index>_<algorithm>` with `_p` and `_null`, for both indices and algorithms."""
-    found: dict[str, float | None] = {}
+    indices: dict[str, float | None] = {}
     for algorithm in ("average_linkage", "louvain"):
-        given = parts.get(algorithm) if categories else None
-        result = asdict(communities.agreement(given, categories, *null)) if given else {}
+        partition = parts.get(algorithm) if categories else None
+        result = asdict(communities.agreement(partition, categories, *null)) if partition else {}
         for index in ("ari", "nmi"):
             for part in ("", "_p", "_null"):
-                found[f"{index}_{algorithm}{part}"] = result.get(f"{index}{part}")
-        found["permutations"] = result.get("permutations")
-    return found
+                indices[f"{index}_{algorithm}{part}"] = result.get(f"{index}{part}")
+        indices["permutations"] = result.get("permutations")
+    return indices
 
 
 def _edges_with_stability(

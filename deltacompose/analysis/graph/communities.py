@@ -55,8 +55,8 @@ def louvain(graph: nx.Graph, seed: int = 0, resolution: float = 1.0) -> dict[str
     _enough(len(graph))
     positive = nx.create_empty_copy(graph)
     positive.add_edges_from((u, v, data) for u, v, data in graph.edges(data=True) if data["weight"] > 0)
-    found = nx.community.louvain_communities(positive, weight="weight", resolution=resolution, seed=seed)
-    member = {name: number for number, names in enumerate(found) for name in names}
+    partition = nx.community.louvain_communities(positive, weight="weight", resolution=resolution, seed=seed)
+    member = {name: number for number, names in enumerate(partition) for name in names}
     return {name: member[name] for name in graph}
 
 
@@ -93,11 +93,11 @@ def agreement(
         raise BadInput(
             f"the categories miss {', '.join(missing)}; they are given for {', '.join(categories) or 'no task'}"
         )
-    found = _one_hot([labels[name] for name in labels])
-    given = _one_hot([categories[name] for name in labels])
-    ari, nmi = (float(values[0]) for values in _indices(found, given[None]))
+    detected = _one_hot([labels[name] for name in labels])
+    known = _one_hot([categories[name] for name in labels])
+    ari, nmi = (float(values[0]) for values in _indices(detected, known[None]))
     orders = _orders(len(labels), permutations, seed)
-    null = [_indices(found, given[orders[i : i + _AT_ONCE]]) for i in range(0, len(orders), _AT_ONCE)]
+    null = [_indices(detected, known[orders[i : i + _AT_ONCE]]) for i in range(0, len(orders), _AT_ONCE)]
     aris, nmis = (np.concatenate(values) for values in zip(*null))
     return Agreement(
         ari=ari,
@@ -130,15 +130,15 @@ def _orders(tasks: int, permutations: int, seed: int) -> Ints:
     return np.concatenate([np.arange(tasks)[None], shuffled])
 
 
-def _share_as_high(found: float, null: Floats) -> float:
+def _share_as_high(observed: float, null: Floats) -> float:
     """(1 + #)/(1 + B), the identity being one of the values."""
-    return float((null >= found - 1e-9).mean())
+    return float((null >= observed - 1e-9).mean())
 
 
-def _indices(found: Floats, given: Floats) -> tuple[Floats, Floats]:
+def _indices(detected: Floats, known: Floats) -> tuple[Floats, Floats]:
     """ARI and NMI of one partition (tasks, groups) with each of (permutations, tasks, categories)."""
-    counts = found.T @ given
-    rows, columns, tasks = counts.sum(axis=2), counts.sum(axis=1), len(found)
+    counts = detected.T @ known
+    rows, columns, tasks = counts.sum(axis=2), counts.sum(axis=1), len(detected)
     together = _pairs(counts).sum(axis=(1, 2))
     in_rows, in_columns = _pairs(rows).sum(axis=1), _pairs(columns).sum(axis=1)
     expected, most = in_rows * in_columns / _pairs(np.array(tasks)), (in_rows + in_columns) / 2

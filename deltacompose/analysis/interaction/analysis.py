@@ -80,8 +80,8 @@ def analyse(
     """
     combinations = factorial.combinations(factors)
     if not any(run.combination in combinations for run in runs):
-        found = sorted({run.combination for run in runs})
-        raise BadInput(f"no run is a combination of {', '.join(factors)}; combinations found: {', '.join(found)}")
+        existing = sorted({run.combination for run in runs})
+        raise BadInput(f"no run is a combination of {', '.join(factors)}; combinations found: {', '.join(existing)}")
     scale = 100.0 if max(abs(run.score) for run in runs) <= 1 else 1.0
     runs = [_scaled(run, scale) for run in runs]
     records = []
@@ -156,21 +156,26 @@ def _nested(values: Mapping[tuple[str, ...], Any]) -> Record:
 def _means(group: Group) -> dict[str, float]:
     """The means of the combinations that were run on every unit."""
     cells = {name: group.of(name) for name in group.combinations}
-    return {name: fmean(cell.mean for cell in found) for name, found in cells.items() if len(found) == len(group.units)}
+    return {
+        name: fmean(cell.mean for cell in with_runs)
+        for name, with_runs in cells.items()
+        if len(with_runs) == len(group.units)
+    }
 
 
 def _missing(group: Group) -> Record:
     """Combinations without any run, cells without a run, and means over the units that an incomplete one has."""
     cells = {name: group.of(name) for name in group.combinations}
-    some = {name: found for name, found in cells.items() if 0 < len(found) < len(group.units)}
-    units = {name: [cell.unit for cell in found] for name, found in some.items()}
+    some = {name: with_runs for name, with_runs in cells.items() if 0 < len(with_runs) < len(group.units)}
+    units = {name: [cell.unit for cell in with_runs] for name, with_runs in some.items()}
     return {
-        "combinations": [name for name, found in cells.items() if not found],
+        "combinations": [name for name, with_runs in cells.items() if not with_runs],
         "cells": [
             {"combination": name, "unit": unit} for name in some for unit in group.units if unit not in units[name]
         ],
         "partial": {
-            name: {"mean": fmean(cell.mean for cell in found), "units": units[name]} for name, found in some.items()
+            name: {"mean": fmean(cell.mean for cell in with_runs), "units": units[name]}
+            for name, with_runs in some.items()
         },
     }
 
@@ -196,15 +201,15 @@ def _gap(cells: Sequence[Chosen]) -> float | None:
 def _measured(group: Group, trainings: Mapping[str, Training], percent: float, scale: float) -> Record:
     """Convergence per combination and unit, efficiency per combination, over the chosen runs that were trained."""
     convergence: Record = {}
-    found: dict[str, list[Training]] = {}
+    by_combination: dict[str, list[Training]] = {}
     for (name, unit), cell in group.chosen.items():
         trained = [trainings[run.cell] for run in cell.runs if run.cell in trainings]
         floors = {run.chance / scale for run in cell.runs if run.chance is not None}
         if trained:
-            found.setdefault(name, []).extend(trained)
+            by_combination.setdefault(name, []).extend(trained)
             floor = floors.pop() if len(floors) == 1 else 0.0
             convergence.setdefault(name, {})[unit] = speed(trained, percent, floor)
-    return {"convergence": convergence, "efficiency": {name: efficiency(each) for name, each in found.items()}}
+    return {"convergence": convergence, "efficiency": {name: efficiency(each) for name, each in by_combination.items()}}
 
 
 def _labelled(record: Record, by: Sequence[str], values: Sequence[str]) -> Record:

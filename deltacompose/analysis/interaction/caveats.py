@@ -52,33 +52,33 @@ def trivial(runs: Sequence[Run], cells: Sequence[Chosen], everything: Sequence[R
     for run in runs:
         points.setdefault((run.combination, run.unit, run.grid), []).append(run)
     result = []
-    for point, found in points.items():
-        because = _because(found, recurring[found[0].unit, round(found[0].score, 6)] - len(found))
+    for point, runs_there in points.items():
+        because = _because(runs_there, recurring[runs_there[0].unit, round(runs_there[0].score, 6)] - len(runs_there))
         if because:
-            result.append(Trivial(*point, found[0].score, len(found), point in chosen, because))
+            result.append(Trivial(*point, runs_there[0].score, len(runs_there), point in chosen, because))
     return result
 
 
-def _because(found: Sequence[Run], elsewhere: int) -> str:
-    scores = [run.score for run in found]
-    if all(run.trivial for run in found):
+def _because(runs: Sequence[Run], elsewhere: int) -> str:
+    scores = [run.score for run in runs]
+    if all(run.trivial for run in runs):
         return "every run is marked as a constant answer"
-    if len(found) < 2 or max(scores) - min(scores) > NO_SPREAD:
+    if len(runs) < 2 or max(scores) - min(scores) > NO_SPREAD:
         return ""
-    away = [abs(run.score - run.chance) for run in found if run.chance is not None]
+    away = [abs(run.score - run.chance) for run in runs if run.chance is not None]
     if away:
         at_chance = max(away) <= CHANCE
-        return f"no spread over {len(found)} seeds, at the chance score" if at_chance else ""
+        return f"no spread over {len(runs)} seeds, at the chance score" if at_chance else ""
     if elsewhere and scores[0] not in (1.0, 100.0):
-        return f"no spread over {len(found)} seeds, and exactly this score in {elsewhere} other runs of the same unit"
+        return f"no spread over {len(runs)} seeds, and exactly this score in {elsewhere} other runs of the same unit"
     return ""
 
 
 def notes(cells: Sequence[Chosen], combinations: Sequence[str], scale: float) -> list[str]:
     """Sentences on how far the numbers of a group can be trusted, and on what was decided for the reader."""
     units = list(dict.fromkeys(cell.unit for cell in cells))
-    found = [*_scale(scale), *_incomplete(cells, combinations, units), *_seeds(cells), *_ties(cells)]
-    return [*found, *_same_split(cells, units)]
+    sentences = [*_scale(scale), *_incomplete(cells, combinations, units), *_seeds(cells), *_ties(cells)]
+    return [*sentences, *_same_split(cells, units)]
 
 
 def _scale(scale: float) -> list[str]:
@@ -90,9 +90,9 @@ def _incomplete(cells: Sequence[Chosen], combinations: Sequence[str], units: Seq
     never = [name for name, count in lacking.items() if count == len(units)]
     some = sum(count for name, count in lacking.items() if name not in never)
     listed = ", ".join(never[:NAMED]) + (f" and {len(never) - NAMED} more" if len(never) > NAMED else "")
-    said = [f"never run: {listed}"] if never else []
-    said += [f"{some} cells (combination and unit) lack a run"] if some else []
-    return [f"the factorial is incomplete ({'; '.join(said)}): what weighs a missing mean is not given"] if said else []
+    gaps = [f"never run: {listed}"] if never else []
+    gaps += [f"{some} cells (combination and unit) lack a run"] if some else []
+    return [f"the factorial is incomplete ({'; '.join(gaps)}): what weighs a missing mean is not given"] if gaps else []
 
 
 def _seeds(cells: Sequence[Chosen]) -> list[str]:
@@ -101,14 +101,14 @@ def _seeds(cells: Sequence[Chosen]) -> list[str]:
     counts = Counter(len(cell.runs) for cell in cells)
     single = sorted({cell.combination for cell in cells if len(cell.runs) == 1} - {NONE})
     untrained = any(cell.combination == NONE and len(cell.runs) == 1 for cell in cells)
-    said = [f"one seed, so no spread over seeds: {', '.join(single)}"] if single else []
+    sentences = [f"one seed, so no spread over seeds: {', '.join(single)}"] if single else []
     if untrained:
-        said.append("the untrained combination has one seed and counts as fixed")
+        sentences.append("the untrained combination has one seed and counts as fixed")
     if len(counts.keys() - {1}) > 1:
-        said.append(
+        sentences.append(
             "cells differ in their number of seeds: " + ", ".join(f"{n} with {k}" for k, n in sorted(counts.items()))
         )
-    return said
+    return sentences
 
 
 def _ties(cells: Sequence[Chosen]) -> list[str]:

@@ -46,8 +46,8 @@ def joined(parts: Stages) -> str:
 
 def methods(texts: Sequence[str]) -> list[str]:
     """The methods of all compositions of a single stage, in the order of first appearance."""
-    found = [parts[0] for parts in map(stages, texts) if len(parts) == 1]
-    return list(dict.fromkeys(method for stage in found for method in stage))
+    single_stages = [parts[0] for parts in map(stages, texts) if len(parts) == 1]
+    return list(dict.fromkeys(method for stage in single_stages for method in stage))
 
 
 def _stages(node: ast.expr) -> Stages:

@@ -54,8 +54,8 @@ def permutation(blocks: Array, rounds: int = 9999, seed: int = 0) -> dict[str, f
     centred = blocks - blocks.mean(axis=1, keepdims=True)
     exact = factorial(orders) ** (count - 1) <= EXACT
     sums = _every(centred) if exact else _drawn(centred, rounds, np.random.default_rng(seed))
-    found = float((centred.sum(axis=0) ** 2).sum())
-    as_large = int(((sums**2).sum(axis=1) >= found - 1e-9 * max(found, 1e-9)).sum())
+    statistic = float((centred.sum(axis=0) ** 2).sum())
+    as_large = int(((sums**2).sum(axis=1) >= statistic - 1e-9 * max(statistic, 1e-9)).sum())
     p = as_large / len(sums) if exact else (1 + as_large) / (1 + rounds)
     return {"p": p, "exact": exact, "relabellings": len(sums), "blocks": count}
 
@@ -89,19 +89,19 @@ def order_effects(scores: Scores) -> list[dict[str, Any]]:
         them to be.
     """
     families: dict[Stages, list[Stages]] = {}
-    sequences = [found for found in dict.fromkeys(stages(text) for text, _ in scores) if len(found) > 1]
+    sequences = [sequence for sequence in dict.fromkeys(stages(text) for text, _ in scores) if len(sequence) > 1]
     for sequence in sequences:
         families.setdefault(tuple(sorted(sequence)), []).append(sequence)
-    return [_family(scores, found) for found in families.values() if not all(_begins(s, sequences) for s in found)]
+    return [_family(scores, family) for family in families.values() if not all(_begins(s, sequences) for s in family)]
 
 
 def _begins(sequence: Stages, sequences: Sequence[Stages]) -> bool:
     return any(other[: len(sequence)] == sequence and len(other) > len(sequence) for other in sequences)
 
 
-def _family(scores: Scores, found: Sequence[Stages]) -> dict[str, Any]:
-    every = sorted(set(permutations(found[0])))
-    orders = {joined(order): order for order in every if order in found}
+def _family(scores: Scores, sequences: Sequence[Stages]) -> dict[str, Any]:
+    every = sorted(set(permutations(sequences[0])))
+    orders = {joined(order): order for order in every if order in sequences}
     units = sorted({unit for text, unit in scores if text in orders})
     seeds = sorted({seed for (text, _), each in scores.items() if text in orders for seed in each})
     missing = _missing(scores, list(orders), units, seeds)
@@ -109,7 +109,7 @@ def _family(scores: Scores, found: Sequence[Stages]) -> dict[str, Any]:
     about = _about(scores, orders.values(), units, seeds)
     gains = {text: [about.told(contrast) for contrast in _gains(order)] for text, order in orders.items()}
     return {
-        "stages": [" + ".join(stage) for stage in sorted(set(found[0]))],
+        "stages": [" + ".join(stage) for stage in sorted(set(sequences[0]))],
         "orders": {
             text: {
                 "scores": [about.means.get(done) for done in _beginnings(order)],
@@ -129,7 +129,7 @@ def _family(scores: Scores, found: Sequence[Stages]) -> dict[str, Any]:
         },
         "units": units,
         "seeds": seeds,
-        "missing": {"orders": [joined(order) for order in every if order not in found], "runs": missing},
+        "missing": {"orders": [joined(order) for order in every if order not in sequences], "runs": missing},
     }
 
 

@@ -114,10 +114,12 @@ def _test(clause: Clause, rows: Sequence[Row]) -> Callable[[str], bool]:
 
 
 def _clause(match: re.Match[str]) -> Clause:
-    found = match.groupdict()
-    if found["number"] is not None:
-        return Clause(found["column"], found["op"], float(found["number"]))
-    return Clause(found["column"], found["op"], found["single"] if found["single"] is not None else found["double"])
+    parsed = match.groupdict()
+    if parsed["number"] is not None:
+        return Clause(parsed["column"], parsed["op"], float(parsed["number"]))
+    return Clause(
+        parsed["column"], parsed["op"], parsed["single"] if parsed["single"] is not None else parsed["double"]
+    )
 
 
 def _no_condition(rest: str, text: str) -> BadInput:

@@ -42,15 +42,15 @@ def rows(records: Iterable[Record], shared: Sequence[str] = ()) -> list[dict[str
     Raises:
         BadInput: no such evaluation, or an unknown column.
     """
-    found = {str(record["key"]): record for record in records if record.get("state", "done") == "done"}
-    wanted = [record for record in found.values() if _own_task(record)]
+    done = {str(record["key"]): record for record in records if record.get("state", "done") == "done"}
+    wanted = [record for record in done.values() if _own_task(record)]
     tests = sorted((record for record in wanted if record["spec"]["split"] == "test"), key=_simplest_first)
     if not tests:
         splits = sorted({str(record["spec"]["split"]) for record in wanted})
         raise BadInput(
             f"no evaluation of a delta on its own task's test split; splits found: {', '.join(splits) or 'none'}"
         )
-    table = [_row(record, found) for record in tests]
+    table = [_row(record, done) for record in tests]
     names = list(dict.fromkeys([*COLUMNS.named().values(), *(name for row in table for name in row)]))
     for name in shared:
         if name not in names:
@@ -90,9 +90,9 @@ def _simplest_first(record: Record) -> tuple[int, int, str, str, str]:
     return text.count(">>"), text.count("+"), text, str(spec["target"]), str(spec["seed"])
 
 
-def _row(record: Record, found: Mapping[str, Record]) -> dict[str, str]:
+def _row(record: Record, done: Mapping[str, Record]) -> dict[str, str]:
     spec, result = record["spec"], record["result"]
-    trained = [found[key] for key in record.get("parents", ()) if key in found and found[key]["kind"] == "train"]
+    trained = [done[key] for key in record.get("parents", ()) if key in done and done[key]["kind"] == "train"]
     training = trained[-1] if trained else None
     known = training["result"] if training else {}
     return {

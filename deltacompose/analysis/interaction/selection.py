@@ -61,14 +61,14 @@ def choose(runs: Sequence[Run], select: Select) -> dict[tuple[str, str], Chosen]
     cells: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
         cells.setdefault((run.combination, run.unit), []).append(run)
-    return {cell: _choose(found, select) for cell, found in cells.items()}
+    return {cell: _choose(chosen_from, select) for cell, chosen_from in cells.items()}
 
 
 def optimism(cells: Sequence[Chosen]) -> float | None:
     """The mean optimism of choosing on test over these cells; None where nothing was chosen or a dev score lacks."""
-    found = [cell.optimism for cell in cells if cell.optimism is not None]
+    known = [cell.optimism for cell in cells if cell.optimism is not None]
     chose = any(cell.values > 1 for cell in cells)
-    return fmean(found) if chose and len(found) == len(cells) else None
+    return fmean(known) if chose and len(known) == len(cells) else None
 
 
 def _choose(runs: Sequence[Run], select: Select) -> Chosen:

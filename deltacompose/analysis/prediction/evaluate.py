@@ -87,9 +87,9 @@ def ndcg(scores: Floats, gains: Floats) -> Floats:
     ranked, gains = ~np.isnan(gains), np.maximum(np.nan_to_num(gains), 0.0)
     unequal = np.where(ranked, gains, -np.inf).max(axis=-1) > np.where(ranked, gains, np.inf).min(axis=-1)
     ideal = (gains * rank_discounts(gains, ranked)).sum(axis=-1)
-    found = (gains * rank_discounts(np.where(np.isnan(scores), -np.inf, scores), ranked)).sum(axis=-1)
+    gained = (gains * rank_discounts(np.where(np.isnan(scores), -np.inf, scores), ranked)).sum(axis=-1)
     defined = (ideal > 0) & (ranked.sum(axis=-1) > 1) & unequal
-    return np.where(defined, found / np.where(defined, ideal, 1.0), np.nan)
+    return np.where(defined, gained / np.where(defined, ideal, 1.0), np.nan)
 
 
 def ndcg_of_chance(gains: Floats) -> Floats:
@@ -262,14 +262,14 @@ def _judged(measure: Floats, gains: Floats, matrix: TransferMatrix, permutations
     """One measure against all baselines."""
     popular, flat = popularity(gains), np.zeros_like(measure)
     by_target, tested = ndcg(measure.T, gains.T), ndcg_test(measure, gains, permutations, seed)
-    each_seed = [_without_diagonal(one) for one in matrix.square().relative()]
+    each_seed = [_without_diagonal(relative) for relative in matrix.square().relative()]
     result: dict[str, Any] = {
         "ndcg": mean_known(by_target),
         "ndcg_null": mean_known(ndcg_of_chance(gains.T)),
         "ndcg_popularity": mean_known(ndcg(popular.T, gains.T)),
         "ndcg_p": tested.p,
         "ndcg_least_p": tested.least_p,
-        "ndcg_by_seed": [_known(mean_known(ndcg(measure.T, one.T))) for one in each_seed],
+        "ndcg_by_seed": [_known(mean_known(ndcg(measure.T, relative.T))) for relative in each_seed],
         "ndcg_by_target": {task: _known(float(value)) for task, value in zip(matrix.tasks, by_target, strict=True)},
         "kendall_within": mean_known(kendall_within(measure, gains)),
         "spearman_within": mean_known(spearman_within(measure, gains)),
@@ -299,13 +299,15 @@ def _with_adjusted(judged: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, 
     """`ndcg_p_by` and `mantel_p_by`: the p-values adjusted over all measures (Benjamini & Yekutieli 2001)."""
     by = {name: _adjusted_over(judged, name) for name in ("ndcg_p", "mantel_p")}
     return {
-        measure: {**one, **{f"{name}_by": _known(float(p[i])) for name, p in by.items()}}
-        for i, (measure, one) in enumerate(judged.items())
+        measure: {**summary, **{f"{name}_by": _known(float(p[i])) for name, p in by.items()}}
+        for i, (measure, summary) in enumerate(judged.items())
     }
 
 
 def _adjusted_over(judged: Mapping[str, dict[str, Any]], name: str) -> Floats:
-    return adjusted(np.array([np.nan if one[name] is None else one[name] for one in judged.values()]), dependent=True)
+    return adjusted(
+        np.array([np.nan if summary[name] is None else summary[name] for summary in judged.values()]), dependent=True
+    )
 
 
 def _known(value: Any) -> Any:

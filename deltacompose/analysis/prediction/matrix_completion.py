@@ -60,11 +60,11 @@ def complete(observed: Floats, method: str = "additive") -> Completion:
 
 def _limits(known: Bools, method: str) -> list[str]:
     share = f"{known.sum()} of {known.size} cells are measured, the others are estimates"
-    said = [share, NOT_DEFAULT]
+    sentences = [share, NOT_DEFAULT]
     for axis, kind in ((1, "sources"), (0, "targets")):
         if unseen := int((~known.any(axis=axis)).sum()):
-            said.append(f"{unseen} {kind} were never observed and are taken to be average")
-    return said
+            sentences.append(f"{unseen} {kind} were never observed and are taken to be average")
+    return sentences
 
 
 def _additive(observed: Floats, known: Bools) -> Floats:
@@ -140,7 +140,7 @@ def completion_quality(
     """
     generator, names = np.random.default_rng(seed), [str(i) for i in range(len(values))]
     known = ~np.isnan(values) & ~np.eye(len(values), dtype=bool)
-    found: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
+    errors: dict[str, list[tuple[float, float]]] = {method: [] for method in methods}
     for _ in range(repeats):
         seen = choose_cells(names, names, share, generator) & known
         hidden = known & ~seen
@@ -149,10 +149,10 @@ def completion_quality(
         for method in methods:
             estimates = complete(np.where(seen, values, np.nan), method).values
             error = float(np.sqrt(np.mean((estimates - values)[hidden] ** 2)))
-            found[method].append((error, _within(estimates, values, hidden)))
+            errors[method].append((error, _within(estimates, values, hidden)))
     return {
         method: dict(zip(("rmse", "kendall_within"), map(float, np.mean(pairs, axis=0)), strict=True))
-        for method, pairs in found.items()
+        for method, pairs in errors.items()
     }
 
 
@@ -163,5 +163,5 @@ def _within(estimates: Floats, values: Floats, hidden: Bools) -> float:
     """
     columns = [(estimates[seen, t], values[seen, t]) for t, seen in enumerate(hidden.T)]
     ranked = [(x, y) for x, y in columns if len(y) > 1 and np.ptp(y) > 0]
-    found = [0.0 if np.ptp(x) == 0 else stats.kendalltau(x, y).statistic for x, y in ranked]
-    return float(np.mean(found)) if found else np.nan
+    taus = [0.0 if np.ptp(x) == 0 else stats.kendalltau(x, y).statistic for x, y in ranked]
+    return float(np.mean(taus)) if taus else np.nan

@@ -174,17 +174,17 @@ def _by_program(served: Floats, budget: int, seconds: float) -> Choice:
     upper = np.concatenate([np.ones(rows), allowed.ravel().astype(float)])
     lower = np.concatenate([[1.0], np.zeros(len(cost) - 1)])
     integral = np.concatenate([np.ones(rows), np.zeros(rows * targets)])
-    found = milp(
+    solution = milp(
         cost,
         integrality=integral,
         bounds=Bounds(lower, upper),
         constraints=_constraints(rows, targets, budget),
         options={"time_limit": seconds},
     )
-    if found.x is None:
-        raise BadInput(f"no choice of at most {budget} sources was found that serves every target: {found.message}")
-    sources = tuple(int(row) - 1 for row in np.flatnonzero(found.x[:rows] > 0.5) if row > 0)
-    return _chosen(served, sources, float(found.mip_gap or 0.0), "milp")
+    if solution.x is None:
+        raise BadInput(f"no choice of at most {budget} sources was found that serves every target: {solution.message}")
+    sources = tuple(int(row) - 1 for row in np.flatnonzero(solution.x[:rows] > 0.5) if row > 0)
+    return _chosen(served, sources, float(solution.mip_gap or 0.0), "milp")
 
 
 def _constraints(rows: int, targets: int, budget: int) -> list[LinearConstraint]:

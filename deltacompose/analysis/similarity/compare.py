@@ -96,11 +96,11 @@ class Comparison:
 
     def described(self) -> dict[str, Any]:
         """All there is to say of it, ready for JSON."""
-        one = self.measure
-        facts = {name: getattr(one, name) for name in ("needs", "distance", "directed", "invariances", "source")}
+        of_tasks = self.measure
+        facts = {name: getattr(of_tasks, name) for name in ("needs", "distance", "directed", "invariances", "source")}
         return {
             **facts,
-            "range": [None if np.isinf(end) else end for end in one.range],
+            "range": [None if np.isinf(end) else end for end in of_tasks.range],
             "tasks": list(self.tasks),
             "seeds": list(self.seeds),
             "matrix": self.mean.tolist(),
@@ -140,19 +140,19 @@ def compare_all(
         BadInput: an unknown measure.
     """
     read = _remembering(deltas.read)
-    found: dict[str, Comparison] = {}
+    compared: dict[str, Comparison] = {}
     lacking: dict[str, str] = {}
     for name in chosen or sorted(measures):
         try:
-            found[name] = _compared(named(name, measures), deltas, read)
+            compared[name] = _compared(named(name, measures), deltas, read)
         except BadInput as reason:
             if name not in measures:
                 raise
             lacking[name] = str(reason)
-    return found, lacking
+    return compared, lacking
 
 
-def windows(one: Comparison, deltas: Deltas, window: int = 3) -> list[dict[str, Any]]:
+def windows(comparison: Comparison, deltas: Deltas, window: int = 3) -> list[dict[str, Any]]:
     """Overlap of activated neurons in every window of three layers, lowest first, over the tasks and seeds of `one`.
 
     Su et al. 2022 (arXiv 2111.06719) look at each such window, for the uppermost says most of transfer. How many there
@@ -161,9 +161,9 @@ def windows(one: Comparison, deltas: Deltas, window: int = 3) -> list[dict[str, 
     neuron in these layers.
     """
     of_seeds = []
-    for seed in one.seeds:
-        found = deltas.read("activations", seed)
-        stacked = np.stack([np.asarray(found[task]) for task in one.tasks])
+    for seed in comparison.seeds:
+        activations = deltas.read("activations", seed)
+        stacked = np.stack([np.asarray(activations[task]) for task in comparison.tasks])
         layers = stacked.shape[1]
         window = min(window, layers)
         of_seeds.append(neuron_overlap_windows(stacked, window))
@@ -191,10 +191,10 @@ def _compared(measure: Measure, deltas: Deltas, read: Callable[[Needs, int], Map
             reasons.append(str(reason))
     if not arrays:
         raise BadInput(reasons[0] if reasons else f"there are no deltas that {measure.name} could compare")
-    tasks = tuple(task for task in deltas.tasks if all(task in found for found in arrays.values()))
+    tasks = tuple(task for task in deltas.tasks if all(task in by_task for by_task in arrays.values()))
     tasks, values = _valued(measure, arrays, tasks, reasons)
-    values = np.stack([_settled(one) for one in values])
-    if all(_is_constant(one) for one in values):
+    values = np.stack([_settled(matrix) for matrix in values])
+    if all(_is_constant(matrix) for matrix in values):
         reasons.append(f"{measure.name} is the same between all tasks, up to rounding: it tells none of them apart")
     left_out = tuple(task for task in deltas.tasks if task not in tasks)
     return Comparison(measure, tasks, tuple(arrays), values, left_out, tuple(dict.fromkeys(reasons)))
@@ -217,9 +217,9 @@ def _valued(
 ) -> tuple[tuple[str, ...], Array]:
     """The tasks that have values in every seed, and the values; why the others have none is added to the reasons."""
     values = []
-    for seed, found in arrays.items():
+    for seed, of_seed in arrays.items():
         try:
-            values.append(compare(measure, _only(found, tasks, measure.needs)))
+            values.append(compare(measure, _only(of_seed, tasks, measure.needs)))
         except Undefined as undefined:
             reasons.append(f"{undefined.of(measure.name, tasks)} (seed {seed})")
             others = tuple(task for i, task in enumerate(tasks) if i not in undefined.which)
@@ -229,10 +229,10 @@ def _valued(
     return tasks, np.stack(values)
 
 
-def _only(found: Mapping[str, Any], tasks: Sequence[str], need: Needs) -> dict[str, Any]:
-    if tuple(found) != tuple(tasks) and need in ("predictions", "probabilities", "features"):
-        raise BadInput(f"seeds differ in the tasks that have {need}: {', '.join(found)} against {', '.join(tasks)}")
-    return {task: found[task] for task in tasks}
+def _only(by_task: Mapping[str, Any], tasks: Sequence[str], need: Needs) -> dict[str, Any]:
+    if tuple(by_task) != tuple(tasks) and need in ("predictions", "probabilities", "features"):
+        raise BadInput(f"seeds differ in the tasks that have {need}: {', '.join(by_task)} against {', '.join(tasks)}")
+    return {task: by_task[task] for task in tasks}
 
 
 def _remembering(read: Callable[[Needs, int], Mapping[str, Any]]) -> Callable[[Needs, int], Mapping[str, Any]]:
@@ -245,10 +245,10 @@ def _remembering(read: Callable[[Needs, int], Mapping[str, Any]]) -> Callable[[N
                 known[need, seed] = read(need, seed)
             except BadInput as reason:
                 known[need, seed] = reason
-        found = known[need, seed]
-        if isinstance(found, BadInput):
-            raise BadInput(str(found))
-        return found
+        arrays = known[need, seed]
+        if isinstance(arrays, BadInput):
+            raise BadInput(str(arrays))
+        return arrays
 
     return remembered
 

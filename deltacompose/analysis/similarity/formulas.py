@@ -40,7 +40,7 @@ def low_rank(weights: Mapping[str, npt.NDArray[Any]]) -> Factors:
     for name in sorted(weights):
         place, _, tensor = name.rpartition(".")
         tensors.setdefault(place, set()).add(tensor)
-    places = [place for place, found in tensors.items() if found == {"up", "down"}]
+    places = [place for place, factors in tensors.items() if factors == {"up", "down"}]
     if not places:
         raise BadInput(f"no place has just the tensors 'up' and 'down'; tensors: {', '.join(sorted(weights))}")
     return {place: (weights[f"{place}.up"], weights[f"{place}.down"]) for place in places}

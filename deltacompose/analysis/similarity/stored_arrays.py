@@ -54,8 +54,8 @@ class StoredDeltas:
     @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Those that have a trained delta."""
-        found = {task for task, _ in self.trained}
-        return (*(task for task in self.order if task in found), *sorted(found - set(self.order)))
+        names = {task for task, _ in self.trained}
+        return (*(task for task in self.order if task in names), *sorted(names - set(self.order)))
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
@@ -110,7 +110,7 @@ class StoredDeltas:
         result = {}
         for target in targets:
             answers = [read(cells[source, target]) for source in targets]
-            result[target] = Responses(np.asarray(answers[0][0]), [np.asarray(found) for _, found in answers])
+            result[target] = Responses(np.asarray(answers[0][0]), [np.asarray(answered) for _, answered in answers])
         return result
 
     def _of(self, kind: str, seed: int) -> Iterator[Record]:
@@ -176,10 +176,10 @@ def _no_cells(need: str) -> str:
 
 
 def _prompt(composition: str, weights: Mapping[str, Any]) -> Any:
-    found = [name for name in weights if name.endswith(".prompt") and weights[name].ndim == 2]
-    if len(found) != 1:
-        raise BadInput(f"{composition} has {len(found)} soft prompts; measures of prompts need deltas with one")
-    return weights[found[0]]
+    prompts = [name for name in weights if name.endswith(".prompt") and weights[name].ndim == 2]
+    if len(prompts) != 1:
+        raise BadInput(f"{composition} has {len(prompts)} soft prompts; measures of prompts need deltas with one")
+    return weights[prompts[0]]
 
 
 def _factors(composition: str, weights: Mapping[str, Any]) -> Any:

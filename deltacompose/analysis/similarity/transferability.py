@@ -73,8 +73,8 @@ def negative_conditional_entropy(predictions: npt.NDArray[Any], labels: npt.NDAr
     if not len(labels):
         raise BadInput("no conditional entropy of no examples")
     known, y = np.unique(labels, return_inverse=True)
-    given, z = np.unique(predictions, return_inverse=True)
-    joint = np.zeros((len(known), len(given)))
+    predicted, z = np.unique(predictions, return_inverse=True)
+    joint = np.zeros((len(known), len(predicted)))
     np.add.at(joint, (y, z), 1 / len(y))
     conditional = joint / joint.sum(axis=0)
     return float((joint[joint > 0] * np.log(conditional[joint > 0])).sum())

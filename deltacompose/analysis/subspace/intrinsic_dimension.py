@@ -103,18 +103,18 @@ def searched(spec: Mapping[str, Any], parents: Sequence[Record], chance: float |
         d = settings.pop("d", None)
         if _text(settings) == _text(spec["settings"]):
             _best(scores[int(record["spec"]["seed"])], int(d), record)
-    found = _of_task(task, scores, full, chance, spec["share"])
-    mean = {int(d): score for d, score in found["scores"].items()}
+    summary = _of_task(task, scores, full, chance, spec["share"])
+    mean = {int(d): score for d, score in summary["scores"].items()}
 
     def wanted(goal: float, known: Mapping[int, float]) -> set[int]:
         floors = {floor for floor in (0.0, chance or 0.0) if goal > floor}
         searches = [Search(goal, spec["most"], spec["share"], floor, spec["resolution"]) for floor in floors]
         return {d for search in searches for d in next_dimensions(search, known)}
 
-    together = wanted(found["full"], mean)
+    together = wanted(summary["full"], mean)
     each = {seed: (together | wanted(full[task][seed], own)) - set(own) for seed, own in sorted(scores.items())}
     result = {
-        **found,
+        **summary,
         "chance": chance,
         "next": {str(seed): sorted(waiting) for seed, waiting in each.items() if waiting},
     }
@@ -136,20 +136,20 @@ def _beginnings(
         for d in sorted(waiting.get(seed, ())):
             lower = start_from(d, known)
             if lower is not None:
-                one = {"composition": known[lower]["spec"]["composition"], "key": known[lower]["key"]}
-                begin.append({"seed": seed, "d": d, "grid": grid, **one})
+                start = {"composition": known[lower]["spec"]["composition"], "key": known[lower]["key"]}
+                begin.append({"seed": seed, "d": d, "grid": grid, **start})
     return begin
 
 
 def _scales(trained: Iterable[Record]) -> dict[str, int]:
     """How many parameters beside d each setting of the method trains, where the records say so."""
-    found = {}
+    extra = {}
     for record in trained:
         settings = _settings(record)
         if settings is not None and "parameters" in record["result"]:
             d = int(settings.pop("d"))
-            found[_text(settings)] = int(record["result"]["parameters"]) - d
-    return found
+            extra[_text(settings)] = int(record["result"]["parameters"]) - d
+    return extra
 
 
 def _families(trained: Iterable[Record], searches: Iterable[Record]) -> dict[Family, dict[str, Scores]]:
@@ -159,10 +159,10 @@ def _families(trained: Iterable[Record], searches: Iterable[Record]) -> dict[Fam
     """
     warm: dict[tuple[Family, str], set[str]] = defaultdict(set)
     cold = set()
-    for one in searches:
-        where = _family(one), one["spec"]["task"]
+    for search in searches:
+        where = _family(search), search["spec"]["task"]
         if where[0][1]:
-            warm[where] |= set(one["parents"])
+            warm[where] |= set(search["parents"])
         else:
             cold.add(where)
     members: dict[tuple[Family, str], list[tuple[int, Record]]] = defaultdict(list)
@@ -221,27 +221,27 @@ def _state(search: Record | None) -> dict[str, Any] | None:
 
 def _agreed(searches: Iterable[Record], name: str, otherwise: Any) -> Any:
     """What all searches say of a setting, or what holds where there is none."""
-    found = sorted({record["spec"][name] for record in searches})
-    if len(found) > 1:
+    values = sorted({record["spec"][name] for record in searches})
+    if len(values) > 1:
         raise BadInput(
-            f"the searches of this store differ in their {name}: {', '.join(map(str, found))}; give the one that is "
+            f"the searches of this store differ in their {name}: {', '.join(map(str, values))}; give the one that is "
             "meant, or the study's file instead of its store"
         )
-    return found[0] if found else otherwise
+    return values[0] if values else otherwise
 
 
 def _full(trained: Iterable[Record], reference: str) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = defaultdict(dict)
+    full: dict[str, dict[int, float]] = defaultdict(dict)
     texts = set()
     for record in trained:
         spec = record["spec"]
         texts.add(str(spec["composition"]))
         if spec["composition"] == reference and not spec.get("carried"):
-            own, seed = found[spec["task"]], int(spec["seed"])
+            own, seed = full[spec["task"]], int(spec["seed"])
             own[seed] = max(float(record["result"]["dev"]), own.get(seed, -np.inf))
-    if not found:
+    if not full:
         raise unknown("composition to compare intrinsic dimensions with", reference, texts)
-    return found
+    return full
 
 
 def _of_task(

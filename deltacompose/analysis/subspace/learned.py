@@ -74,8 +74,8 @@ def learn(deltas: Floats, way: str, settings: Settings, seed: int = 0, task_loss
     if way not in get_args(Way):
         raise unknown("way of learning a subspace", way, get_args(Way))
     if way == "pca":
-        found = subspace.learn(deltas, settings.dimensions)
-        return Learned("pca", {"mean": found.mean, "basis": found.basis})
+        pca = subspace.learn(deltas, settings.dimensions)
+        return Learned("pca", {"mean": pca.mean, "basis": pca.basis})
     network, losses = autoencoder.learn(deltas, settings, seed, task_loss)
     return Learned("autoencoder", {name: getattr(network, name) for name in _NETWORK}, float(losses[-1]))
 

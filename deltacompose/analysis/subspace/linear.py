@@ -181,8 +181,8 @@ def given_back_if_random(
         for name, of in (("seen", learned), ("unseen", unseen))
         if len(of)
     }
-    found = directions.null(statistics, np.linalg.norm(deltas, axis=1), deltas.shape[1], seed)
-    return {name: found.get(name) for name in ("seen", "unseen")}
+    expected = directions.null(statistics, np.linalg.norm(deltas, axis=1), deltas.shape[1], seed)
+    return {name: expected.get(name) for name in ("seen", "unseen")}
 
 
 def summary(tasks: Mapping[str, Floats], dimensions: int | None = None) -> dict[str, Any]:

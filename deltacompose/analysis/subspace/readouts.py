@@ -85,13 +85,13 @@ def readout_of(outcome: Outcome, seen: Collection[str], categories: Mapping[str,
 
 def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
     relative, corrected, left_out = {}, {}, []
-    for task, found in tasks.items():
-        own = float(np.mean([outcome.own for outcome in found]))
-        score = float(np.mean([outcome.score for outcome in found]))
+    for task, outcomes in tasks.items():
+        own = float(np.mean([outcome.own for outcome in outcomes]))
+        score = float(np.mean([outcome.score for outcome in outcomes]))
         if own <= 0:
             raise BadInput(f"the own score of {task!r} is {own}; a relative score needs one above 0")
         relative[task] = score / own
-        chance = found[0].chance
+        chance = outcomes[0].chance
         if chance is None or own - chance <= MARGIN:
             left_out.append(task)
         else:
@@ -108,7 +108,7 @@ def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
         "tasks_corrected": corrected,
         "left_out_of_corrected": left_out,
         "by_seed": by_seed,
-        "intervals": {kind: _interval(found) for kind, found in by_seed.items()},
+        "intervals": {kind: _interval(of_seed) for kind, of_seed in by_seed.items()},
         "limitations": list(dict.fromkeys(limitations)),
     }
 
@@ -120,17 +120,17 @@ def _each_seed(
     chosen = {task: _of_seeds(tasks[task]) for task in kept}
     if not chosen:
         return {}
-    seeds = sorted({seed for found in chosen.values() for seed in found})
+    seeds = sorted({seed for of_task in chosen.values() for seed in of_task})
     if len(seeds) == 1:
         limitations.append("one seed: nothing is known of the spread between training runs")
-    if any(len(found) < len(seeds) for found in chosen.values()):
+    if any(len(of_task) < len(seeds) for of_task in chosen.values()):
         limitations.append("no interval over seeds: they are not of the same tasks")
         return {}
     result = {}
     for seed in seeds:
         values = []
-        for found in chosen.values():
-            score, own, chance = found[seed]
+        for of_task in chosen.values():
+            score, own, chance = of_task[seed]
             floor, least = (chance or 0.0, MARGIN) if corrected else (0.0, 0.0)
             if own - floor <= least:
                 what = "chance by more than .05" if corrected else "0"
@@ -141,11 +141,11 @@ def _each_seed(
     return result
 
 
-def _of_seeds(found: list[Outcome]) -> dict[int, tuple[float, float, float | None]]:
+def _of_seeds(outcomes: list[Outcome]) -> dict[int, tuple[float, float, float | None]]:
     """Seed → score, own score and chance, averaged where a seed has several outcomes."""
     result = {}
-    for seed in {outcome.seed for outcome in found}:
-        own = [outcome for outcome in found if outcome.seed == seed]
+    for seed in {outcome.seed for outcome in outcomes}:
+        own = [outcome for outcome in outcomes if outcome.seed == seed]
         score, whole = float(np.mean([o.score for o in own])), float(np.mean([o.own for o in own]))
         result[seed] = score, whole, own[0].chance
     return result
@@ -155,5 +155,5 @@ def _interval(by_seed: Mapping[str, float]) -> dict[str, float] | None:
     """The mean over seeds with its 95 % interval; None with one seed, or where seeds agree to the last digit."""
     if len(by_seed) < 2:
         return None
-    found = estimate(np.array(list(by_seed.values())))
-    return None if np.isnan(found.low) else {"value": found.value, "low": found.low, "high": found.high}
+    interval = estimate(np.array(list(by_seed.values())))
+    return None if np.isnan(interval.low) else {"value": interval.value, "low": interval.low, "high": interval.high}

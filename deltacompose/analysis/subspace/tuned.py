@@ -45,9 +45,9 @@ def readouts_of(records: Iterable[Record], categories: Mapping[str, str], split:
         {
             **json.loads(about),
             "seeds": sorted(seeds[about]),
-            "readouts": readouts(found, json.loads(about)["seen"], categories),
+            "readouts": readouts(outcomes, json.loads(about)["seen"], categories),
         }
-        for about, found in sorted(groups.items())
+        for about, outcomes in sorted(groups.items())
     ]
 
 

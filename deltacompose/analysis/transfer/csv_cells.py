@@ -30,8 +30,8 @@ def cells_of_text(path: Path) -> list[list[str]]:
         raise BadInput(f"{path} is no table of scores: expected a header of targets and a row per source")
     for row in table[1:]:
         if len(row) != len(table[0]):
-            found = f"{len(row) - 1} scores for {len(table[0]) - 1} targets"
-            raise BadInput(f"{path}: the row {quoted(row[0])} has {found}")
+            counts = f"{len(row) - 1} scores for {len(table[0]) - 1} targets"
+            raise BadInput(f"{path}: the row {quoted(row[0])} has {counts}")
     return _named_alone(table, path)
 
 

@@ -164,11 +164,11 @@ Key = tuple[int, str, str]
 
 def _one_composition(rows: list[dict[Hashable, Any]], composition: str | None, name: str) -> list[dict[Hashable, Any]]:
     """The rows of the one composition (and backbone) that a matrix may hold."""
-    found = list(dict.fromkeys(str(row["composition"]) for row in rows))
-    if composition is not None and composition not in found:
-        raise unknown("composition", composition, found)
-    if composition is None and len(found) > 1:
-        raise BadInput(f"{name} holds {len(found)} compositions, choose one: {', '.join(found)}")
+    compositions = list(dict.fromkeys(str(row["composition"]) for row in rows))
+    if composition is not None and composition not in compositions:
+        raise unknown("composition", composition, compositions)
+    if composition is None and len(compositions) > 1:
+        raise BadInput(f"{name} holds {len(compositions)} compositions, choose one: {', '.join(compositions)}")
     rows = [row for row in rows if composition in (None, str(row["composition"]))]
     if not rows:
         raise BadInput(f"{name} has no rows")
@@ -225,8 +225,8 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
 
 def _text_of(row: Row, column: str) -> str:
     """The text of a column that not every table has; empty where this one has none."""
-    found = row.get(column)
-    return found if isinstance(found, str) else ""
+    text = row.get(column)
+    return text if isinstance(text, str) else ""
 
 
 def _runs_of(row: Row, name: str) -> int | None:
@@ -242,10 +242,10 @@ def _runs_of(row: Row, name: str) -> int | None:
 def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:
     """The one value of a column for a target (in a seed), the same in all its rows; NaN if none has it."""
     rows = [row for key, row in cells.items() if key[2] == target and seed in (None, key[0])]
-    found = {value for value in (number_of(row[column], name) for row in rows) if not np.isnan(value)}
-    if len(found) > 1:
-        raise BadInput(f"{name}: {column} of {target} differs between rows: {', '.join(map(str, sorted(found)))}")
-    return found.pop() if found else np.nan
+    levels = {value for value in (number_of(row[column], name) for row in rows) if not np.isnan(value)}
+    if len(levels) > 1:
+        raise BadInput(f"{name}: {column} of {target} differs between rows: {', '.join(map(str, sorted(levels)))}")
+    return levels.pop() if levels else np.nan
 
 
 def _categories(rows: Iterable[Row]) -> dict[str, str]:

@@ -43,7 +43,10 @@ class Findings:
     def backbones(self) -> list[str]:
         """The backbones by name, where it is known, with the beginning of the fingerprint of their weights."""
         prints = sorted({matrix.backbone for matrix in self.matrices.values()})
-        return [f"{self.names[one]} ({one[:12]})" if one in self.names else one[:12] for one in prints]
+        return [
+            f"{self.names[fingerprint]} ({fingerprint[:12]})" if fingerprint in self.names else fingerprint[:12]
+            for fingerprint in prints
+        ]
 
     @property
     def seeds(self) -> list[int]:
@@ -97,7 +100,11 @@ def gather(
         matrices=_on_common_axes(matrices, order or tuple(categories)),
         trainings=sorted(trainings, key=_name),
         failures=sorted(failed, key=_name),
-        unread=sorted(text for text in set(map(_text, trainings)) if not any(_begins(text, one) for one in read)),
+        unread=sorted(
+            text
+            for text in set(map(_text, trainings))
+            if not any(_begins(text, composition_read) for composition_read in read)
+        ),
         names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
         environments=differences(r["environment"] for r in done if "environment" in r),
     )
@@ -143,8 +150,8 @@ def measures_transfer(matrix: TransferMatrix) -> bool:
 
 
 def _compositions(evaluations: Sequence[Record]) -> list[str]:
-    found = {str(r["spec"]["composition"]) for r in evaluations if r["spec"]["source"] not in REFERENCES}
-    return sorted(found, key=lambda text: (len(text), text))
+    texts = {str(r["spec"]["composition"]) for r in evaluations if r["spec"]["source"] not in REFERENCES}
+    return sorted(texts, key=lambda text: (len(text), text))
 
 
 def _begins(stages: str, composition: str) -> bool:
@@ -218,8 +225,10 @@ def _places(part: Sequence[Any], whole: Sequence[Any]) -> list[int]:
 def _levels(matrices: Sequence[TransferMatrix], name: str, targets: Sequence[str]) -> Floats:
     """(targets,): chance or the untouched backbone's score, from the first matrix that knows it."""
     known = [dict(zip(matrix.targets, getattr(matrix, name), strict=True)) for matrix in matrices]
-    found = [[level[target] for level in known if not np.isnan(level.get(target, np.nan))] for target in targets]
-    return np.array([levels[0] if levels else np.nan for levels in found])
+    levels_of_targets = [
+        [level[target] for level in known if not np.isnan(level.get(target, np.nan))] for target in targets
+    ]
+    return np.array([levels[0] if levels else np.nan for levels in levels_of_targets])
 
 
 def _metric(matrices: Sequence[TransferMatrix], target: str) -> str:

@@ -135,7 +135,7 @@ def _source(record: Record, by_key: Mapping[str, Record]) -> str:
     if start is None:
         earlier = by_key.get(str(parents[0])) if parents else None
         return _source(earlier, by_key) if earlier is not None else ""
-    tasks = {str(one["spec"]["task"]) for one in by_key.values()}
+    tasks = {str(record["spec"]["task"]) for record in by_key.values()}
     if str(start) not in by_key and str(start) not in tasks:
         raise unknown("start", str(start), tasks)
     return str(by_key[str(start)]["spec"]["task"]) if str(start) in by_key else str(start)

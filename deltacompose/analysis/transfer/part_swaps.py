@@ -42,10 +42,10 @@ def swap_matrices(
         if record["kind"] == "swap" and record["spec"]["composition"] == composition:
             part = (str(record["spec"]["part"]), str(record["spec"]["method"]))
             parts.setdefault(part, []).append({**record, "kind": "evaluate"})
-    found = {
+    by_part = {
         part: from_records([*own, *swaps], composition, categories, split) for part, swaps in sorted(parts.items())
     }
-    return {part: replace(matrix, composition=f"{composition}, {part[1]} swapped") for part, matrix in found.items()}
+    return {part: replace(matrix, composition=f"{composition}, {part[1]} swapped") for part, matrix in by_part.items()}
 
 
 def swap_effects(
@@ -79,8 +79,8 @@ def _all(matrix: TransferMatrix) -> dict[str, Any] | None:
 def _by_category(matrix: TransferMatrix) -> dict[str, Any]:
     if not matrix.categories:
         return {"corrected_same_category": None, "corrected_cross_category": None}
-    found = compare_categories(matrix, "corrected", permutations=1)
-    return {f"corrected_{part}_category": _plain(getattr(found, part)) for part in ("same", "cross")}
+    comparison = compare_categories(matrix, "corrected", permutations=1)
+    return {f"corrected_{part}_category": _plain(getattr(comparison, part)) for part in ("same", "cross")}
 
 
 def _minus(matrix: TransferMatrix, other: TransferMatrix | None) -> dict[str, Any] | None:
@@ -92,8 +92,8 @@ def _minus(matrix: TransferMatrix, other: TransferMatrix | None) -> dict[str, An
         return {"value": None, "reason": str(reason)}
 
 
-def _plain(one: Estimate | None) -> dict[str, Any] | None:
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
     """None instead of NaN, which JSON has not."""
-    if one is None:
+    if estimate is None:
         return None
-    return {n: None if isinstance(v, float) and np.isnan(v) else v for n, v in asdict(one).items()}
+    return {n: None if isinstance(v, float) and np.isnan(v) else v for n, v in asdict(estimate).items()}

@@ -120,8 +120,8 @@ def _nothing_found(evaluations: list[Record], composition: str, split: str) -> B
     compositions = {str(spec["composition"]) for spec in specs if spec["source"] not in REFERENCES}
     if composition not in compositions:
         return unknown("composition", composition, compositions)
-    found = ", ".join(sorted({f"{spec['split']}" for spec in specs if spec["composition"] == composition}))
-    return BadInput(f"no evaluation of {composition!r} on the split {split!r}; it was evaluated on: {found}")
+    splits = ", ".join(sorted({f"{spec['split']}" for spec in specs if spec["composition"] == composition}))
+    return BadInput(f"no evaluation of {composition!r} on the split {split!r}; it was evaluated on: {splits}")
 
 
 def _key(record: Record) -> Key:
@@ -148,8 +148,8 @@ def _one_per_cell(records: list[Record]) -> dict[Key, Record]:
     return cells
 
 
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    names = sorted(name for name in {*one, *other} if one.get(name) != other.get(name))
+def _difference(settings: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    names = sorted(name for name in {*settings, *other} if settings.get(name) != other.get(name))
     return ", ".join(names) or "nothing but their parents"
 
 
@@ -187,15 +187,15 @@ def _average(values: list[float]) -> float:
 
 
 def _chance(records: list[Record], targets: list[str]) -> Floats:
-    found: dict[str, set[float]] = defaultdict(set)
+    levels_of: dict[str, set[float]] = defaultdict(set)
     for record in records:
         if not np.isnan(level := float(record["result"]["chance"])):
-            found[record["spec"]["target"]].add(level)
+            levels_of[record["spec"]["target"]].add(level)
     for target in targets:
-        if len(found[target]) > 1:
-            levels = ", ".join(map(str, sorted(found[target])))
+        if len(levels_of[target]) > 1:
+            levels = ", ".join(map(str, sorted(levels_of[target])))
             raise BadInput(f"evaluations on {target} state different chance scores: {levels}")
-    return np.array([next(iter(found[target]), np.nan) for target in targets])
+    return np.array([next(iter(levels_of[target]), np.nan) for target in targets])
 
 
 def _metric(records: list[Record], targets: list[str]) -> tuple[str, ...]:

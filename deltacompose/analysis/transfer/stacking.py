@@ -45,7 +45,7 @@ def stack_effect(stack: TransferMatrix, alone: TransferMatrix) -> StackEffect:
     seeds = [seed for seed in alone.seeds if seed in stack.seeds]
     if not (sources and targets and seeds):
         raise BadInput(f"{stack.composition!r} and {alone.composition!r} have no sources, targets or seeds in common")
-    with_stack, without = (one.selected(sources, targets, seeds) for one in (stack, alone))
+    with_stack, without = (matrix.selected(sources, targets, seeds) for matrix in (stack, alone))
     values = _corrected_within(stack, with_stack) - _corrected_within(alone, without)
     used = ~np.isnan(values).any(axis=0) & without.off_diagonal
     mean = estimate(values[:, used].mean(axis=1), _examples(stack, alone, without, used)) if used.any() else None
@@ -78,10 +78,10 @@ def _examples(stack: TransferMatrix, alone: TransferMatrix, of: TransferMatrix, 
     """
     groups = []
     for t in np.flatnonzero(used.any(axis=0)):
-        one, other = (_derivative(matrix, of, used[:, t] / used.sum(), int(t)) for matrix in (stack, alone))
-        if one is None or other is None or one.shape != other.shape:
+        stacked, other = (_derivative(matrix, of, used[:, t] / used.sum(), int(t)) for matrix in (stack, alone))
+        if stacked is None or other is None or stacked.shape != other.shape:
             return []
-        groups.append(one - other)
+        groups.append(stacked - other)
     return groups
 
 
@@ -95,9 +95,9 @@ def _derivative(whole: TransferMatrix, part: TransferMatrix, weights: Floats, t:
 
 def _about_common(stack: TransferMatrix, alone: TransferMatrix, used: Bools, off_diagonal: Bools) -> Iterator[str]:
     for kind in ("sources", "targets", "seeds"):
-        one, other = set(map(str, getattr(stack, kind))), set(map(str, getattr(alone, kind)))
-        if one != other:
-            yield f"{kind} in one of the two only are not compared: {', '.join(sorted(one ^ other))}"
+        stacked, other = set(map(str, getattr(stack, kind))), set(map(str, getattr(alone, kind)))
+        if stacked != other:
+            yield f"{kind} in one of the two only are not compared: {', '.join(sorted(stacked ^ other))}"
     if rest := int((off_diagonal & ~used).sum()):
         yield f"{rest} off-diagonal cells lack a corrected value on one side and are not in the mean"
 

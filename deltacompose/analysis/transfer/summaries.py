@@ -193,8 +193,8 @@ def _about_categories(matrix: TransferMatrix, compared: dict[Kind, CategoryCompa
 
 
 def _value(compared: dict[Kind, CategoryComparison], kind: Kind, part: str) -> float | None:
-    found = getattr(compared[kind], part) if kind in compared else None
-    return found.value if found else None
+    estimate = getattr(compared[kind], part) if kind in compared else None
+    return estimate.value if estimate else None
 
 
 def _p(compared: dict[Kind, CategoryComparison], kind: Kind) -> float | None:
@@ -208,10 +208,10 @@ def _pairs(comparison: CategoryComparison) -> dict[str, int]:
 
 def _intervals(comparison: CategoryComparison) -> dict[str, Any]:
     """Low and high ends of each mean, None where unknown, and what they account for."""
-    found = {part: getattr(comparison, part) for part in ("same", "cross", "difference")}
+    estimates = {part: getattr(comparison, part) for part in ("same", "cross", "difference")}
     return {
-        part: {name: _known(value) for name, value in asdict(one).items()} if one else None
-        for part, one in found.items()
+        part: {name: _known(value) for name, value in asdict(estimate).items()} if estimate else None
+        for part, estimate in estimates.items()
     }
 
 
@@ -223,7 +223,7 @@ def _known(value: Any) -> Any:
 def _reliability(matrix: TransferMatrix) -> dict[str, float | None]:
     """Of the off-diagonal relative values: over all cells, and after each target's mean is taken out."""
     values = np.where(matrix.off_diagonal, matrix.relative(), np.nan)
-    level = np.array([mean_over_seeds(one) for one in values])
+    level = np.array([mean_over_seeds(of_seed) for of_seed in values])
     flat = len(matrix.seeds), -1
     return {
         "all": _known(reliability(values.reshape(flat))),
@@ -231,12 +231,12 @@ def _reliability(matrix: TransferMatrix) -> dict[str, float | None]:
     }
 
 
-def _about_reliability(found: dict[str, float | None]) -> Iterator[str]:
-    for name, said in (("all", ""), ("within_targets", " within targets")):
-        value = found[name]
+def _about_reliability(reliabilities: dict[str, float | None]) -> Iterator[str]:
+    for name, where in (("all", ""), ("within_targets", " within targets")):
+        value = reliabilities[name]
         if value is not None and value <= 0:
             yield (
-                f"the map of relative values{said} does not repeat: halves of the seeds correlate at {value:.2f}, "
+                f"the map of relative values{where} does not repeat: halves of the seeds correlate at {value:.2f}, "
                 "which is given uncorrected as its reliability"
             )
 
@@ -245,13 +245,13 @@ def _marked(matrix: TransferMatrix, level: Against) -> dict[str, Any] | None:
     """How many cells differ from a level, by either correction; None where nothing can be tested."""
     if not can_be_tested(matrix, level):
         return None
-    found = marks(matrix, level)
-    above, tested = found.difference > 0, int((~np.isnan(found.p)).sum())
+    marked = marks(matrix, level)
+    above, tested = marked.difference > 0, int((~np.isnan(marked.p)).sum())
     sides = {"above": above, "below": ~above}
     counts = {
-        f"{rule}_{side}": int((getattr(found, rule) & at).sum()) for rule in ("bh", "by") for side, at in sides.items()
+        f"{rule}_{side}": int((getattr(marked, rule) & at).sum()) for rule in ("bh", "by") for side, at in sides.items()
     }
-    return {"q": found.q, "tested": tested, **counts, "covers": list(found.covers)}
+    return {"q": marked.q, "tested": tested, **counts, "covers": list(marked.covers)}
 
 
 def _counts(matrix: TransferMatrix) -> dict[str, int]:

@@ -71,13 +71,13 @@ def _examples(matrix: TransferMatrix, source: str, target: str) -> Floats | None
     """
     t = matrix.targets.index(target)
     if source == "untouched":
-        found = [next((e for key, e in matrix.examples.items() if key[1:] == (source, target)), None)]
+        by_seed = [next((e for key, e in matrix.examples.items() if key[1:] == (source, target)), None)]
         expected = matrix.untouched[[t]]
     else:
-        found = [matrix.examples.get((seed, source, target)) for seed in matrix.seeds]
+        by_seed = [matrix.examples.get((seed, source, target)) for seed in matrix.seeds]
         expected = matrix.values[:, matrix.sources.index(source), t]
-    known = [scores for scores in found if scores is not None]
-    if len(known) < len(found) or len({len(scores) for scores in known}) != 1 or len(known[0]) < 2:
+    known = [scores for scores in by_seed if scores is not None]
+    if len(known) < len(by_seed) or len({len(scores) for scores in known}) != 1 or len(known[0]) < 2:
         return None
     scores = np.stack(known)
     if not np.allclose(scores.mean(axis=1), expected, atol=1e-6):

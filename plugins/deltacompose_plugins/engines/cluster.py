@@ -90,8 +90,8 @@ class Dask:
             self._client.wait_for_workers(1, timeout=self._wait)
         except TimeoutError:
             raise BadInput("the dask scheduler has no workers; start one by `dask worker ADDRESS`") from None
-        for address, found in self._client.run(plugins, on_error="return").items():
-            lack = _first_line(found) if isinstance(found, BaseException) else lacking(self._plugins, found)
+        for address, installed in self._client.run(plugins, on_error="return").items():
+            lack = _first_line(installed) if isinstance(installed, BaseException) else lacking(self._plugins, installed)
             if lack:
                 raise UnfitWorker(f"the dask worker at {address} cannot take part: {lack}")
 
@@ -136,12 +136,12 @@ class Dask:
 
 def _is_running(options: Mapping[str, Any]) -> bool:
     running = bool(options.get("scheduler") or options.get("scheduler_file"))
-    given = [name for name in LOCAL if options.get(name)]
+    local = [name for name in LOCAL if options.get(name)]
     if not running and (alone := [name for name in (*TLS, "insecure") if options.get(name)]):
         raise BadInput(f"{', '.join(alone)} are of a running dask scheduler; name one by scheduler or scheduler_file")
-    if running and given:
+    if running and local:
         raise BadInput(
-            f"the workers of a running dask scheduler are set where they are started; leave out {', '.join(given)}"
+            f"the workers of a running dask scheduler are set where they are started; leave out {', '.join(local)}"
         )
     return running
 
@@ -242,11 +242,11 @@ def plugins() -> dict[str, str]:
     return {plugin.name: plugin.origin for plugin in loaded().plugins if plugin.state == "active"}
 
 
-def lacking(expected: Mapping[str, str], found: Mapping[str, str]) -> str:
+def lacking(expected: Mapping[str, str], installed: Mapping[str, str]) -> str:
     """What a worker lacks of the driver's plugins, as a sentence; empty if nothing."""
     for name, origin in expected.items():
-        if found.get(name) != origin:
-            has = f"has {found[name]} instead" if name in found else "does not have it"
+        if installed.get(name) != origin:
+            has = f"has {installed[name]} instead" if name in installed else "does not have it"
             return f"the plugin {name!r} of {origin} is in use here, and the worker {has}; install it there"
     return ""
 

@@ -11,13 +11,15 @@ from deltacompose.errors import BadInput, unknown
 
 def checked(engine: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     """Refuse options that an engine does not have, fewer than one worker or thread, and devices that are no texts."""
-    for name, given in options.items():
+    for name, value in options.items():
         if name not in known:
             raise unknown(f"option of the engine {engine}", name, known)
-        if name in ("workers", "threads") and (type(given) is not int or given < 1):
-            raise BadInput(f"the engine {engine} got {name}={given!r}; it must be a whole number from 1")
-        if name == "devices" and (isinstance(given, str) or not all(isinstance(one, str) and one for one in given)):
-            raise BadInput(f"the engine {engine} got devices={given!r}; it must be a list of texts, as ['0', '1']")
+        if name in ("workers", "threads") and (type(value) is not int or value < 1):
+            raise BadInput(f"the engine {engine} got {name}={value!r}; it must be a whole number from 1")
+        if name == "devices" and (
+            isinstance(value, str) or not all(isinstance(device, str) and device for device in value)
+        ):
+            raise BadInput(f"the engine {engine} got devices={value!r}; it must be a list of texts, as ['0', '1']")
 
 
 def environments(options: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -23,18 +23,18 @@ def security(options: Mapping[str, Any]) -> Any:
     Raises:
         BadInput: some of the three are lacking, or a file does not exist.
     """
-    given = {name: str(options[name]) for name in TLS if options.get(name)}
-    if not given:
+    paths = {name: str(options[name]) for name in TLS if options.get(name)}
+    if not paths:
         return None
-    if lacking := [name for name in TLS if name not in given]:
+    if lacking := [name for name in TLS if name not in paths]:
         raise BadInput(f"TLS needs {', '.join(TLS)}; the engine dask got no {' and no '.join(lacking)}")
-    for name, path in given.items():
+    for name, path in paths.items():
         if not Path(path).is_file():
             raise BadInput(f"{name} {path!r} is not a file; `docs/scaling.md` says how certificates are made")
     from distributed import Security
 
     make: Any = Security
-    return make(require_encryption=True, **{TLS[name]: path for name, path in given.items()})
+    return make(require_encryption=True, **{TLS[name]: path for name, path in paths.items()})
 
 
 def check_address(address: str, options: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ def _configured() -> bool:
 def _is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine alone."""
     try:
-        found = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
+        addresses = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
     except OSError:
         return False
-    return all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in addresses)

@@ -72,10 +72,10 @@ class Peft(Method):
         super().__post_init__()
         if self.tuner.why:
             raise BadInput(f"peft: type={self.type!r} cannot be had here: {self.tuner.why}")
-        given = options.check(self.type, options.read(self.options))
-        object.__setattr__(self, "options", options.write(given))
+        options_read = options.check(self.type, options.read(self.options))
+        object.__setattr__(self, "options", options.write(options_read))
         for name in self.tuner.needs:
-            if name not in given:
+            if name not in options_read:
                 raise BadInput(f"peft: type={self.type!r} needs the option {name}, as in options='{name}=...'")
         self.config()
 
@@ -134,20 +134,20 @@ class Peft(Method):
         kinds = self.places or self.tuner.places
         if not kinds or self._encodes:
             return backbone.places(*kinds) if kinds else ()
-        found: dict[tuple[int, object], Place] = {}
+        by_weight: dict[tuple[int, object], Place] = {}
         for place in backbone.places(*kinds):
             backbone.parameter_location(place, "weight")  # refuses a place without a matrix
-            found.setdefault((id(backbone.module(place).weight), place.part), place)
-        return tuple(found.values())
+            by_weight.setdefault((id(backbone.module(place).weight), place.part), place)
+        return tuple(by_weight.values())
 
     def _tensors(self, backbone: Backbone, source: Generator) -> dict[str, Tensor]:
         """Everything that the type has; what is to be trained asks for gradients."""
         places = self._where(backbone)
         if self._encodes:
             return encoders.tensors(backbone, places, self.config(), source)
-        made = layers.build(backbone, places, self.config(), self.tuner, source)
-        _EMPTY.setdefault(backbone, {})[self] = made.layers
-        return dict(made.tensors)
+        built = layers.build(backbone, places, self.config(), self.tuner, source)
+        _EMPTY.setdefault(backbone, {})[self] = built.layers
+        return dict(built.tensors)
 
     def _empty(self, backbone: Backbone) -> tuple[layers.Layer, ...]:
         if self not in _EMPTY.get(backbone, {}):

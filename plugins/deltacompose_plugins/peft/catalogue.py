@@ -16,7 +16,7 @@ def peft_table() -> list[dict[str, Any]]:
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    installed = {str(one.value).lower() for one in PEFT_TYPE_TO_CONFIG_MAPPING}
+    installed = {str(peft_type.value).lower() for peft_type in PEFT_TYPE_TO_CONFIG_MAPPING}
     return [_row(name, installed) for name in sorted(installed | TUNERS.keys())]
 
 

@@ -24,10 +24,10 @@ View = Callable[[Layer, Tensors], dict[str, Tensor]]
 
 def edits(backbone: Backbone, layers: tuple[Layer, ...], tuner: Tuner, view: View) -> list[Edit]:
     """The edits of a type's layers."""
-    found: list[Edit] = []
+    edits_of_layers: list[Edit] = []
     for layer in layers:
-        found += _EDITS[tuner.acts](backbone, layer, tuner, view)
-    return found
+        edits_of_layers += _EDITS[tuner.acts](backbone, layer, tuner, view)
+    return edits_of_layers
 
 
 def _of_copy(backbone: Backbone, layer: Layer, tuner: Tuner, view: View) -> list[Edit]:
@@ -40,11 +40,11 @@ def _of_matrix(backbone: Backbone, layer: Layer, tuner: Tuner, view: View) -> li
     if isinstance(backbone.module(place), nn.Embedding):
         return [WeightEdit(place, "weight", partial(_rows, layer, view), vmap=tuner.vmap)]
     change, factors = partial(_matrix, layer, view), _low_rank(layer, view)
-    found: list[Edit] = [WeightEdit(place, "weight", change, factors, vmap=tuner.vmap)]
+    edits_of_layer: list[Edit] = [WeightEdit(place, "weight", change, factors, vmap=tuner.vmap)]
     if layer.moves_bias:
         weight = backbone.parameter(place, "weight")
-        found.append(WeightEdit(place, "bias", partial(_bias, layer, view, weight), vmap=tuner.vmap))
-    return found
+        edits_of_layer.append(WeightEdit(place, "bias", partial(_bias, layer, view, weight), vmap=tuner.vmap))
+    return edits_of_layer
 
 
 _EDITS: Mapping[str, Callable[[Backbone, Layer, Tuner, View], list[Edit]]] = {
@@ -75,17 +75,17 @@ def _instead(full: str, t: Tensors, frozen: Tensor) -> Tensor:
 
 def _rows(layer: Layer, view: View, t: Tensors, frozen: Tensor) -> Tensor:
     everything = torch.arange(frozen.shape[0], device=frozen.device)
-    made = layer(view(layer, t), _blank(frozen) if layer.additive else frozen, None, everything)
-    return made if layer.additive else made - frozen
+    output = layer(view(layer, t), _blank(frozen) if layer.additive else frozen, None, everything)
+    return output if layer.additive else output - frozen
 
 
 def _matrix(layer: Layer, view: View, t: Tensors, frozen: Tensor) -> Tensor:
     own, inputs = view(layer, t), frozen.shape[1]
     units = torch.eye(inputs + layer.moves_bias, inputs, dtype=frozen.dtype, device=frozen.device)
     pretrained, bias = _blank(frozen) if layer.additive else frozen, frozen.new_zeros(frozen.shape[0])
-    made = layer(own, pretrained, bias, _each(units, own))
-    made = (made[:-1] - made[-1:] if layer.moves_bias else made).mT
-    return made if layer.additive else made - frozen
+    output = layer(own, pretrained, bias, _each(units, own))
+    output = (output[:-1] - output[-1:] if layer.moves_bias else output).mT
+    return output if layer.additive else output - frozen
 
 
 def _bias(layer: Layer, view: View, weight: Tensor, t: Tensors, frozen: Tensor) -> Tensor:
@@ -101,4 +101,4 @@ def _blank(like: Tensor) -> Tensor:
 
 def _each(x: Tensor, own: Tensors) -> Tensor:
     """x for each delta of a bank: some layers add in place into their input's product, which must have the axis."""
-    return x + next(torch.zeros_like(one).sum().to(x.dtype) for one in own.values() if one.is_floating_point())
+    return x + next(torch.zeros_like(tensor).sum().to(x.dtype) for tensor in own.values() if tensor.is_floating_point())

@@ -49,8 +49,8 @@ def rows(t: Tensors, config: Any) -> dict[str, Tensor]:
     names = {name: own[flat(name)] for name, _ in encoder.named_parameters()}
     length = torch.arange(config.num_virtual_tokens, device=next(iter(own.values())).device)[None]
     tasks = (torch.zeros(1, dtype=torch.long, device=length.device),) if "prefix_task_rows" in own else ()
-    made: Tensor = functional_call(encoder, names, (length, *tasks))
-    return {name: x for name, x in t.items() if not name.startswith(_OWN)} | {ROWS: made[0]}
+    encoded: Tensor = functional_call(encoder, names, (length, *tasks))
+    return {name: x for name, x in t.items() if not name.startswith(_OWN)} | {ROWS: encoded[0]}
 
 
 def edits(backbone: Backbone, places: tuple[Place, ...]) -> list[Edit]:
@@ -73,10 +73,10 @@ def _key_values(index: int, heads: int, width: int, t: Tensors) -> tuple[Tensor,
 
 def _alike(backbone: Backbone, places: tuple[Place, ...]) -> tuple[int, int]:
     """The number and width of the key-value heads, which must be those of every place."""
-    found = {backbone.heads(place) for place in places}
-    if len(found) > 1:
-        raise BadInput(f"peft's prefixes need attentions with equal heads, and {backbone.name} has {sorted(found)}")
-    return found.pop()
+    heads = {backbone.heads(place) for place in places}
+    if len(heads) > 1:
+        raise BadInput(f"peft's prefixes need attentions with equal heads, and {backbone.name} has {sorted(heads)}")
+    return heads.pop()
 
 
 def _encoder(config: Any, dims: dict[str, int]) -> nn.Module:

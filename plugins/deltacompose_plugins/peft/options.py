@@ -86,18 +86,18 @@ def write(options: Mapping[str, Any]) -> str:
 
 def check(type: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options, if each is one of the configuration's, may be set here, and has a value of its type."""
-    found = _class(type)
-    names = [field.name for field in dataclasses.fields(found)]
+    config_class = _class(type)
+    names = [field.name for field in dataclasses.fields(config_class)]
     free = [name for name in names if name not in OUTSIDE and name not in REFUSED and not name.endswith("_config")]
     for name, value in options.items():
         if name in names and (name in REFUSED or (_dropout(name) and value)):
             reason = REFUSED.get(name, "dropout is drawn from each delta's own generator; take a native method")
             raise BadInput(f"peft: {name}={value!r} cannot be set for type={type!r}: {reason}")
         if name not in free:
-            raise unknown(f"peft {type} option", name, [one for one in free if not _dropout(one)])
+            raise unknown(f"peft {type} option", name, [option for option in free if not _dropout(option)])
         if reason := next((why for start, why in STARTS.items() if start in str(value)), ""):
             raise BadInput(f"peft: {name}={value!r} cannot be set for type={type!r}: {reason}")
-    return {name: _checked(type, found, name, value) for name, value in options.items()}
+    return {name: _checked(type, config_class, name, value) for name, value in options.items()}
 
 
 def config(type: str, options: Mapping[str, Any]) -> Any:

@@ -75,7 +75,7 @@ def _report(backbone: str, left: tuple[str, ...]) -> None:
 
 def parameters(backbone: Backbone, places: Iterable[Place]) -> list[tuple[Place, str]]:
     """Each parameter of these places once: slices of a fused one by their places, a tied one by the first."""
-    found: list[tuple[Place, str]] = []
+    located: list[tuple[Place, str]] = []
     taken: set[tuple[int, Part | None]] = set()
     for place in places:
         for name in backbone.parameter_names(place):
@@ -83,20 +83,20 @@ def parameters(backbone: Backbone, places: Iterable[Place]) -> list[tuple[Place,
             key = (id(getattr(backbone.model.get_submodule(path), own)), part)
             if key not in taken:
                 taken.add(key)
-                found.append((place, name))
-    return found
+                located.append((place, name))
+    return located
 
 
 def zeros(backbone: Backbone, places: Iterable[Place]) -> dict[str, Tensor]:
     """A change of nothing for every parameter of these places, `<place>.<parameter>`."""
-    found = parameters(backbone, places)
-    return {f"{place.name}.{name}": torch.zeros(backbone.parameter(place, name).shape) for place, name in found}
+    located = parameters(backbone, places)
+    return {f"{place.name}.{name}": torch.zeros(backbone.parameter(place, name).shape) for place, name in located}
 
 
 def changes(backbone: Backbone, places: Iterable[Place]) -> list[Edit]:
     """The edits that add such a change."""
-    found = parameters(backbone, places)
-    return [WeightEdit(place, name, partial(_change, f"{place.name}.{name}")) for place, name in found]
+    located = parameters(backbone, places)
+    return [WeightEdit(place, name, partial(_change, f"{place.name}.{name}")) for place, name in located]
 
 
 def _change(name: str, t: Tensors, frozen: Tensor) -> Tensor:

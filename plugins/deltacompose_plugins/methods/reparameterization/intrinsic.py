@@ -80,12 +80,12 @@ class Intrinsic(Method):
         theta = t["shared.theta"]
         if self._nests(backbone, lower.d):
             return {**t, "shared.theta": torch.nn.functional.pad(theta, (0, self.d - lower.d))}
-        found = torch.zeros(self.d, dtype=torch.float64)
+        projected = torch.zeros(self.d, dtype=torch.float64)
         for size, fewer, rows in zip(self._sizes(backbone), lower._rows(backbone), self._rows(backbone), strict=True):
             change = fewer["norm"] * projections.apply(fewer, theta.double())[:size]
             padded = torch.nn.functional.pad(change, (0, max(size, self.d) - size))
-            found += rows["norm"] * projections.transposed(rows, padded, self.d)
-        return {**t, "shared.theta": found.to(theta.dtype)}
+            projected += rows["norm"] * projections.transposed(rows, padded, self.d)
+        return {**t, "shared.theta": projected.to(theta.dtype)}
 
     def combined(self, weights: Sequence[Tensors], coefficients: Sequence[float]) -> tuple[Method, dict[str, Tensor]]:
         """Σ cₖ θₖ, where all have the same scales; otherwise the sum is outside the subspace."""

@@ -82,9 +82,9 @@ class IntrinsicPrompt(Method):
     def _decoder(self, backbone: Backbone) -> dict[str, Tensor]:
         """The decoder's tensors, checked against the setting and the backbone."""
         content, width = _content(self.file), backbone.embedding_width
-        found = hashlib.sha256(content).hexdigest()
-        if self.sha256 != found:
-            raise BadInput(f"intrinsic_prompt: {self.file} has sha256={found!r}, and the setting is {self.sha256!r}")
+        digest = hashlib.sha256(content).hexdigest()
+        if self.sha256 != digest:
+            raise BadInput(f"intrinsic_prompt: {self.file} has sha256={digest!r}, and the setting is {self.sha256!r}")
         try:
             tensors = load(content)
         except SafetensorError as error:

@@ -62,11 +62,11 @@ class Masked(Method):
 
     def constants(self, backbone: Backbone, data: Any = None) -> dict[str, Tensor]:
         """Which parameters, counted through all places; with `reselect` also which of them are chosen now."""
-        found = torch.cat([x.flatten() for x in self._scores(backbone, data).values()])
-        index = found.topk(len(self.init(backbone, Generator())["shared.values"])).indices
+        scores = torch.cat([x.flatten() for x in self._scores(backbone, data).values()])
+        index = scores.topk(len(self.init(backbone, Generator())["shared.values"])).indices
         if not self.reselect:
             return {"shared.index": index.sort().values}
-        return {"shared.index": index, "shared.chosen": (torch.arange(len(index)) < self._size(backbone)).to(found)}
+        return {"shared.index": index, "shared.chosen": (torch.arange(len(index)) < self._size(backbone)).to(scores)}
 
     def update(self, t: Tensors, gradients: Tensors, step: int, steps: int) -> dict[str, Tensor]:
         every = math.ceil(steps / (self.reselect + 1))
