@@ -21,7 +21,7 @@ from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.limits import EXPRESSION_CHARACTERS, INTEGER, PARTS
 
 Setting = bool | int | float | str | None | tuple["Setting", ...]
-"""What a setting of a method may hold: it must print and read back as itself."""
+"""Types of a method's settings: each value must be printed and parsed back as itself."""
 
 
 class Term:
@@ -39,7 +39,7 @@ class Term:
         return Composition((left.stages[0] + right.stages[0],))
 
     def __rshift__(self, other: Term) -> Composition:
-        """Train this first, then the other, which starts from this one in force and frozen."""
+        """Train this first, then the other, which starts with this one attached and frozen."""
         return Composition(composition(self).stages + composition(other).stages)
 
 
@@ -120,7 +120,7 @@ def composition(term: Term) -> Composition:
         return term
     if isinstance(term, Part):
         return Composition(((term,),))
-    raise BadInput(f"{term!r} is no method and no composition")
+    raise BadInput(f"{term!r} is neither a method nor a composition")
 
 
 def parse(text: str, methods: Mapping[str, type[Part]], expressions: Mapping[str, str] | None = None) -> Composition:
@@ -132,7 +132,7 @@ def parse(text: str, methods: Mapping[str, type[Part]], expressions: Mapping[str
         expressions: named compositions, which may stand wherever a method may.
 
     Raises:
-        BadInput: unknown method or setting, a setting of the wrong type, or anything else that is no composition.
+        BadInput: unknown method or setting, a setting of the wrong type, or anything else that is not a composition.
     """
     if len(text) > EXPRESSION_CHARACTERS:
         raise BadInput(
@@ -158,7 +158,7 @@ class _Reader:
             tree = ast.parse(self.text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise BadInput(
-                f"{quoted(self.text)} is no composition ({error}); write for example 'prompt + lora(rank=8) >> adapter'"
+                f"{quoted(self.text)} is not a composition ({error}); write for example 'prompt + lora >> adapter'"
             ) from None
         return self._term(tree.body)
 
@@ -177,7 +177,7 @@ class _Reader:
                 return self._named(name, {str(k.arg): self._setting(k.value) for k in keywords})
             case ast.Call(ast.Name(name), [_, *_]):
                 raise BadInput(f"settings of {name!r} are given by name, as in {name}({self._example(name)})")
-        raise BadInput(f"{_unparsed(node)} in {quoted(self.text)} is no method; join methods by '+' and '>>'")
+        raise BadInput(f"{_unparsed(node)} in {quoted(self.text)} is not a method; join methods by '+' and '>>'")
 
     def _setting(self, node: ast.expr) -> Setting:
         match node:
@@ -190,7 +190,7 @@ class _Reader:
             case ast.Tuple(elements):
                 return tuple(self._setting(element) for element in elements)
         raise BadInput(
-            f"{_unparsed(node)} in {quoted(self.text)} is no setting; it may be a number, text, True, False, None "
+            f"{_unparsed(node)} in {quoted(self.text)} is not a setting; it may be a number, text, True, False, None "
             "or a tuple of those"
         )
 
@@ -243,7 +243,7 @@ def _kinds(method: Any) -> dict[str, TypeAdapter[Any]]:
 def _fields(method: Any) -> tuple[dataclasses.Field[Any], ...]:
     """The settings of a class of methods, as dataclasses keeps them."""
     if not dataclasses.is_dataclass(method):
-        raise BadInput(f"{method.__name__} is no frozen dataclass; write @dataclass(frozen=True) above it")
+        raise BadInput(f"{method.__name__} is not a frozen dataclass; write @dataclass(frozen=True) above it")
     return dataclasses.fields(method)
 
 

@@ -43,7 +43,7 @@ class Company:
         return [x if x is None else next(pieces).view_as(x).to(x.dtype) for x in tensors]
 
     def gathered(self, data: Any, device: torch.device) -> list[Any]:
-        """What each process gives, as JSON, in the order of their ranks."""
+        """JSON values of all processes, in the order of their ranks."""
         if self.size == 1:
             return [data]
         written = torch.tensor(list(json.dumps(data).encode()), dtype=torch.uint8, device=device)
@@ -56,7 +56,7 @@ class Company:
         return [json.loads(bytes(text[: int(n)].tolist())) for text, n in zip(texts, lengths, strict=True)]
 
     def of_first(self, data: Any, device: torch.device) -> Any:
-        """What the first process says, of something in which they might differ, like what others have stored by now."""
+        """Rank 0's value of something in which processes may differ, like what others have stored by now."""
         return self.gathered(data, device)[0]
 
 

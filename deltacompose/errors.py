@@ -70,7 +70,7 @@ class NoPlace(BadInput):
 
 
 class Diverged(ArithmeticError):
-    """What a delta computes is no longer a finite number; it fails alone, and its neighbours in a bank go on."""
+    """A delta's loss or scores are not finite. It fails alone; its neighbours in a bank go on."""
 
 
 MANY = 60

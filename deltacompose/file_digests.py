@@ -36,7 +36,7 @@ ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 """Files of a peft adapter, which transformers loads together with a model that lies in the same folder."""
 
 SMALL = ("*.json", "*.txt", "*.model", "*.spm", "*.jinja", "*.py")
-"""Files beside the weights that loading may read: configurations, and everything of a tokenizer."""
+"""Files other than the weights that loading may read: configurations, and everything of a tokenizer."""
 
 _PIECE = 1 << 22
 _HEADER_LIMIT = 100 << 20

@@ -43,7 +43,7 @@ UNCHANGED = "--unchanged"
 
 @dataclass(frozen=True)
 class Migration:
-    """What became of the cells of an old store.
+    """Outcome of migrating the cells of an old store.
 
     Attributes:
         store: the new one.

@@ -27,7 +27,7 @@ _CSafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's p
 _NUMBER = re.compile(r"[-+]?(?:0x[0-9a-fA-F_]+|0b[01_]+|[0-9][0-9_:.eE+-]*|\.[0-9][0-9_eE+-]*)")
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _SHOWN = 3
-"""So many errors of one validation are told, and the number of the others."""
+"""Number of errors of one validation that are printed; the others are counted."""
 
 
 def parsed_yaml(text: str, name: str) -> Any:
@@ -185,7 +185,7 @@ def plain(record: Any) -> dict[str, Any]:
 
 
 def sentences(kind: Any, error: ValidationError, noun: str) -> Iterator[str]:
-    """What pydantic found, the unknown names first; the first three and how many more there are."""
+    """Pydantic's errors as sentences, unknown names first: the first three and the number of the others."""
     count = error.error_count()
     errors = sorted(error.errors(include_url=False), key=lambda each: each["type"] not in _UNKNOWN)
     yield from (_sentence(kind, each, noun) for each in errors[:_SHOWN])

@@ -323,7 +323,7 @@ def expression_cases() -> Iterator[Case]:
 
 
 def special(make: Callable[[Path], object], then: Callable[[Path], object], name: str = "special") -> Action:
-    """Makes something at a path that is no regular file, and hands the path on."""
+    """Makes something at a path that is not a regular file, and hands the path on."""
 
     def action(folder: Path) -> object:
         make(folder / name)
@@ -847,7 +847,7 @@ def npz_cases() -> Iterator[Case]:
         "a shape that is a call": packed({"a.npy": npy("__import__('os').system('ls')")}),
         "a header nested 5 000 deep": packed({"a.npy": npy("(" * 5000 + ")" * 5000)}),
         "a zip bomb of 600 MB": packed({"a.npy": npy("(1000, 1000)"), "b.npy": bytes(600 * 2**20)}),
-        "members that are no arrays": packed({"a.txt": b"hello"}),
+        "members that are not arrays": packed({"a.txt": b"hello"}),
         "a member that is text with the name of an array": packed({"a.npy": b"hello"}),
         "an empty member": packed({"a.npy": b""}),
         "an absolute name": packed({"/etc/passwd": b"hello"}),
@@ -1124,7 +1124,7 @@ def store_cases() -> Iterator[Case]:
             yield Case("stores", f"run: a checkpoint's state: {name}", run_with("state.json", text), "accepted")
     yield Case(
         "stores",
-        "status: keys that are no keys",
+        "status: keys that are not keys",
         store_with("store.json", lambda p: (p.parent / "cells" / "xx").mkdir()),
         "accepted",
     )

@@ -120,19 +120,19 @@ def test_a_named_composition_may_stand_wherever_a_method_may():
         ("low(rank=2.0)", "rank=2.0: "),
         ("low(kind='c')", "kind='c': should be 'a' or 'b'"),
         ("low(alpha=1e999)", "should be a finite number"),
-        ("low(rank=1+1)", "is no setting"),
-        ("low(rank=[1])", "is no setting"),
-        ("low(**{})", "is no method"),
+        ("low(rank=1+1)", "is not a setting"),
+        ("low(rank=[1])", "is not a setting"),
+        ("low(**{})", "is not a method"),
         ("low(rank=3, rank=4)", "a setting stands twice"),
-        ("low.rank", "is no method"),
-        ("__import__('os').system('true')", "is no method"),
-        ("low - bare", "is no method"),
-        ("low +", "is no composition"),
-        ("", "is no composition"),
-        ("low; bare", "is no composition"),
+        ("low.rank", "is not a method"),
+        ("__import__('os').system('true')", "is not a method"),
+        ("low - bare", "is not a method"),
+        ("low +", "is not a composition"),
+        ("", "is not a composition"),
+        ("low; bare", "is not a composition"),
         ("both(rank=3)", "takes no settings"),
         ("loop", "contains itself"),
-        ("(" * 500 + "low" + ")" * 500, "is no composition"),
+        ("(" * 500 + "low" + ")" * 500, "is not a composition"),
     ],
 )
 def test_what_is_no_composition_is_said_in_one_sentence(text, said):
@@ -145,7 +145,7 @@ def test_python_refuses_what_the_text_refuses():
         Low(rank="a")
     with pytest.raises(BadInput, match="write it as"):
         (Low() >> Bare()) + Low()
-    with pytest.raises(BadInput, match="is no method"):
+    with pytest.raises(BadInput, match="is not a method"):
         Low() + 3
 
 
@@ -154,5 +154,7 @@ def test_a_method_that_is_no_dataclass_says_what_to_write():
         name = "plain"
 
     for use in (str, lambda part: part.settings, lambda part: parse("plain(rank=1)", {"plain": type(part)})):
-        with pytest.raises(BadInput, match=r"^Plain is no frozen dataclass; write @dataclass\(frozen=True\) above it$"):
+        with pytest.raises(
+            BadInput, match=r"^Plain is not a frozen dataclass; write @dataclass\(frozen=True\) above it$"
+        ):
             use(Plain())

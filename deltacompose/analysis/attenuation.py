@@ -1,4 +1,4 @@
-"""What two maps would correlate without the noise of their seeds: a measure of similarity against transfer."""
+"""Disattenuated correlation of two maps, corrected for seed noise: a measure of similarity against transfer."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Whether the intervals and marks keep their word, on simulated transfer matrices whose truth is known.
 
 `python -m deltacompose.analysis.calibration coverage` prints how often a 95 % interval covers the truth with 2, 3, 5
-and 8 seeds, beside a percentile bootstrap of the seeds; `… discoveries` how often a matrix without any effect gets a
-mark. Both take the number of simulated matrices as a second word. What they gave stands in `docs/studies.md`.
+and 8 seeds, next to a percentile bootstrap of the seeds; `… discoveries` how often a matrix without any effect gets a
+mark. Both take the number of simulated matrices as a second word. Their results are in `docs/studies.md`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def draw(
 ) -> TransferMatrix:
     """A matrix with latent levels (sources, targets); the examples of a target are shared by sources and seeds.
 
-    With latent levels of the untouched backbone, (targets,), that too is read on the same examples: once, for it has
+    With latent levels of the untouched backbone, (targets,), it is read on the same examples too: once, because it has
     no seeds. Without, its score is one half and its examples are unknown.
     """
     sources, targets = levels.shape
@@ -206,7 +206,7 @@ def discoveries(repeats: int = 1000) -> str:
 
 
 def main(words: Sequence[str]) -> str:
-    """What `python -m deltacompose.analysis.calibration WHAT REPEATS` prints."""
+    """Prints what `python -m deltacompose.analysis.calibration WHAT REPEATS` asks for."""
     tables = {"coverage": coverage, "discoveries": discoveries}
     what, repeats = [*words, "coverage"][0], [*words[1:], "1000"][0]
     if what not in tables:

@@ -113,7 +113,7 @@ class TransferMatrix:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every task of the matrix once: the targets in their order, then the sources that are no target."""
+        """Every task of the matrix once: the targets in their order, then the sources that are not targets."""
         return tuple(dict.fromkeys((*self.targets, *self.sources)))
 
     @property
@@ -222,7 +222,7 @@ class TransferMatrix:
         return self.selected(self.tasks, self.tasks)
 
     def limitations(self) -> list[str]:
-        """What a reader must know before using the values: one sentence each, none if there is nothing to say."""
+        """Warnings about the values, one sentence each."""
         return [sentence for sentence in (*_about_cells(self), *_about_targets(self)) if sentence]
 
 

@@ -33,7 +33,7 @@ ROUNDING = 1e-12
 class Estimate:
     """A value with its 95 % interval; `covers` says what the interval accounts for, `p` is against zero, two-sided.
 
-    NaN stands where nothing can be said: an interval needs a spread between two seeds, or between examples.
+    NaN marks a value that cannot be estimated: an interval needs a spread between two seeds, or between examples.
     """
 
     value: float
@@ -104,7 +104,7 @@ def _half_width(tail: float, variances: tuple[float, float], freedoms: tuple[int
 
 
 def _two_sided(distance: float, variances: tuple[float, float], freedoms: tuple[int, int]) -> float:
-    """The p-value at which the interval just reaches zero; the smallest that is told apart from none is 1e-12."""
+    """The p-value at which the interval just reaches zero; values below 1e-12 are reported as 0."""
 
     def excess(log_p: float) -> float:
         return _half_width(math.exp(log_p) / 2, variances, freedoms) - distance
@@ -119,7 +119,7 @@ def _two_sided(distance: float, variances: tuple[float, float], freedoms: tuple[
 
 
 def adjusted(p: Floats, dependent: bool = False) -> Floats:
-    """p-values adjusted for the false discovery rate, of any shape; NaN is no test and stays NaN.
+    """p-values adjusted for the false discovery rate, of any shape; NaN is not a test and stays NaN.
 
     Benjamini & Hochberg (1995), for independent or positively dependent tests; with `dependent`, Benjamini & Yekutieli
     (2001), for any dependence. A cell is marked where its adjusted value is at most q.

@@ -19,7 +19,7 @@ UNITS = {
     "corrected": "chance-corrected transfer (A(s→t) − chance) / (A(t→t) − chance)",
     "lift": "lift over the untouched backbone A(s→t) − A(∅→t)",
 }
-"""What each unit is called in a figure."""
+"""Labels of the units in figures."""
 SIGNED = ("corrected", "lift")
 """The units whose zero is neutral: chance for one, the untouched backbone for the other."""
 
@@ -35,7 +35,7 @@ def in_unit(matrix: TransferMatrix, unit: str, scores: Floats) -> Floats:
 
 
 def references(matrix: TransferMatrix) -> dict[str, Floats]:
-    """What is not transfer, (seeds, targets) raw scores each: a random delta, the untouched backbone, the chance level.
+    """Baselines, (seeds, targets) raw scores each: a random delta, the untouched backbone, the chance level.
 
     Where the random row was taken for chance, the two are one.
     """

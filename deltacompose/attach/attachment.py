@@ -1,4 +1,4 @@
-"""Edits in force on a backbone: one delta, a stack of deltas, or a bank of K deltas at once.
+"""Edits attached to a backbone: one delta, a stack of deltas, or a bank of K deltas at once.
 
 Everything is done by hooks on the unmodified model, and undone exactly when the last delta leaves, in whatever order
 they leave. The model may run backward passes as long as the delta is attached; with gradient checkpointing
@@ -65,14 +65,14 @@ _ONCE = ("positions", "attention.positions")
 """Kinds of places whose modules see positions and no rows: at T5's bias, a bank would silently mix its deltas."""
 
 _RACKS: WeakKeyDictionary[PreTrainedModel, Rack] = WeakKeyDictionary()
-"""What is attached to each model now. A model may be seen through several `Backbone` records."""
+"""Attachments of each model. A model may be seen through several `Backbone` records."""
 
 
 class Attachment:
-    """An expression's edits in force on a backbone, with tensors that can be replaced: one delta's, or K at once.
+    """An expression's edits attached to a backbone, with tensors that can be replaced: one delta's, or K at once.
 
     Attributes:
-        once: a place that the model passes once for all rows of a batch, so that only one delta can be in force there;
+        once: a place that the model passes once for all rows of a batch, so that only one delta can be attached there;
             None where a bank can be.
         drops: whether an edit has dropout.
     """
@@ -170,7 +170,7 @@ class Attachment:
 
 
 def attach(backbone: Backbone, expression: Term, *, probe: bool = True) -> Attachment:
-    """Puts an expression's edits in force, to be given tensors by `put` and taken out by `detach`.
+    """Attaches an expression's edits, which `put` gives tensors and `detach` removes.
 
     Args:
         probe: whether each edit is first shown to act, by one small pass for each model and place.
@@ -183,7 +183,7 @@ def attach(backbone: Backbone, expression: Term, *, probe: bool = True) -> Attac
 
 @contextmanager
 def _only(backbone: Backbone, edits: Sequence[Edit]) -> Iterator[None]:
-    """Edits that read no tensors, and no others, in force on a backbone."""
+    """Attaches only edits that read no tensors to a backbone."""
     held, rack = Held(mixed=_mixed(backbone.model)), Rack()
     with without_prefixes(backbone.model):
         try:
@@ -208,7 +208,7 @@ def attached(
     *,
     finalized: bool = False,
 ) -> Iterator[PreTrainedModel]:
-    """The backbone's transformers model with a delta in force; undone exactly on leaving.
+    """The backbone's transformers model with a delta attached; undone exactly on leaving.
 
     Args:
         weights: as `init_weights` makes them or training leaves them.

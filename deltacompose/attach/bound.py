@@ -1,4 +1,4 @@
-"""The tensors in force of one attached delta or bank, and how an edit's function is applied to them."""
+"""The bound tensors of one attached delta or bank, and how an edit's function is applied to them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Bound:
             shared: tensors that every delta sees alike.
 
         Returns:
-            What the function gives; of a bank, joined again along the leading axis if there were rows, else stacked.
+            The function's result; for a bank joined along the leading axis if there were rows, else stacked.
         """
         self.run = True
         t, size = self._beside(*rows, *shared), self.held.size

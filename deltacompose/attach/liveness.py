@@ -29,7 +29,7 @@ LENGTHS = (7, 61)
 Neither is a multiple of the rows, so that an axis of tokens is not taken for that of the batch."""
 
 _RAISED = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
-"""What modules of transformers raise at arguments that they cannot take."""
+"""Exceptions that transformers' modules raise at arguments they do not accept."""
 
 Key = tuple[str, str]
 Install = Callable[[Sequence[Edit]], AbstractContextManager[None]]
@@ -37,7 +37,7 @@ Install = Callable[[Sequence[Edit]], AbstractContextManager[None]]
 
 @dataclass(frozen=True)
 class Reach:
-    """What the pass has shown of a place.
+    """Result of a pass for one place.
 
     Attributes:
         alive: a change there changes the output.
@@ -55,11 +55,11 @@ class Reach:
 
 
 _REACHES: WeakKeyDictionary[nn.Module, dict[Key, Reach]] = WeakKeyDictionary()
-"""What is known of each model; places of one name are one place there."""
+"""Liveness results by model and by name of place."""
 
 
 def key(edit: Edit) -> Key:
-    """What is shown for an edit holds for all of the same kind at the same place."""
+    """Key under which results are shared: edits of one kind at one place behave alike."""
     if isinstance(edit, TokenEdit):
         return ("tokens", edit.stream)
     return ("keys" if isinstance(edit, KeyValueEdit) else "output", edit.place.name)
@@ -73,7 +73,7 @@ def can_be_shown(backbone: Backbone) -> bool:
 
 
 def reaches(backbone: Backbone, edits: Iterable[Edit], install: Install) -> dict[Key, Reach]:
-    """What is known of the places of edits, by a pass for those that are new.
+    """Reach of the places of edits; places that are new are tried in a pass.
 
     Args:
         install: attaches edits that read no tensors.
@@ -134,7 +134,7 @@ class _Probe:
         return leaf
 
     def reach(self, gradients: Sequence[Tensor | None]) -> Reach:
-        """What the gradients of its leaves show."""
+        """Reach according to the gradients of its leaves."""
         run, arrived = bool(self.leaves), [x for x in gradients if x is not None]
         alive = any(bool((x != 0).any()) for x in arrived)
         if isinstance(self.edit, TokenEdit | KeyValueEdit):

@@ -111,7 +111,7 @@ class Dense:
 
 
 class Site:
-    """All that is in force at one module. It has state because deltas come and go while the model stays."""
+    """All edits attached at one module. It has state because deltas come and go while the model stays."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -184,7 +184,7 @@ class Site:
         return self.module.get_submodule(path), own
 
     def _banked(self, x: Tensor, y: Tensor, banked: list[Dense]) -> Tensor:
-        """The output with each delta's own parameters in force on its rows.
+        """The output with each delta's own parameters applied to its rows.
 
         A matrix acts on the output, so that nothing is computed twice. The others (norms, embeddings) are cheap and
         run again for each delta.

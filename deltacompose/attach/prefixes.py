@@ -1,6 +1,6 @@
 """Key-value edits: keys and values before an attention's own, through transformers' attention interface.
 
-A model is switched to an attention function of ours only while a key-value edit is in force somewhere in it, and back
+A model is switched to an attention function of ours only while a key-value edit is attached somewhere in it, and back
 to what it was when the last one leaves. The mask function of the same name keeps masks explicit, so that they can be
 padded; a model whose mask function is not registered would silently lose its mask.
 """
@@ -36,14 +36,14 @@ class Switched:
 
 _NAME = "deltacompose"
 _PREFIXES: WeakKeyDictionary[nn.Module, list[Bound]] = WeakKeyDictionary()
-"""The prefixes in force per attention module: the registered function is one for the whole process."""
+"""The attached prefixes per attention module: the registered function is one for the whole process."""
 
 _SWITCHED: dict[int, Switched] = {}
 """The configurations that are switched, by identity; models built from one configuration share it."""
 
 
 class Prefixes:
-    """The key-value edits in force on one model. It has state because deltas come and go while the model stays."""
+    """The key-value edits attached to one model. It has state because deltas come and go while the model stays."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model

@@ -184,7 +184,7 @@ class Stream:
         return (), kwargs | self._grown(kwargs, layout, prompt)
 
     def _grown(self, kwargs: dict[str, Any], layout: Layout, prompt: Tensor) -> dict[str, Any]:
-        """What takes the place of ids, positions, token types and per-layer inputs."""
+        """Replacements of ids, positions, token types and per-layer inputs."""
         ids, embedded = kwargs.get("input_ids"), kwargs.get("inputs_embeds")
         grown: dict[str, Any] = {"input_ids": None}
         if embedded is None:
@@ -345,7 +345,7 @@ def _check_room(past: Any, positions: int) -> None:
 
 
 def _given(kwargs: dict[str, Any]) -> Tensor:
-    """What a stream is given: ids `(batch, tokens)` or embeddings `(batch, tokens, width)`."""
+    """The input of a stream: ids `(batch, tokens)` or embeddings `(batch, tokens, width)`."""
     embedded: Tensor = kwargs["inputs_embeds"] if kwargs.get("input_ids") is None else kwargs["input_ids"]
     return embedded
 

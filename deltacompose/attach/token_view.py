@@ -1,4 +1,4 @@
-"""What an edit may know of the tokens at its place: which are not padding, and where they stand in their rows."""
+"""Information about the tokens at an edit's place: which are padding, and their positions in their rows."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class Backbone:
         return self.model.get_submodule(place.until or place.module)  # type: ignore[no-any-return]
 
     def read(self, ids: Tensor) -> Any:
-        """What the model makes of `(rows, tokens)` in one pass; a decoder beside an encoder reads its start token."""
+        """Runs the model on `(rows, tokens)` in one pass; the decoder of an encoder-decoder reads its start token."""
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if self.kind == "encoder-decoder":
             named = (getattr(self.model, "generation_config", None), self.model.config)
@@ -268,7 +268,7 @@ class Backbone:
     def heads(self, place: Place) -> tuple[int, int]:
         """Number of key-value heads, and width of a head, of an attention place."""
         if place.kind.partition(".")[0] not in ("attention", "cross_attention"):
-            raise BadInput(f"{place.name} is no place of an attention and has no heads")
+            raise BadInput(f"{place.name} is not a place of an attention and has no heads")
         stack, config = self.table.stacks[place.stack], self.model.config
         if not stack.heads:
             raise BadInput(f"{self.name} is a {self.kind}, whose attention takes no keys and values before its own")
@@ -328,7 +328,7 @@ class Backbone:
         return bool(apart > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max())
 
     def part(self, place: Place, tensor: Tensor) -> Tensor:
-        """What belongs to a place of its module's `(output, input)` matrix or bias: of a fused one some of the rows."""
+        """Slice of the module's `(output, input)` matrix or bias that belongs to a place: some rows of a fused one."""
         part = place.part
         if part is None:
             return tensor

@@ -61,7 +61,7 @@ TOKENIZER_BOOKKEEPING = frozenset(
 
 
 class Described(Protocol):
-    """What of a backbone is content: a `Backbone` has it."""
+    """The parts of a backbone that make up its content; a `Backbone` has them."""
 
     @property
     def model(self) -> Any: ...
@@ -135,7 +135,7 @@ _REPEATABLE = (str, int, float, bool, list, tuple, AddedToken)
 
 
 def _backend(tokenizer: Any) -> Any:
-    """What a tokenizer writes to its vocabulary files; of one of `tokenizers` the normaliser and all else as well."""
+    """Content of a tokenizer's vocabulary files; for a fast tokenizer also its normaliser and all other parts."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         # Every call sets padding and truncation anew, so what the last one left says nothing of the next.

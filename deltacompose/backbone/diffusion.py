@@ -15,7 +15,7 @@ from deltacompose.errors import BadInput
 
 
 def model_type(model: Any) -> str:
-    """What a table says that it serves: the type in the configuration, else the name of the class."""
+    """Entry of `serves` that matches a model: the type in the configuration, else the name of the class."""
     return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
@@ -45,7 +45,7 @@ def read_denoiser(folder: Path, name: str, head: str | None, manner: Manner) -> 
     with clearly(folder, "model"):
         maker: Any = getattr(diffusers, name, None)  # which diffusers imports only now
     if not hasattr(maker, "load_state_dict"):
-        raise BadInput(f"{folder} holds a {name}, which is no model of diffusers {diffusers.__version__}")
+        raise BadInput(f"{folder} holds a {name}, which is not a model of diffusers {diffusers.__version__}")
     told["torch_dtype"] = told.pop("dtype")
     with clearly(folder, "model"), _quietly(diffusers):
         model, report = maker.from_pretrained(folder, use_safetensors=True, output_loading_info=True, **told)

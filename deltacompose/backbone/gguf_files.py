@@ -41,7 +41,7 @@ def is_gguf(name: str) -> bool:
 def dequantised(path: str | Path, sha256: str = "") -> Checkpoint:
     """The model of a GGUF file as a folder of float32 safetensors with its tokenizer.
 
-    The folder lies in the user's cache (`DELTACOMPOSE_CACHE`) under the digest of the file. It is written beside its
+    The folder lies in the user's cache (`DELTACOMPOSE_CACHE`) under the digest of the file. It is written next to its
     final place and renamed, so an interrupted conversion leaves nothing that is read. `Checkpoint.sha256` is the digest
     of the weights as they were written.
 
@@ -80,7 +80,7 @@ def _written(folder: Path) -> str | None:
 
 @contextlib.contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A new folder beside a path, renamed to it on leaving; where another process was first, its folder is kept."""
+    """A new folder next to a path, renamed to it on leaving; where another process was first, its folder is kept."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(mkdtemp(prefix=".", dir=folder.parent))
     try:

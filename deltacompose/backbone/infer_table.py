@@ -1,6 +1,6 @@
 """A table derived from a model's module names, and from one forward pass: in which order they run, and which are idle.
 
-What neither tells is left out. A module with parameters whose name is not known is a place of the kind `other.<name>`,
+Other parts are left out. A module with parameters whose name is not known is a place of the kind `other.<name>`,
 so that no parameter is left out in silence.
 """
 
@@ -142,7 +142,7 @@ def _inside(modules: Modules, path: str) -> dict[str, str]:
 
 
 def _outer(model: Any, modules: Modules, places: Mapping[str, str]) -> dict[str, str]:
-    """Places of the kind `other.<name>` outside the lists of layers, in the base model and beside it."""
+    """Places of the kind `other.<name>` outside the lists of layers, in the base model and next to it."""
     lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
     own = {x: module for x, module in modules.items() if x and not any(x.startswith(f"{path}.") for path in lists)}
     inside = {kind: spot for kind, spot in _others(own, places).items() if "pooler" not in spot}
@@ -209,7 +209,7 @@ def _outside(modules: Modules, module: str) -> dict[str, str]:
 
 
 def _final_norm(modules: Modules, path: str) -> list[str]:
-    """The norm that stands beside the list of layers."""
+    """The norm next to the list of layers."""
     beside = [f"{_parent(path)}.{name}".removeprefix(".") for name in NAMES["norm"]]
     return [name for name in beside if name in modules][:1]
 
@@ -284,6 +284,6 @@ def _parent(path: str) -> str:
 
 
 def _room(spot: str) -> str:
-    """What belongs to an attention: its module, or the block in which it stands beside its output projection."""
+    """The module of an attention, or the block that holds it next to its output projection."""
     holder = spot.partition(" .. ")[0]
     return _parent(holder) or holder

@@ -41,7 +41,7 @@ def embed(module: nn.Module, layer: nn.Module, ids: Tensor) -> Tensor:
 
 
 def per_layer_inputs(module: nn.Module, ids: Tensor) -> Tensor | None:
-    """What a module looks up by ids for every layer (Gemma 3n and 4); None where it looks up nothing."""
+    """Embeddings that a module looks up by ids for every layer (Gemma 3n and 4), or None."""
     if not getattr(module, "hidden_size_per_layer_input", 0):
         return None
     look_up: Any = module.get_per_layer_inputs

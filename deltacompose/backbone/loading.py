@@ -33,7 +33,7 @@ from deltacompose.places.table import Table, read_table
 from deltacompose.study.config import SHARDED
 
 DERIVED = "derived"
-"""What `table` says to accept the table that is derived from the model's module names."""
+"""Value of `table` that accepts a table derived from the model's module names."""
 
 
 def load_backbone(
@@ -49,7 +49,7 @@ def load_backbone(
 ) -> Backbone:
     """Loads a backbone from a name, a folder, a GGUF file, the hub, or a loaded model of transformers or diffusers.
 
-    What is read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
+    A model read from files is frozen, in evaluation mode and without dropout; a model in hand is taken as it is, on
     its own device and in its own precision.
 
     Args:
@@ -64,7 +64,7 @@ def load_backbone(
         attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
 
     Raises:
-        BadInput: nothing of that name can be had, its files cannot be used, or no table serves it and none can be
+        BadInput: nothing of that name is available, its files cannot be used, or no table serves it and none can be
             derived.
     """
     tables = tables or {}
@@ -99,7 +99,7 @@ def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:
     """The folder with a backbone's files, fetched from the hub if need be, and nothing of it read into memory.
 
     Raises:
-        BadInput: nothing of that name can be had.
+        BadInput: nothing of that name is available.
     """
     return find(_checkpoint(model, tables or {}))
 
@@ -107,7 +107,7 @@ def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:
 def tables_of(tables: Mapping[str, Any]) -> Iterator[Table]:
     """The tables among what the plugins give by name; loaders are passed over, and so is what cannot be read.
 
-    What cannot be read is the plugins' own report; it must not keep other backbones from loading.
+    Unreadable tables are reported by the plugins themselves and must not keep other backbones from loading.
     """
     for name in tables:
         try:

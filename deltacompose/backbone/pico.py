@@ -123,7 +123,7 @@ def _configuration(family: str) -> Any:
 
 
 def _generation(family: str) -> Mapping[str, Any]:
-    """The generation settings that a model ships, beside its family's own."""
+    """The generation settings that a model ships, in addition to its family's own."""
     return HOSTILE[family][2] if family in HOSTILE else {}
 
 

@@ -29,7 +29,7 @@ from deltacompose.study.config import SHARDED
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
-"""What a device may be beside one that torch knows: how accelerate spreads the layers over several."""
+"""Devices besides torch's own: how accelerate spreads the layers over several."""
 
 ATTENTION = ("eager", "sdpa", "flash_attention_2")
 CLASSES = {"encoder": "AutoModel", "decoder": "AutoModelForCausalLM", "encoder-decoder": "AutoModelForSeq2SeqLM"}
@@ -38,7 +38,7 @@ HEADS = {"mlm": "AutoModelForMaskedLM"}
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
 UNWANTED = ["*.fp16*", "*.non_ema*"]
-"""Copies of weights that lie beside them, as diffusers' checkpoints have, of which none is read."""
+"""Variants of the weights in the same folder, as in diffusers' checkpoints; none is read."""
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
@@ -66,7 +66,7 @@ class Manner:
     attention: str | None = None
 
     def options(self) -> dict[str, Any]:
-        """What `from_pretrained` of transformers is told.
+        """Arguments of transformers' `from_pretrained`.
 
         Raises:
             BadInput: an unknown dtype, device or attention, or one that asks for what is not installed.
@@ -87,7 +87,7 @@ class Manner:
 
     @property
     def place(self) -> torch.device | None:
-        """The one device that the model goes to; None where none is said, or several."""
+        """The device of the model; None if none or several are set."""
         device = "cpu" if self.device == SHARDED else self.device
         return None if device is None or device in SPREAD else _device(device)
 
@@ -96,7 +96,7 @@ def find(checkpoint: Checkpoint) -> Path:
     """The folder of a checkpoint, fetched from the hub if it has to be, and its weights checked.
 
     Raises:
-        BadInput: there is no such folder and the hub's copy cannot be had, its weights are not in safetensors, or
+        BadInput: there is no such folder and the hub's copy is not available, its weights are not in safetensors, or
             they are not those that the checkpoint promises.
     """
     location = checkpoint.location
@@ -218,7 +218,7 @@ def _fetched(name: str) -> Path:
             return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=UNWANTED), part)
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise BadInput(
-            f"no backbone {name!r}: it is no folder, no copy lies in the cache {constants.HF_HUB_CACHE}, and the hub "
+            f"no backbone {name!r}: it is not a folder, the cache {constants.HF_HUB_CACHE} has no copy, and the hub "
             f"did not give it ({type(error).__name__}); where there is a network run `hf download {repository}`, or "
             "`deltacompose prefetch` for all of a study, take its cache along, and say where it lies by HF_HOME"
         ) from error
@@ -254,7 +254,7 @@ def _sha256(path: Path) -> str:
 
 
 _DAMAGES = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)
-"""What transformers raises for a file whose content has another type than it expects."""
+"""Exceptions that transformers raises for a file whose content has an unexpected type."""
 
 
 @contextlib.contextmanager

@@ -15,11 +15,11 @@ QUANTISED = ("int8", "nf4")
 """Dettmers et al. 2022, arXiv 2208.07339 (eight bits); Dettmers et al. 2023, arXiv 2305.14314 (four)."""
 
 _PASS = torch.bfloat16
-"""What is not held in few bits, and what passes through: norms, embeddings, heads, activations."""
+"""Dtype of everything that is not quantized: norms, embeddings, heads, activations."""
 
 
 def loading_options(dtype: str) -> dict[str, Any]:
-    """What `from_pretrained` of transformers is told for a backbone in few bits.
+    """Arguments of transformers' `from_pretrained` for a quantized backbone.
 
     Raises:
         BadInput: bitsandbytes is not installed.

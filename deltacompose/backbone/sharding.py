@@ -2,8 +2,8 @@
 
 FSDP2 of PyTorch (Zhao et al. 2023, arXiv 2304.11277) gathers a layer before it is needed, in the forward pass and again
 in the backward pass, and drops it afterwards, so that several GPUs hold a backbone which none of them could hold alone.
-The pass is the same to the bit; so are gradients, but for those of an encoder beside a decoder, whose layers' parts are
-summed in another order. What lies outside the layers (embeddings, last norm, head) each process holds whole.
+The pass is the same to the bit; so are gradients, except those of an encoder-decoder's encoder, whose layers' parts are
+summed in another order. Parts outside the layers (embeddings, last norm, head) are replicated on each process.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def shard(backbone: Backbone) -> None:
     for each needs the others' shares. Of a process without a group the backbone stays whole.
 
     Raises:
-        BadInput: its layers are not to be told apart, or it reads no tokens.
+        BadInput: its layers cannot be distinguished, or it reads no tokens.
     """
     layers = [backbone.module(place) for place in backbone.places("layer")]
     if backbone.kind == "denoiser" or len(set(layers)) < len(layers):

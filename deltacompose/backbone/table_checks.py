@@ -60,7 +60,7 @@ def true_widths(subject: OnModel) -> None:
 
 
 def every_row_is_passed(subject: OnModel) -> None:
-    """What passes a place begins with the rows of the batch, `(rows, tokens, width)`, unless it is stated as unbatched.
+    """The tensor at a place begins with the rows of the batch, `(rows, tokens, width)`, or the table says unbatched.
 
     A bank of deltas gives each its own rows.
     """
@@ -81,7 +81,7 @@ def every_row_is_passed(subject: OnModel) -> None:
 
 
 def every_place_matters(subject: OnModel) -> None:
-    """What is changed at a place changes the model's output."""
+    """A change at a place changes the model's output."""
     for place in subject.backbone.places():
         if torch.equal(subject.changed(place, stirred), subject.untouched):
             raise subject.fault(f"a change at {place.name} does not change the output")
@@ -113,7 +113,7 @@ def true_matrices(subject: OnModel) -> None:
 
 
 def before_the_residual(subject: OnModel) -> None:
-    """What comes out of a whole attention or feed-forward network is that of its last projection, without the residual.
+    """The output of a whole attention or feed-forward network is that of its last projection, without the residual.
 
     With zeros out of the last projection, nothing but zeros comes out of the whole.
     """

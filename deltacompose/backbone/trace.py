@@ -72,11 +72,11 @@ class OnModel:
 
     @cached_property
     def passed(self) -> Seen:
-        """What passes each place with nothing changed."""
+        """Inputs and outputs at each place with nothing changed."""
         return self.seen({})
 
     def seen(self, changes: Mapping[str, Change]) -> Seen:
-        """What passes each place while the outputs of some are changed, by name, at their first pass."""
+        """Inputs and outputs at each place while the outputs of some are changed, by name, at their first pass."""
         trace = _Trace(changes)
         with trace.hooked(self.backbone):
             forward(self.backbone, self.batch)

@@ -1,4 +1,4 @@
-"""Checks of a method in force: what its edits do to the backbone's output, and what they must leave alone."""
+"""Checks of an attached method: what its edits do to the backbone's output, and what they must leave alone."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def _with_change(edit: Edit, change: Callable[..., Any]) -> Edit:
 
 
 def _no_tensor(edit: Edit, result: Any) -> str:
-    """What an edit's function gives instead of a tensor, or of keys and values; empty if it gives them."""
+    """Description of a result that is neither a tensor nor keys and values; empty if it is one."""
     if isinstance(edit, KeyValueEdit):
         fits = isinstance(result, tuple) and [isinstance(x, Tensor) for x in result] == [True, True]
         return "" if fits else f"a {type(result).__name__}; expected a tuple of two tensors, keys and values"

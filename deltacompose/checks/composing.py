@@ -15,14 +15,14 @@ from deltacompose.method.weights import part_of
 
 
 def composes_at_once(subject: Subject) -> None:
-    """Joined by `+` to each built-in, on either side, both are in force and both learn."""
+    """Joined by `+` to each built-in, on either side, both act and both learn."""
     for other in neighbours():
         for expression in (subject.method + other, other + subject.method):
             _both_in_force(subject, expression)
 
 
 def composes_in_sequence(subject: Subject) -> None:
-    """Joined by `>>` to each built-in, on either side, both are in force and both can be trained."""
+    """Joined by `>>` to each built-in, on either side, both act and both can be trained."""
     for other in neighbours():
         for expression in (subject.method >> other, other >> subject.method):
             _both_in_force(subject, expression)
@@ -60,7 +60,7 @@ def _both_in_force(subject: Subject, expression: Composition) -> None:
         if not all(bool(torch.isfinite(x).all()) for x in gradients.values()):
             raise subject.broken(f"in {str(expression)!r} the gradients of {part} are not finite")
         if not any(bool(x.any()) for x in gradients.values()):
-            raise subject.broken(f"in {str(expression)!r} the gradients of {part} are all zero; it is not in force")
+            raise subject.broken(f"in {str(expression)!r} the gradients of {part} are all zero; it has no effect")
 
 
 def _meet(backbone: Backbone, mine: Method, other: Method) -> bool:

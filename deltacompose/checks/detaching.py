@@ -36,7 +36,7 @@ class Snapshot:
     values: Mapping[str, Tensor]
 
     def difference(self, later: Snapshot) -> str:
-        """What is no longer what it was, in words; empty where all is."""
+        """Description of what changed; empty if nothing did."""
         for what, before in self.facts.items():
             after = later.facts[what]
             for where in {**before, **after}:

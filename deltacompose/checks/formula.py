@@ -29,7 +29,7 @@ def stated(method: Method, backbone: Backbone) -> tuple[int, ...]:
     embeddings), `o` and `i` are the sides of a place's matrix. `A + B per place` may count A once or at each place.
 
     Raises:
-        NotArithmetic: it is no arithmetic, or has other letters.
+        NotArithmetic: it is not arithmetic, or has other letters.
     """
     text = method.formula.strip()
     match = _PER.fullmatch(text)

@@ -25,7 +25,7 @@ from deltacompose.method.contract import Method, edits_of
 from deltacompose.method.weights import finalized, named
 
 SEED = 0x5EED_0D17A
-"""Of the generator that init is given: a number that nobody else chooses."""
+"""Seed of the generator that `init` gets, a number that nobody else chooses."""
 REPEATS = 4
 DAYS = 1000.37
 """How far the clock is moved: to another day of the week and another hour."""
@@ -50,7 +50,7 @@ class Draws(TorchDispatchMode):
 
 
 def drawn_from_the_generator(subject: Subject) -> None:
-    """What init draws, it draws from the generator that it is given, so that another seed begins elsewhere."""
+    """`init` draws from its generator alone, so another seed gives other weights."""
     source = torch.Generator().manual_seed(SEED)
     before = source.get_state()
     with Draws() as draws, _of_python() as others:

@@ -36,7 +36,7 @@ class OfMeasure:
             raise self.broken(str(unknown("need", self.measure.needs, NEEDS)))
 
     def arrays(self, seed: int) -> dict[str, Any]:
-        """What the measure needs of every task."""
+        """The arrays of every task that the measure needs."""
         self.check_needs()
         return arrays(self.measure, np.random.default_rng(seed))
 

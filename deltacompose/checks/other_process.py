@@ -37,7 +37,7 @@ PATIENCE = 600.0
 
 @dataclass(frozen=True)
 class Failed:
-    """What went wrong over there, in words.
+    """A failure in the other process, in words.
 
     Attributes:
         late: whether there was no answer in time, which says nothing about what was sent.
@@ -58,7 +58,7 @@ class Worker:
         other.close()
 
     def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function(*arguments)` gives over there; `Failed` where anything on the way went wrong."""
+        """Result of `function(*arguments)` in the other process, or `Failed` if anything went wrong."""
         try:
             self._line.send((function, arguments))
             if not self._line.poll(PATIENCE):

@@ -1,4 +1,4 @@
-"""What a check is, and how the checks of one member are run: each by itself, its failure one sentence."""
+"""Checks and how they are run: each separately, with one sentence for a failure."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Check:
             return True
 
     def __call__(self, subject: Any) -> None:
-        """Raises `Broken` where the member lacks the property; whatever else it raises is told as one sentence too."""
+        """Raises `Broken` where the member lacks the property; any other exception also becomes one sentence."""
         try:
             self.function(subject)
         except Broken:
@@ -76,7 +76,7 @@ def run(checks: Sequence[tuple[str, Callable[[], None]]], expected: Mapping[str,
     """Runs checks, each given with its name, and raises one `Broken` that has a line for every surprise.
 
     Checks that fail for one cause have two lines: the most telling of their failures, and the names of the others.
-    What is found to be wrong comes before what could not be checked.
+    Failures come before members that could not be checked.
 
     Args:
         expected: reasons by the name of the check that fails for it, `bank_equals_separate` or, for one backbone alone,

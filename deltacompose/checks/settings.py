@@ -52,7 +52,9 @@ def frozen_settings(subject: Subject) -> None:
     method = subject.method
     parameters = vars(type(method)).get("__dataclass_params__")
     if parameters is None or not parameters.frozen:
-        raise subject.broken(f"{type(method).__name__} is no frozen dataclass; write @dataclass(frozen=True) above it")
+        raise subject.broken(
+            f"{type(method).__name__} is not a frozen dataclass; write @dataclass(frozen=True) above it"
+        )
     if len(method.settings) > MOST_SETTINGS:
         raise subject.broken(
             f"it has {len(method.settings)} settings, {', '.join(method.settings)}; expected at most 6"
@@ -116,7 +118,7 @@ def every_setting_matters(subject: Subject) -> None:
     for name in method.settings:
         others = list(_others_of(subject, method, name))
         if not others or any(_differs(subject, other, expected) for other in others):
-            continue  # of a setting that takes no other value that is known here nothing can be said
+            continue  # no other value of the setting is known, so it cannot be checked
         if not any(
             _differs(subject, other, list(signature(subject, base)))
             for base in changed(method)

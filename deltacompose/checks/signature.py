@@ -17,7 +17,7 @@ STEPS = 8
 
 
 def signature(subject: Subject, method: Method) -> Iterator[tuple[str, Any]]:
-    """What a method gives, the cheapest first: weights, edits, constants, its output, and its abilities' results.
+    """Results of a method, the cheapest first: weights, edits, constants, its output, and its abilities' results.
 
     A refusal is a result too.
     """

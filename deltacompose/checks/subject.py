@@ -78,13 +78,13 @@ class Subject:
 
     @cached_property
     def untouched(self) -> Tensor:
-        """What the backbone gives with nothing attached."""
+        """Output of the backbone with nothing attached."""
         with torch.no_grad():
             return forward(self.backbone, self.batch)
 
     @cached_property
     def output(self) -> Tensor:
-        """What the backbone gives with the method in force, as if trained."""
+        """Output of the backbone with the method attached, with weights as if trained."""
         return self.given(self.alone, self.alone.weights)
 
     def trained(self, term: Term, seed: int = 0) -> Trained:
@@ -110,13 +110,13 @@ class Subject:
         backbone: Backbone | None = None,
         batch: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """What the backbone gives with these weights of an expression attached, `(rows, tokens, width)`."""
+        """Output of the backbone with these weights of an expression attached, `(rows, tokens, width)`."""
         backbone = backbone or self.backbone
         with attached(backbone, trained.expression, weights, trained.constants), torch.no_grad():
             return forward(backbone, self.batch if batch is None else batch)
 
     def kept(self, trained: Trained) -> dict[str, Tensor]:
-        """What is kept of the weights after training, as training keeps it."""
+        """The weights that training keeps."""
         kept = finalized(trained.expression, {**trained.weights, **trained.constants})
         return {name: x for name, x in kept.items() if name not in trained.constants}
 

@@ -72,7 +72,7 @@ METHOD_CHECKS: tuple[Check, ...] = (
     *generating.CHECKS,
     *other_process.CHECKS,
 )
-"""What a method is checked for, the simplest first."""
+"""Checks of a method, the simplest first."""
 
 SHORT = frozenset(
     {
@@ -99,7 +99,7 @@ ExpectedFailures = Mapping[str, str] | Callable[[Method], Mapping[str, str]]
 
 @dataclass(frozen=True, eq=False)
 class Suite:
-    """The checks of some methods on some backbones. What the checks of one method share is made once."""
+    """The checks of some methods on some backbones. Values that the checks of one method share are made once."""
 
     backbones: Sequence[str]
     subjects: dict[tuple[int, str], Subject] = field(default_factory=dict)
@@ -119,7 +119,7 @@ class Suite:
             raise
 
     def subject(self, method: Method, family: str) -> Subject:
-        """The method on a backbone. Methods are told apart by identity, as a broken one may be equal to another."""
+        """The method on a backbone. Methods are distinguished by identity: a broken one may be equal to another."""
         kept = self.subjects.setdefault((id(method), family), Subject(method, family))
         return kept
 
@@ -276,7 +276,7 @@ _KEYS = ("serves", "kind", "stacks", "places")
 
 
 def _shown(value: object) -> str:
-    """What was given in place of a member, by its type."""
+    """Type of an argument that is not a member."""
     name = getattr(value, "__name__", "")
     return f"{name or 'a value'!s} ({type(value).__name__})"
 
@@ -294,5 +294,5 @@ def _pico(table: Table) -> OnModel:
 
 def _one(method: Any) -> Method:
     if not isinstance(method, Method):
-        raise BadInput(f"{method!r} is no method; give an instance of a class made from deltacompose.method.Method")
+        raise BadInput(f"{method!r} is not a method; give an instance of a class made from deltacompose.method.Method")
     return method

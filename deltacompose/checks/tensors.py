@@ -92,7 +92,7 @@ def refused_places(subject: Subject) -> None:
             if not any(kind in str(error) for kind in kinds):
                 raise subject.broken(f"the error for {name}={wrong!r} does not list the places: {error}") from error
             continue
-        raise subject.broken(f"{name}={wrong!r} matches no place and is no error; ask backbone.places for them")
+        raise subject.broken(f"{name}={wrong!r} matches no place and is not an error; ask backbone.places for them")
 
 
 def counted(subject: Subject) -> None:
@@ -117,14 +117,14 @@ def repeatable_constants(subject: Subject) -> None:
 
 
 def repeatable_preparation(subject: Subject) -> None:
-    """What is prepared for a step depends on the tensors and the generator alone."""
+    """`prepare` depends on the tensors and the generator alone."""
     first, again = (subject.prepared(subject.alone, subject.alone.weights) for _ in range(2))
     if fault := unlike(first, again):
         raise subject.broken(f"prepare with one generator gives two different {fault}")
 
 
 def kept_tensors(subject: Subject) -> None:
-    """What is kept after training works by itself, is the same each time, and is not prepared again."""
+    """Finalized weights work by themselves, are the same each time, and are not prepared again."""
     trained = subject.alone
     first, again = subject.kept(trained), subject.kept(trained)
     if fault := unlike(first, again):
@@ -148,7 +148,7 @@ def scalar_penalty(subject: Subject) -> None:
 
 
 def fitting_beginning(subject: Subject) -> None:
-    """What a method begins with from a solution of its own is as its weights are: names, shapes and finite numbers."""
+    """`carried` gives tensors with the names and shapes of the weights, and finite values."""
     weights = part_of(subject.alone.weights, "0.0.")
     carried = subject.method.carried(subject.backbone, subject.method, weights)  # type: ignore[attr-defined]
     shapes, expected = ({name: tuple(x.shape) for name, x in t.items()} for t in (carried, weights))
@@ -163,7 +163,7 @@ def drawn(subject: Subject, seed: int) -> tuple[dict[str, Tensor], torch.Generat
 
 
 def unlike(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> str:
-    """What differs between tensors by name: `tensors 'x'`, or nothing."""
+    """Names of the tensors that differ, as `tensors 'x'`; empty if none."""
     if a.keys() != b.keys():
         return f"sets of names, which differ in {min(a.keys() ^ b.keys())!r}"
     differs = [name for name, x in a.items() if x.shape != b[name].shape or not torch.equal(x, b[name])]

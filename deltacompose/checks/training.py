@@ -209,7 +209,7 @@ def _learned(subject: Subject, until: int, state: Any) -> Learner:
 def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) -> None:
     """Compares a way of making three deltas' gradients with a run for each.
 
-    The runs come first, so that what fails by itself is told as itself. Where fp32 differs by more than rounding
+    The runs come first, so that a run that fails alone is reported as such. Where fp32 differs by more than rounding
     should, double precision tells: what is rounding is nothing there.
     """
     bank = _three(subject)

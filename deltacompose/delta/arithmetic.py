@@ -4,7 +4,7 @@ They are what composing *methods* is compared with. A function such as `mean` ta
 shapes and gives one such mapping; `combined` applies it to deltas. It acts on what deltas do, not on how they store it.
 Tensors are combined as they are where a method is linear in them (a change of weights, biases, rows of a prompt). Where
 a method stores factors of a product, as LoRA's B A, the sum Σ cₖ Bₖ Aₖ is again a LoRA, of a higher rank: factors that
-were combined one by one would give (Σ cₖ Bₖ)(Σ cₖ Aₖ), in which -1 acts as 1 and ½ as ¼. What no settings of a method
+were combined one by one would give (Σ cₖ Bₖ)(Σ cₖ Aₖ), in which -1 acts as 1 and ½ as ¼. A change that no settings
 can represent is refused by name; `dense` turns such deltas into plain changes of weights, of which every function is
 exact.
 """
@@ -225,8 +225,8 @@ def combined(deltas: Sequence[Delta], how: Combining, backbone: Backbone | None 
 def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
     """The same delta with each part that changes weights written as a plain change ΔW of every parameter.
 
-    What a method's factors, scales or rotations do to a matrix is then in one tensor, in which every function of this
-    module is exact. Parts that change no weights stay as they are.
+    The effect of a method's factors, scales or rotations on a matrix is then in one tensor, for which every function of
+    this module is exact. Parts that change no weights stay as they are.
 
     Args:
         full: the method `full`, as `dc.methods()["full"]`.

@@ -39,7 +39,7 @@ class Delta:
 
     Attributes:
         weights: the trained tensors, finalised, `<stage>.<part>.<place>.<tensor>`.
-        constants: the frozen tensors that the edits read beside them.
+        constants: the frozen tensors that the edits read as well.
         backbone: name, family and fingerprint of the backbone that it was trained on.
         plugins: for each method the distribution and version that it came from.
         record: how it was trained, ready for JSON: task, seed, recipe, history and what else is known.
@@ -54,7 +54,7 @@ class Delta:
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[PreTrainedModel]:
-        """The backbone's model with this delta in force; undone exactly on leaving."""
+        """The backbone's model with this delta attached; undone exactly on leaving."""
         self.check(backbone)
         with attached(backbone, self.expression, self.weights, self.constants, finalized=True) as model:
             yield model
@@ -142,7 +142,7 @@ def load(folder: str | Path, methods: Mapping[str, type[Part]]) -> Delta:
 
 
 class _Note(TypedDict):
-    """What `delta.json` holds."""
+    """Content of `delta.json`."""
 
     expression: str
     settings: list[list[dict[str, Any]]]
@@ -191,7 +191,7 @@ def _tensors(path: Path, sha256: str | None) -> dict[str, Tensor]:
             )
     digest = _sha256(path)
     if sha256 not in (None, digest):
-        raise BadInput(f"{path} is not the file that delta.json beside it was written for: its sha256 is {digest[:12]}")
+        raise BadInput(f"{path} is not the file that its delta.json was written for: its sha256 is {digest[:12]}")
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -1,6 +1,6 @@
 """Deltas to and from folders of peft's, and into plain transformers models.
 
-What is low-rank in its weights goes to peft as a LoRA, scales as an (IA)³, tokens as a prompt, and keys and values of a
+A low-rank change of weights goes to peft as a LoRA, scales as an (IA)³, tokens as a prompt, and keys and values of a
 decoder as a prefix under peft's own convention of positions (see `deltacompose.delta.prefix_positions`).
 """
 
@@ -47,10 +47,10 @@ def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
 def export_merged(delta: Delta, backbone: Backbone, folder: str | Path) -> Merged:
     """Writes a plain transformers model, with its tokenizer, into which a delta is merged.
 
-    The folder is whole or not there: all is written beside it first, and moved when it is complete.
+    The folder is complete or absent: it is written under another name first and moved when it is complete.
 
     Raises:
-        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have; or
+        BadInput: a part of the delta is not a change of weights, or changes a bias that the model does not have; or
             transformers refuses to save the model, as with a generation configuration that is not valid.
     """
     merged = merge(delta, backbone)
@@ -69,7 +69,7 @@ def export_merged(delta: Delta, backbone: Backbone, folder: str | Path) -> Merge
 
 @contextmanager
 def _whole(folder: Path) -> Iterator[Path]:
-    """A new folder beside the wanted one, whose content takes its place when the block has ended without an error."""
+    """A temporary folder that replaces the wanted one when the block ends without an error."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
         partial = Path(temporary, "content")

@@ -32,12 +32,12 @@ WHY: dict[type[Edit], str] = {
     TokenEdit: "it puts tokens before the input of the {where}, and merging changes weights alone",
     KeyValueEdit: "it puts keys and values before those of {where}, and merging changes weights alone",
 }
-"""Why an edit that is no change of weights cannot be merged."""
+"""Reasons why edits of other kinds cannot be merged."""
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A plain transformers model, and how far it is from the delta in force.
+    """A plain transformers model, and how far it is from the attached delta.
 
     Attributes:
         difference: the largest absolute difference of logits (of an encoder without a head, of its last states) between
@@ -88,7 +88,7 @@ def merge(delta: Delta, backbone: Backbone) -> Merged:
     """A copy of the backbone's model with the delta's changes added to its parameters; the backbone is left as it is.
 
     Raises:
-        BadInput: a part of the delta is no change of weights, or changes a bias that the model does not have.
+        BadInput: a part of the delta is not a change of weights, or changes a bias that the model does not have.
     """
     changes = [_mergeable(active, backbone) for active in edits_in_force(delta, backbone)]
     model = copy.deepcopy(backbone.model)

@@ -1,4 +1,4 @@
-"""What a delta does, as an adapter of peft's: of low-rank changes a LoRA, of scales an (IA)³, of tokens a prompt.
+"""Exports a delta as an adapter of peft: low-rank changes as LoRA, scales as (IA)³, tokens as a prompt.
 
 A delta is known by what its edits do, not by the name of its method; so whatever is a low-rank change of weights is a
 LoRA to peft, sums and stages included.
@@ -48,7 +48,9 @@ def _maker(active: InForce[Edit]) -> Callable[..., Adapter]:
         case WeightEdit(factors=factors) if factors is not None:
             return _lora
         case WeightEdit():
-            raise BadInput(f"{active.part} is no low-rank change of weights and no type of peft's; merge it instead")
+            raise BadInput(
+                f"{active.part} is not a low-rank change of weights and has no type in peft; merge it instead"
+            )
         case OutputEdit():
             return _ia3
         case TokenEdit():
@@ -153,7 +155,7 @@ def _scale(active: InForce[OutputEdit], backbone: Backbone) -> Tensor:
         edited = edit.change(t, y if place.port == "input" else x, y)
         if torch.allclose(edited, y * scale, rtol=1e-5, atol=1e-6):
             return scale
-    raise BadInput(f"{active.part} at {place.name} is more than a scale of a linear layer, and no type of peft's")
+    raise BadInput(f"{active.part} at {place.name} is more than a scale of a linear layer and has no type in peft")
 
 
 # Prompts and prefixes

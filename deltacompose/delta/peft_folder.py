@@ -1,4 +1,4 @@
-"""A peft adapter's folder: `adapter_config.json` beside `adapter_model.safetensors`, and a note of ours."""
+"""A peft adapter's folder: `adapter_config.json`, `adapter_model.safetensors` and a note of ours."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM", "encoder": "
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """What a peft folder holds.
+    """Content of a peft folder.
 
     Attributes:
         config: peft's configuration, ready for JSON.
@@ -48,7 +48,7 @@ class Adapter:
 
 
 def write(adapter: Adapter, folder: Path, backbone: Backbone, expression: str) -> None:
-    """Writes the folder, and beside peft's two files a note of the backbone and the expression that it came from."""
+    """Writes the folder: peft's two files and a note of the backbone and the expression that it came from."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "task_type": TASKS[backbone.kind],
@@ -85,7 +85,7 @@ Names = str | list[str] | None
 
 
 class _Config(TypedDict, total=False):
-    """What is read of peft's configurations; they have further entries."""
+    """Entries of peft's configurations that are read; they have others."""
 
     peft_type: Required[str]
     base_model_name_or_path: str | None

@@ -25,7 +25,7 @@ def expressed(adapter: Adapter, backbone: Backbone, methods: Methods) -> Importe
     """The adapter as native methods with its weights.
 
     Raises:
-        BadInput: a type that is not imported, an option beyond the native methods, a module that is no place of the
+        BadInput: a type that is not imported, an option beyond the native methods, a module that is not a place of the
             backbone, or a tensor of another shape than the backbone's.
     """
     if adapter.type not in _READERS:
@@ -65,7 +65,7 @@ def _ia3(adapter: Adapter, backbone: Backbone, methods: Methods) -> Imported:
 def _scaled(backbone: Backbone, module: str, of_input: bool) -> list[Place]:
     """The places that a scale of a module's output, or of its input, is a scale of.
 
-    What goes into an attention's output projection is a mean of values, feature by feature, so where every head has
+    The input of an attention's output projection is a mean of values, feature by feature, so where every head has
     values of its own, scaling the one is scaling the other.
     """
     outputs = [place for place in matrix_places(backbone, module) if place.kind.endswith("attention.output")]

@@ -58,7 +58,7 @@ def check_initialisation(name: object) -> None:
 
 
 def residual(module: nn.Module, config: Mapping[str, Any], rank: int, alpha: float) -> Start | None:
-    """What the initialisation adds to a pretrained matrix, as factors; None where nothing.
+    """Change of a pretrained matrix by the initialisation, as factors, or None.
 
     Args:
         module: holds the pretrained matrix: `nn.Linear`, `nn.Embedding` or `Conv1D`.
@@ -84,7 +84,7 @@ def residual(module: nn.Module, config: Mapping[str, Any], rank: int, alpha: flo
 
 
 def _rebuilt(module: Any, config: Mapping[str, Any], rank: int, alpha: float, seed: int) -> Start:
-    """What peft's initialisation changes on a copy of the matrix, in fp32."""
+    """Change that peft's initialisation makes to a copy of the matrix, in fp32."""
     import peft  # takes seconds, and few adapters need it
 
     transposed = isinstance(module, Conv1D)

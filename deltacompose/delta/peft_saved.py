@@ -19,7 +19,7 @@ from deltacompose.errors import BadInput
 def saved_changes(
     saved: Mapping[Parameter, Tensor], backbone: Backbone, config: Mapping[str, Any], added: Mapping[str, Tensor]
 ) -> dict[Parameter, Tensor]:
-    """What the whole parameters of a folder change of the backbone's, as their modules hold them, in fp32.
+    """Changes of the backbone's parameters by a folder's whole parameters, in their modules' layout, in fp32.
 
     Args:
         saved: parameters as peft saves them; a copy of a frozen one changes nothing.

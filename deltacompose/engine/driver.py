@@ -56,7 +56,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of each cell of a plan, by key.
+    """Outcome of each cell of a plan, by key.
 
     Attributes:
         done: finished in this run.
@@ -89,7 +89,7 @@ def run_plan(
         options: handed on to the function. Of them the engine itself reads `timeout` (seconds per cell; none),
             `attempts` (3, for errors that may pass) and `backoff` (1 second, doubled each time), and the grouping what
             `by_bank` says.
-        progress: is told every event.
+        progress: called with every event.
 
     Cells that were checkpointed together go on together, so that a bank is resumed as the bank that it was. A group
     whose worker died comes back as it was; one that fails otherwise, or has no attempts left, as two halves. A cell
@@ -144,7 +144,7 @@ class _Run:
         self.attempts: Counter[tuple[str, ...]] = Counter()
         self.peeked: dict[str, Mapping[str, Any]] = {}
 
-    # What is to be done
+    # Choose the next cells
 
     def enter(self, cells: Iterable[Cell]) -> None:
         """Add cells to the plan, and the cells that those in the store add; what the store has is not done again."""
@@ -322,7 +322,7 @@ class _Run:
             else:
                 self.elsewhere.append(cell)
 
-    # What is said of it
+    # Report progress
 
     def counts(self) -> dict[str, int]:
         """How many cells are in each state; `cells` is their sum."""

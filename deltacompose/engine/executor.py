@@ -41,7 +41,7 @@ class Executor(Protocol):
     def submit(self, function: str, spec: dict[str, Any]) -> Future[Any]:
         """Call `"package.module:name"` with a JSON-able mapping; where that has a `limit`, for so many seconds at most.
 
-        What goes wrong at the far end is the future's exception: any exception in the call, `WorkerDied`,
+        A failure in the worker becomes the future's exception: any exception in the call, `WorkerDied`,
         `TimeoutError`. What `submit` itself raises ends the run.
         """
 
@@ -101,7 +101,7 @@ def call(function: str, spec: Mapping[str, Any]) -> Any:
 
 
 def answer(function: str, spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What a worker sends back: the value, or the exception in words. Raises nothing but what ends the process."""
+    """Answer of a worker: the value, or the exception in words. Raises only exceptions that end the process."""
     try:
         return {"value": call(function, spec)}
     except Exception as error:

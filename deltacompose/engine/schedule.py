@@ -1,4 +1,4 @@
-"""What of a plan may be done next: ready cells in groups, the longest first."""
+"""Schedule of a plan: ready cells in groups, the longest first."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _parted(cells: Sequence[Cell], most: int, shares: Sequence[float]) -> list[l
 
 
 class Schedule:
-    """What is settled, what is ready and what must wait, of one plan that grows. Changes with every cell that ends.
+    """Settled, ready and waiting cells of a plan that may grow. Changes with every cell that ends.
 
     Attributes:
         plan: the directed graph of cells, parents to children; nodes are keys with the attribute `cell`.

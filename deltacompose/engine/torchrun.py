@@ -1,7 +1,7 @@
 """`python -m deltacompose.engine.torchrun package.module:name SPEC.json`: one of several processes under torchrun.
 
-The first that fails leaves its exception beside the spec. It does so before anything is closed, for that makes the
-others fail too, and ends at once, for others may wait for it.
+The first process that fails writes its exception next to the spec and ends at once. It writes before anything is
+closed, because closing makes the other processes fail too, and it ends at once because others may wait for it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ _KINDS = (
 
 
 class Missing(BadInput):
-    """There is no such file."""
+    """The file does not exist."""
 
 
 def size_of(path: Path) -> int:

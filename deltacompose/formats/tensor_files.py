@@ -23,9 +23,9 @@ from deltacompose.limits import HEADER_BYTES, TENSOR_NAME
 from deltacompose.validation import validated
 
 FLOATS = ("F64", "F32", "F16", "BF16")
-"""What weights may be."""
+"""Dtypes of weights."""
 INDICES = ("I64", "I32", "I16", "I8", "U8", "BOOL")
-"""What constants may be besides: positions, signs and masks."""
+"""Further dtypes of constants: positions, signs and masks."""
 _BITS = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0"), 8),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 16),

@@ -13,7 +13,7 @@ from deltacompose.errors import BadInput, quoted
 from deltacompose.limits import LEAST_NUMBERS, TIMES_BACKBONE
 
 _SIZES = ("size", "n", "end", "steps")
-"""What the arguments of PyTorch's factories are called from which the number of elements follows."""
+"""Names of the arguments of PyTorch's factories that determine the number of elements."""
 
 
 class Bounded(TorchDispatchMode):

@@ -34,7 +34,7 @@ COLUMNS = (
     "fault",
 )
 _UNCOUNTED = (BadInput, DataDependentOutputException, DynamicOutputShapeException)
-"""What says that a method needs a setting that has no default, or the weights' values, which a shape lacks."""
+"""Errors of a method that needs a setting without default, or the values of weights that have only a shape."""
 _WHERE = ("place", "places", "modules")
 _T5_BASE: dict[str, Any] = {
     "d_model": 768,
@@ -55,7 +55,7 @@ def table(methods: Mapping[str, type[Part]]) -> list[dict[str, Any]]:
     """A row for each method at its default settings, on T5-base's shape.
 
     Keys are `COLUMNS`. `parameters` is None for a method that needs settings of its own, as a file, or the weights'
-    values; `settings` are the defaults of what is set beside the places; `banked` is `yes`, `looped` where a bank's
+    values; `settings` are the defaults of the settings other than places; `banked` is `yes`, `looped` where a bank's
     deltas are computed in turn, or `no`; `mergeable` is `yes`, `no`, or `where it has biases` for what changes biases
     that T5 lacks. `fault` is empty, or says why a method cannot be used, or not on T5; its row then has what the class
     says of itself, else None.
@@ -81,7 +81,7 @@ def _row_or_fault(methods: Mapping[str, type[Part]], name: str) -> dict[str, Any
 
 def _row(method: Part) -> dict[str, Any]:
     if not isinstance(method, Method):
-        raise BadInput(f"{method} is no deltacompose.method.Method and has no place in the catalogue")
+        raise BadInput(f"{method} is not a deltacompose.method.Method and has no place in the catalogue")
     shape, mode = _t5_base()
     with mode:
         edits = edits_of(method, shape)

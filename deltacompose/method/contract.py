@@ -130,7 +130,7 @@ def edits_of(method: Method, backbone: Backbone) -> list[Edit]:
     """A method's edits on a backbone.
 
     Raises:
-        TypeError: what `edits` gives are no edits, or are at no places.
+        TypeError: `edits` returned values that are not edits, or edits at unknown places.
     """
     returned: Any = method.edits(backbone)
     if not isinstance(returned, Iterable):
@@ -167,7 +167,7 @@ class Prepares(Protocol):
 
 @runtime_checkable
 class Finalizes(Protocol):
-    """What is kept after training; a finalised delta is not prepared again."""
+    """Tensors kept after training; a finalised delta is not prepared again."""
 
     def finalize(self, t: Tensors) -> dict[str, Tensor]: ...
 

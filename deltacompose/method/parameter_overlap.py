@@ -1,4 +1,4 @@
-"""Which parts of an expression train the same pretrained parameters: reported, for it is seldom meant."""
+"""Parts of an expression that train the same pretrained parameters: reported because it is seldom meant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def overlaps(backbone: Backbone, expression: Term) -> list[str]:
 
 
 def _trained(backbone: Backbone, part: Method) -> Iterator[tuple[Trained, str]]:
-    """What a part trains of the backbone's own; a tied parameter counts by the first of its owners."""
+    """Pretrained parameters that a part trains; a tied parameter counts by its first owner."""
     for edit in edits_of(part, backbone):
         if isinstance(edit, WeightEdit):
             path, parameter, _, which = backbone.parameter_location(edit.place, edit.parameter)

@@ -39,7 +39,7 @@ def generator(seed: int, *of: object) -> Generator:
 
 
 def named(method: object, ability: str, returned: Any) -> dict[str, Tensor]:
-    """What an ability of a method has given, as `init`.
+    """Checks the tensors returned by an ability of a method, such as `init`.
 
     Raises:
         TypeError: it is something else than tensors by name.
@@ -59,7 +59,7 @@ def named(method: object, ability: str, returned: Any) -> dict[str, Tensor]:
 def init_weights(backbone: Backbone, expression: Term, seed: int = 0) -> dict[str, Tensor]:
     """New trainable tensors of every part: `<stage>.<part>.<place>.<tensor>`, fp32, on the CPU.
 
-    What a part draws depends on the seed, its stage and its own text, so `a + b` and `b + a` start alike, and a
+    The draws of a part depend on the seed, its stage and its own text, so `a + b` and `b + a` start alike, and a
     sequence starts as its beginning alone would.
 
     Raises:

@@ -73,7 +73,7 @@ KINDS = {
 """The kinds of places, and what each means. A family has those that it has."""
 
 OTHER = "other."
-"""What the kinds of a family's own modules begin with, as `other.altup.router_norm`; the rest of the name is free."""
+"""Prefix of the kinds of a family's own modules, as in `other.altup.router_norm`; the rest of the name is free."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Spot:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """What a model must have for the place to exist: modules by path, a parameter as `path:name`."""
+        """Modules (by path) and parameters (`path:name`) that a model must have for the place to exist."""
         if not self.parameter:
             return self.paths
         inner, _, name = self.parameter.rpartition(".")
@@ -213,7 +213,7 @@ def split_name(name: str) -> tuple[str, str | None, str]:
     """
     match = _NAME.fullmatch(name)
     if match is None:
-        raise BadInput(f"{name!r} is no place name; expected 'kind', 'stack.kind' or 'stack.layer.kind'")
+        raise BadInput(f"{name!r} is not a place name; expected 'kind', 'stack.kind' or 'stack.layer.kind'")
     if match["layer"] and not match["stack"]:
         raise BadInput(f"{name!r} has a layer but no stack; write encoder.{name} or decoder.{name}")
     return match["stack"] or "", match["layer"], match["kind"]

@@ -169,7 +169,7 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
         elif not spots[-1].optional:
             missing = next(path for path in spots[-1].needs if path not in modules)
             near = difflib.get_close_matches(missing, sorted(modules), n=4, cutoff=0.4)
-            raise BadInput(f"table {table.name!r} puts {name} at {missing!r}, which is no module; near it: {near}")
+            raise BadInput(f"table {table.name!r} puts {name} at {missing!r}, which is not a module; near it: {near}")
     return tuple(located)
 
 
@@ -183,7 +183,7 @@ def _part(cut: Cut, stack: Stack, config: Any) -> Part:
 
 
 def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozenset[str]) -> tuple[str, ...]:
-    """What `{layer}` stands for in each layer of a stack: its number, or the path of the block."""
+    """Values of `{layer}` in a stack: the numbers of its layers, or the paths of its blocks."""
     if not stack.blocks:
         return tuple(map(str, range(read_number(stack.layers, config))))
     layers: list[str] = []
@@ -229,7 +229,7 @@ _TOKENS = (
     frozenset({"layers", "blocks", "value_width", "limit", "pooler"}),
 )
 _STACK_KEYS = {"encoder": _TOKENS, "decoder": _TOKENS, "denoiser": ({"blocks"}, frozenset({"width"}))}
-"""What each stack must say, and what it may say besides."""
+"""Required and optional entries of each stack."""
 
 
 def _table(name: str, data: Any) -> Table:
@@ -249,7 +249,7 @@ def _table(name: str, data: Any) -> Table:
 
 
 _LISTS = ("without", "repeated", "unbatched")
-"""What a table may say besides, each a list of patterns."""
+"""Optional entries of a table, each a list of patterns."""
 
 
 def _patterns(key: str, data: Any) -> tuple[str, ...]:
@@ -272,7 +272,7 @@ def _mapping(what: str, data: Any, keys: set[str], optional: frozenset[str] = fr
 
 def _named(places: Any) -> Mapping[str, Any]:
     if not isinstance(places, Mapping) or not places or not all(isinstance(name, str) for name in places):
-        raise BadInput("places is no mapping of names to module paths, as in {embedding: embed_tokens}")
+        raise BadInput("places is not a mapping of names to module paths, as in {embedding: embed_tokens}")
     return places
 
 

@@ -4,7 +4,7 @@ A plugin is a module (or any object) that an entry point of the group `deltacomp
 names below, without arguments, and each returns a mapping of names to members. Nothing registers by being imported,
 and no decorator is needed: a function is a hook by its name.
 
-Listing must stay light, so a member may be said in any of three ways:
+Listing must stay light, so a member may be given in any of three ways:
 
 * as text, `"package.module:Attribute"`, imported when the member is first read: the way for nearly everything;
 * as `deltacompose.plugins.Lazy("package.module:function", argument, ...)`, called when the member is first read:

@@ -1,4 +1,4 @@
-"""The implementation of a method as one digest: what cells name it by beside its `version`.
+"""The implementation of a method as one digest: part of cell keys together with its `version`.
 
 A built-in method of a released deltacompose is named by the distribution's version alone, so that an edited comment
 recomputes nothing. Any other method is named by the source of its package as well: an edit of it is a new method.

@@ -145,7 +145,7 @@ def _called(
 
 
 class _State:
-    """What plugin code must leave as it is, as it was at the beginning. Changes as it is entered and undone."""
+    """State of the process that plugin code must not change, saved on entry and restored on exit."""
 
     def __init__(self) -> None:
         self.streams = {name: getattr(sys, name) for name in _FD}

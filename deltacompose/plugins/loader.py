@@ -36,7 +36,7 @@ MOST_MEMBERS = 100_000
 
 @dataclass(frozen=True)
 class Plugin:
-    """What became of one entry point.
+    """Outcome of loading one entry point.
 
     Attributes:
         name: the entry point's name; two distributions may use the same one.
@@ -86,7 +86,7 @@ class Loaded:
 
 @functools.cache
 def loaded() -> Loaded:
-    """What is installed, loaded once for this process.
+    """Installed members, loaded once per process.
 
     Reads the environment: `DELTACOMPOSE_PLUGINS` names the plugins that may load, separated by commas, and
     `DELTACOMPOSE_NO_PLUGINS=1` loads none; the built-in members are always there.

@@ -63,7 +63,7 @@ class Member:
         return "method" if self.kind == "expression" else self.kind
 
     def fault(self) -> str:
-        """What is wrong with it as listed, nothing being imported; empty where nothing is."""
+        """Fault of the member as listed, found without importing it; empty if it has none."""
         name, value = self.name, self.value
         if not (isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= LONGEST_NAME):
             return f"{value_text(name)} is not a valid name (expected 1 to {LONGEST_NAME} printable characters)"
@@ -81,7 +81,7 @@ class Member:
         """The member itself, imported or made now.
 
         Raises:
-            BadInput: it cannot be imported or made, is no member of its kind, or has a name of its own that differs.
+            BadInput: it cannot be imported or made, is not a member of its kind, or has a name of its own that differs.
         """
         if self.kind == "expression":
             return self.value
@@ -140,7 +140,7 @@ class Members(Mapping[str, Any]):
 
 
 def _no_method(member: Any) -> str:
-    """Why something is no class of methods; empty if it is one."""
+    """Reason why an object is not a class of methods; empty if it is one."""
     # Imported here because checking settings costs pydantic, which listing can do without.
     from deltacompose.composition import Part
 

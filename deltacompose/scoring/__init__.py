@@ -1,8 +1,8 @@
 """How a backbone reads a task: examples become tokens, tokens a loss in training and predictions in evaluation.
 
-There are no new heads. An encoder ranks candidates by the similarity of their pooled states to the input's, or, if it
+There are not new heads. An encoder ranks candidates by the similarity of their pooled states to the input's, or, if it
 was loaded with its masked-language head, by how well they fill a mask; a decoder and a sequence-to-sequence model rank
-by likelihood and generate. What differs between them is one small class each, chosen by the backbone's `kind` and head.
+by likelihood and generate. One small class for each is chosen by the backbone's `kind` and head.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class Reading:
 
 
 def described(reader: Reader) -> dict[str, Any]:
-    """What a delta's record keeps of how it was read."""
+    """How a delta's task was read, from its record."""
     return {"limit": reader.limit, "template": reader.task.template, "head": head_of(reader.backbone)}
 
 
@@ -76,7 +76,7 @@ def as_trained(task: Task, reading: Reading, trained: Task | None = None) -> Tas
 
 
 def mismatches(reader: Reader, reading: Reading) -> Iterator[str]:
-    """What differs between how a task is read now and how the delta was trained, a sentence each."""
+    """Differences between how a task is read now and in the delta's training, a sentence each."""
     if reader.limit != reading.limit:
         yield (
             f"inputs are truncated to {reader.limit} tokens, and the delta was trained with a limit of {reading.limit}"

@@ -12,7 +12,7 @@ from deltacompose.errors import BadInput
 from deltacompose.scoring.rows import Batch, Reader, Row
 
 TEMPERATURE = 20.0
-"""Scale of an encoder's cosines; fixed, so that it is no part of what is learned (Reimers & Gurevych 2019)."""
+"""Scale of an encoder's cosines; fixed, so that it is not part of what is learned (Reimers & Gurevych 2019)."""
 
 
 class EncoderReader(Reader):

@@ -20,7 +20,7 @@ from deltacompose.task.task import Example
 
 
 class LikelihoodReader(Reader):
-    """What a decoder and a sequence-to-sequence model share: answers end in the end-of-sequence token."""
+    """Common part of decoders and encoder-decoders: answers end in the end-of-sequence token."""
 
     def answer_tokens(self, text: str) -> tuple[int, ...]:
         return (*self._continuation(text), self._end)
@@ -148,7 +148,7 @@ class LikelihoodReader(Reader):
 
     @property
     def _start(self) -> int | None:
-        """What a decoder beside an encoder has read before its answer; None for a decoder alone."""
+        """Decoder inputs before the answer for an encoder-decoder; None for a decoder alone."""
         return None
 
     def _named(self, name: str) -> Any:
@@ -268,7 +268,7 @@ class EncoderDecoderReader(LikelihoodReader):
         return self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"])[:, 1:]  # type: ignore[no-any-return]
 
     def _shifted(self, answers: Tensor) -> Tensor:
-        """What the decoder has read when it gives each answer token."""
+        """Decoder inputs at each answer token."""
         start = self._start
         return F.pad(answers[:, :-1], (1, 0), value=start).masked_fill(
             F.pad(answers[:, :-1], (1, 0), value=0) == IGNORED, self._pad

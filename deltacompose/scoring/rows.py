@@ -1,4 +1,4 @@
-"""What all readers have in common: examples become rows of tokens, and rows batches of tensors."""
+"""Common part of all readers: examples become rows of tokens, and rows batches of tensors."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def first(scores: Tensor) -> list[int]:
     """For each row of `(rows, candidates)` the index of the highest score, the first of equals.
 
     Raises:
-        Diverged: a score is no number, of which any index could be called the highest.
+        Diverged: a score is NaN, so that no candidate is the highest.
     """
     if bool(torch.isnan(scores).any()):
-        raise Diverged("the scores of candidates are no numbers")
+        raise Diverged("the scores of candidates are not numbers")
     return scores.argmax(-1).tolist()
 
 

@@ -19,7 +19,7 @@ from deltacompose.errors import BadInput
 from deltacompose.formats.files import opened
 
 HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
-"""What the system answers where trying again is no use."""
+"""Error numbers of the system for which a retry is futile."""
 
 
 _A_DAY = 86400
@@ -31,7 +31,7 @@ class Unwritable(BadInput):
 
 @contextlib.contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Within, a failure to write for which trying again is no use becomes one sentence, `Unwritable`."""
+    """Within, a failure to write for which a retry is futile becomes one sentence, `Unwritable`."""
     try:
         yield
     except Exception as error:
@@ -121,7 +121,7 @@ def checksums(folder: Path) -> dict[str, str]:
 
 
 def names(folder: Path) -> list[str]:
-    """What a folder holds; nothing where there is no such folder."""
+    """Names in a folder; empty if the folder does not exist."""
     try:
         return os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):

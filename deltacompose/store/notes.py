@@ -29,7 +29,7 @@ class _Labels(TypedDict):
 
 
 def keep_labels(root: Path, categories: Mapping[str, str]) -> None:
-    """Keep the categories of tasks, beside those of other tasks."""
+    """Stores the categories of tasks and keeps those of other tasks."""
     known = labels(root)
     if known != known | dict(categories):
         _put(root, "labels.json", {"categories": known | dict(categories)})

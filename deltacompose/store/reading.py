@@ -77,7 +77,7 @@ def record(folder: Path, key: str) -> dict[str, Any]:
         data: dict[str, Any] = read_json(path, _Record, STORED_BYTES)
     except Missing:
         if folder.exists():
-            raise Damaged(f"{path} is missing beside the cell's files; a run computes the cell again") from None
+            raise Damaged(f"{path} is missing from the cell's files; a run computes the cell again") from None
         raise BadInput(f"the store {folder.parents[2]} has no cell {key}") from None
     except BadInput as error:
         raise Damaged(f"{path} is truncated or not valid ({error}); a run computes the cell again") from None

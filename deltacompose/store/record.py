@@ -26,7 +26,7 @@ class ReadOnly(Unwritable):
 
 @dataclass(frozen=True)
 class Problem:
-    """What `Store.verify` found wrong with one file of one cell."""
+    """A fault that `Store.verify` reports for one file of one cell."""
 
     key: str
     file: str
@@ -39,7 +39,7 @@ class Problem:
 def checked_key(key: str) -> str:
     """A key, before it becomes a path."""
     if not isinstance(key, str) or not KEY.fullmatch(key):
-        raise BadInput(f"{key!r} is no key of a cell; a key is 64 hexadecimal digits")
+        raise BadInput(f"{key!r} is not a valid cell key; a key is 64 hexadecimal digits")
     return key
 
 

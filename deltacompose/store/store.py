@@ -71,10 +71,12 @@ def open_store(path: str | Path, create: bool = True) -> Store:
 
 
 def _new_store(root: Path, create: bool) -> Store:
-    # Processes that make one store at once see each other's unfinished store.json, which is no foreign content.
+    # Processes that make one store at once see each other's unfinished store.json; it does not make the folder foreign.
     others = [name for name in disk.names(root) if not name.startswith(".store.json")]
     if others and not (root / "store.json").exists():
-        raise BadInput(f"folder {root} is no store and not empty (it holds {min(others)!r}); give a new or empty one")
+        raise BadInput(
+            f"folder {root} is not a store and not empty (it holds {min(others)!r}); give a new or empty one"
+        )
     if not others and not create:
         raise BadInput(f"there is no store at {root}; a run with that store makes one")
     with disk.writing(root):
@@ -276,7 +278,7 @@ class Store:
         return checkpoints.together(self.root, checked_key(key))
 
     def glimpse(self, key: str, name: str) -> Any:
-        """What a JSON file of a cell's newest checkpoint holds, unchecked; None where it cannot be read just now."""
+        """Content of a JSON file of a cell's newest checkpoint, unchecked; None if it cannot be read now."""
         return checkpoints.glimpse(self.root, checked_key(key), name)
 
     def drop_checkpoint(self, key: str) -> None:
@@ -301,7 +303,7 @@ class Store:
         return notes.labels(self.root)
 
     def keep_labels(self, categories: Mapping[str, str]) -> None:
-        """Keep the categories of tasks, beside those of other tasks."""
+        """Stores the categories of tasks and keeps those of other tasks."""
         with self._writing():
             notes.keep_labels(self.root, categories)
 
@@ -322,7 +324,7 @@ class Store:
         return problems
 
     def problems(self, key: str) -> list[Problem]:
-        """What is wrong with one finished cell."""
+        """Faults of one finished cell."""
         return list(self._problems(key))
 
     def _problems(self, key: str) -> Iterator[Problem]:
@@ -337,7 +339,7 @@ class Store:
             yield Problem(key, name, reason)
 
     def gc(self, keep: Iterable[str], dry: bool = True, leftovers: bool = False) -> list[Path]:
-        """What is not needed for the cells in `keep` and for those they rest on; removed only if not `dry`.
+        """Cells that neither `keep` nor its parents need; removed unless `dry`.
 
         That is other cells, their failures and checkpoints, checkpoints of finished cells, and what was set aside.
 

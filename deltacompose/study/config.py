@@ -120,7 +120,7 @@ class SubspaceChoice:
         tune: of a soft prompt, whether its coordinates within the subspace are trained on every task.
         hidden: of the autoencoder's decoder; None is the backbone's width.
         steps: of the autoencoder's training, each with a batch of every seen task.
-        alpha: weight of the autoencoder's reconstruction error beside the tasks' losses.
+        alpha: weight of the autoencoder's reconstruction error relative to the tasks' losses.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -145,7 +145,7 @@ class DimensionChoice:
         share: of the full score that is enough, .9 for d₉₀.
         resolution: neighbouring d of the grid differ by at most that share, or by one.
         projections: those of the method `intrinsic` that are compared.
-        per_layer: with one scale per layer beside the d numbers, without, or both.
+        per_layer: with one scale per layer in addition to the d numbers, without, or both.
         places: kinds of places whose parameters change; none is the method's own choice, query and value.
         warm_start: whether the training at d begins with the solution at the next lower d that was tried. It has then
             had that one's steps as well as its own, so d₉₀ says how low a search could get and not what d gives within

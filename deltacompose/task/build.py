@@ -181,7 +181,9 @@ def _rounded(columns: Columns, raw: Any) -> str:
     try:
         return f"{float(raw):.{columns.decimals}f}"
     except (TypeError, ValueError):
-        raise BadInput(f"{quoted(text(raw), 40)} in column {columns.target!r} is no number to be rounded") from None
+        raise BadInput(
+            f"{quoted(text(raw), 40)} in column {columns.target!r} is not a number and cannot be rounded"
+        ) from None
 
 
 def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
@@ -198,7 +200,7 @@ def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
 
 
 def _content(example: Example) -> tuple[str, ...]:
-    """What makes two examples the same question."""
+    """The fields that make two examples the same question."""
     return (example.input, *example.candidates)
 
 

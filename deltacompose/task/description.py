@@ -68,7 +68,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a row mean. A dot looks inside a column: `choices.text`.
+    """Columns of a row and their roles. A dot looks inside a column: `choices.text`.
 
     Attributes:
         input: the column of the input, or several, which are joined by spaces; a template may name each.
@@ -110,7 +110,7 @@ class TaskRow:
         ranking: the rule that ranks candidates by their log-likelihoods; None takes the study's, `sum` by default.
         data: which configuration, splits and rows of the data set are used.
         schema: column -> its type as the data set declares it: `string`, `int`, `float`, `bool`, `list` (of texts), or
-            the names of its classes in order. What `deltacompose tasks --verify` compares.
+            the names of its classes in order. Compared by `deltacompose tasks --verify`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT

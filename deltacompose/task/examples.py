@@ -1,6 +1,6 @@
 """Examples, and readers that draw fewer of them.
 
-What is drawn depends on the seed and on each example's id only, so fewer rows are always among the more.
+The draw depends only on the seed and on each example's id, so fewer rows are always among the more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Example:
     Attributes:
         id: unlike that of any other example of the task.
         candidates: the words to rank where they differ from example to example; they stand for the task's first labels.
-        accepted: further answers that count as right, beside the target (generation).
+        accepted: further answers that count as right besides the target (generation).
         columns: named parts of the input, which a template may ask for.
     """
 

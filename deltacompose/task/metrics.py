@@ -1,7 +1,7 @@
 """Metrics by name: each gives a score, its part for every example, and whether the predictions are trivial.
 
 All are higher for better, within 0..1, or -1..1 for correlations. The libraries that compute them are imported when a
-metric is first used, for they take seconds and listing tasks must not wait for them.
+metric is first used, because they take seconds and listing tasks must not wait for them.
 
 Text metrics compare text of any script. Text is brought to a Unicode normal form first, so that an accented letter is
 the same whether it is one code point or two. `words` splits text into words; `normalised` does it as SQuAD does.
@@ -27,7 +27,7 @@ References = Sequence[tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Score:
-    """What predictions are worth in a metric.
+    """A score in a metric.
 
     `per_example` has one number per example: its part of the mean where the metric is a mean over examples; the product
     of the two standardised values for a correlation, whose mean is the correlation; else 1 for right and 0 for wrong.
@@ -74,7 +74,7 @@ class Metric:
         return Score(float(value), self.name, tuple(parts), trivial)
 
     def _read(self, prediction: str) -> str | float:
-        """What of a prediction counts: as numbers, '3' and '3.0' are the same, and so are two texts that are none."""
+        """Normal form of a prediction: as numbers, '3' and '3.0' are equal, and so are any two other texts."""
         return _number(prediction) if self.compares == "numbers" else prediction
 
 
@@ -138,7 +138,7 @@ def _number(text: str) -> float:
 def _standardised(values: Any) -> Any:
     """Values minus their mean, over their standard deviation (n in the denominator); zeros where they do not vary.
 
-    What is no number (NaN) counts as the mean of the others: it says nothing, and adds nothing to a correlation.
+    A prediction that is not a number (NaN) counts as the mean of the others and adds nothing to a correlation.
     """
     import numpy as np
 

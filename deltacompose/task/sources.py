@@ -50,7 +50,7 @@ def is_on_hub(path: str | Mapping[str, str], folder: Path) -> bool:
         return False
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w.-]+)?", path):
         raise BadInput(
-            f"{quoted(path)} is no data: it is no {', '.join(SUFFIXES)} file, there is no folder {folder / path}, "
+            f"{quoted(path)} is not data: it is not a {', '.join(SUFFIXES)} file, there is no folder {folder / path}, "
             "and a hub data set is named 'name' or 'owner/name'"
         )
     return True
@@ -200,7 +200,7 @@ def cache_folder(data: Data) -> str:
 
 
 def _address(path: str, data: Data, folder: Path) -> dict[str, Any]:
-    """How `load_dataset` is told where a data set is."""
+    """Arguments of `load_dataset` that locate a data set."""
     local = folder / path
     if local.is_dir():
         return {"path": str(local / data.config if data.config and (local / data.config).is_dir() else local)}
@@ -225,7 +225,7 @@ def _parquet(path: str, config: str | None) -> Path:
 
 
 def _unreachable() -> tuple[type[Exception], ...]:
-    """What a failing network raises: the libraries' own words for it, and that of the client they download with."""
+    """Exceptions of a failing network: those of the libraries and of the client they download with."""
     from huggingface_hub import errors
 
     return ConnectionError, errors.LocalEntryNotFoundError, getattr(errors, "HTTPError", ConnectionError)

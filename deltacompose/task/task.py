@@ -28,7 +28,7 @@ Kind = Literal["choice", "generation"]
 
 @dataclass(frozen=True)
 class Task:
-    """A task. What it reads is read lazily, checked once, and kept.
+    """A task. Its examples are read lazily, checked once, and kept.
 
     Attributes:
         read: gives the examples of "train", "val" or "test".
@@ -206,7 +206,7 @@ def _baselines(task: Task, split: str) -> Iterator[tuple[str, float]]:
 
 
 def _random(task: Task, examples: Sequence[Example]) -> float:
-    """What a candidate drawn evenly scores: exact for accuracy, 0 for correlations, else the mean of 20 draws."""
+    """Expected score of random candidates: exact for accuracy, 0 for correlations, else the mean of 20 draws."""
     sizes = [len(task.options(example)) for example in examples]
     if task.metric == "accuracy":
         return sum(1 / size for size in sizes) / len(sizes)
@@ -219,7 +219,7 @@ def _random(task: Task, examples: Sequence[Example]) -> float:
 
 
 def _problems(task: Task) -> Iterator[str]:
-    """What is wrong with a task's description, without reading its examples."""
+    """Faults of a task's description, found without reading its examples."""
     compares = metric(task.metric).compares
     fitting = ("labels", "numbers") if task.kind == "choice" else ("texts", "numbers")
     if task.kind not in ("choice", "generation"):

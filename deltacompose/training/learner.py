@@ -40,7 +40,7 @@ class Job:
     """One delta to train: the last stage of `expression` on a task.
 
     Attributes:
-        earlier: what the stages before have become, which stays in force.
+        earlier: the delta of the earlier stages, which stays attached.
         start: weights for the last stage to begin with; None draws new ones from the seed.
         company: the processes that train it together.
     """
@@ -61,7 +61,7 @@ class Job:
     def gradients(self, method: Method, weights: Tensors, examples: int, batch: int = 1) -> Iterator[dict[str, Tensor]]:
         """For random training examples, `batch` at a time, the gradient of their mean loss in a method's weights.
 
-        The method is in force alone, over the stages that are trained already. For methods whose `constants` are found
+        The method is attached alone, over the stages that are trained already. For methods whose `constants` are found
         on training data.
         """
         backbone, rows = self.reader.backbone, self.reader.rows("train")
@@ -82,7 +82,7 @@ class Job:
 
 
 class Best(NamedTuple):
-    """What is kept: a development score, the weights that reached it, and the prediction for each example."""
+    """The best evaluation: a development score, the weights that reached it, and the prediction for each example."""
 
     score: float
     weights: dict[str, Tensor]
@@ -150,7 +150,7 @@ class Learner:
 
     @property
     def rest(self) -> dict[str, Tensor]:
-        """What is not trained: earlier stages and constants."""
+        """Frozen tensors: earlier stages and constants."""
         return {**self.frozen, **self.constants}
 
     def tensors(self, weights: Tensors | None = None) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ class Learner:
 
     @property
     def portion(self) -> float:
-        """What part of the mean loss of the next step's whole batch comes from this process's share of it."""
+        """Weight of this process's share in the mean loss of the next step's whole batch."""
         job, (indices, _) = self.job, self.batches[self.step]
         units = [job.reader.units(job.reader.rows("train")[i]) for i in indices]
         return sum(job.company.share(units)) / sum(units)
@@ -270,7 +270,7 @@ class Learner:
         self.history, self._losses = list(info["history"]), list(info["losses"])
 
     def delta(self) -> Delta:
-        """What has been learned, on the CPU, with the record of how."""
+        """The trained delta, on the CPU, with the record of its training."""
         job, best = self.job, self.best or Best(math.nan, self.kept())
         record = {
             "task": job.reader.task.name,

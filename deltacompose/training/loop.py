@@ -44,7 +44,7 @@ class Checkpoints(Protocol):
         """Keeps a state of each job, all taken at one moment, in the place of those before."""
 
     def load(self) -> Mapping[int, State]:
-        """What jobs go on from, by their numbers: states that were saved together."""
+        """States that were saved together, by the number of their job."""
         ...
 
 
@@ -281,7 +281,7 @@ def recomputing(model: Any) -> Iterator[None]:
 
 
 _FLAG = "gradient_checkpointing"
-"""What transformers calls its flag on the modules whose activations it can recompute."""
+"""Name of transformers' flag on modules whose activations can be recomputed."""
 
 
 def _is_rate(name: str, value: object) -> bool:

@@ -83,7 +83,7 @@ class Fixed(Method):
     made: Any = field(default=(), hash=False)
 
     def __post_init__(self) -> None:
-        """Edits are no settings that could be written down."""
+        """Edits are not settings that could be written down."""
 
     def init(self, backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
         return {}

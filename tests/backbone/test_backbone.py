@@ -276,7 +276,7 @@ def test_a_block_an_input_and_another_name_have_no_parameter():
         backbone.parameter(backbone.place("encoder.0.ffn.activation"), "bias")
     with pytest.raises(BadInput, match="no parameter 'gain'; parameters: bias, weight"):
         backbone.parameter(backbone.place("encoder.0.ffn.up"), "gain")
-    with pytest.raises(BadInput, match=r"encoder.0.ffn is no place of an attention"):
+    with pytest.raises(BadInput, match=r"encoder.0.ffn is not a place of an attention"):
         backbone.heads(backbone.place("encoder.0.ffn"))
     with pytest.raises(BadInput, match=r"no stream 'decoder'; .*streams: encoder"):
         backbone.stream("decoder")

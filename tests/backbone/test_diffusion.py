@@ -372,7 +372,7 @@ def test_a_folder_that_holds_no_such_denoiser_is_refused(saved):
     with pytest.raises(BadInput, match="no table serves models of the type 'AutoencoderKL'"):
         load_backbone(changed(saved, _class_name="AutoencoderKL"), tables=tables())
     for stranger in ("UNet9DModel", "DDPMScheduler", "__version__"):
-        with pytest.raises(BadInput, match=f"holds a {stranger}, which is no model of diffusers"):
+        with pytest.raises(BadInput, match=f"holds a {stranger}, which is not a model of diffusers"):
             load_backbone(changed(saved, _class_name=stranger), tables=tables(), table="unet")
 
 

@@ -273,7 +273,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"bitfit has no part '0\.1\.'; parts: 0\.0\."):
         derived.swapped(one, one, "0.1.")
     dc.Delta(one.expression, one.weights).save(tmp_path)
-    with pytest.raises(BadInput, match="which is no learned subspace"):
+    with pytest.raises(BadInput, match="which is not a learned subspace"):
         learned.read(tmp_path / "delta.safetensors")
 
 

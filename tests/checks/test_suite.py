@@ -51,7 +51,7 @@ BROKEN = [
         "bert",
         r"has 7 settings, place, factor, c, d, e, f, g; expected at most",
     ),
-    ("frozen_settings", broken.NotFrozen(), "bert", "NotFrozen is no frozen dataclass"),
+    ("frozen_settings", broken.NotFrozen(), "bert", "NotFrozen is not a frozen dataclass"),
     ("refused_settings", broken.Unchecked(), "bert", r"setting 'place' takes anything, as an object\(\); call super"),
     ("text_round_trip", broken.Speechless(), "bert", "its text 'scale' reads back as 'scale', which is not the same"),
     (
@@ -80,7 +80,7 @@ BROKEN = [
         "bert",
         "down' shares its memory with the backbone's encoder.layer.0.attention",
     ),
-    ("refused_places", broken.NoPlaceIsFine(), "bert", "place='nowhere' matches no place and is no error"),
+    ("refused_places", broken.NoPlaceIsFine(), "bert", "place='nowhere' matches no place and is not an error"),
     ("counted", broken.Miscounting(), "bert", "count gives 16 parameters and init 32"),
     (
         "repeatable_constants",
@@ -211,7 +211,7 @@ BROKEN = [
         "composes_at_once",
         broken.Detached("layer"),
         "bert",
-        r"gradients of lora\(rank=2\) are all zero; it is not in force",
+        r"gradients of lora\(rank=2\) are all zero; it has no effect",
     ),
     (
         "composes_in_sequence",
@@ -417,7 +417,7 @@ def test_an_unknown_check_and_a_missing_reason_are_refused():
 
 
 def test_a_class_instead_of_a_method_is_refused():
-    with pytest.raises(BadInput, match="is no method; give an instance of a class made from"):
+    with pytest.raises(BadInput, match="is not a method; give an instance of a class made from"):
         check_method(broken.Good)
     with pytest.raises(BadInput, match="no pico model 'gpt-2'; did you mean 'gpt2'"):
         check_method(broken.Good(), backbones=("gpt-2",))
@@ -539,7 +539,7 @@ def test_every_check_of_tables_is_shown_to_fail():
 def test_a_table_that_fits_no_pico_model_needs_a_model():
     with pytest.raises(BadInput, match="there is no pico model of mamba; give a small model of that type"):
         check_backbone_table(changed("gpt2", serves=("mamba",)))
-    with pytest.raises(Broken, match=r"puts decoder\.0\.ffn at 'transformer\.h\.0\.mpl', which is no module"):
+    with pytest.raises(Broken, match=r"puts decoder\.0\.ffn at 'transformer\.h\.0\.mpl', which is not a module"):
         check_backbone_table(changed("gpt2", {"decoder.{layer}.ffn": "h.{layer}.mpl"}))
 
 

@@ -277,10 +277,10 @@ def test_a_reader_that_ends_early_is_no_error():
         ),
         ("[bitfit]", "[bitfitt]", "no method 'bitfitt'; did you mean 'bitfit'? methods: adapter"),
         ("[bitfit]", "['lora(rnk=2)']", "no lora setting 'rnk'; did you mean 'rank'? lora settings: alpha"),
-        ("[bitfit]", "['lora(rank=two)']", "'two' in 'lora(rank=two)' is no setting"),
+        ("[bitfit]", "['lora(rank=two)']", "'two' in 'lora(rank=two)' is not a setting"),
         ("[bitfit]", "['lora(rank=0)']", "lora: rank=0: should be greater than or equal to 1"),
         ("[bitfit]", "['bitfit + (lora >> adapter)']", "write it as 'bitfit + lora >> adapter'"),
-        ("[bitfit]", "['bitfit +']", "'bitfit +' is no composition"),
+        ("[bitfit]", "['bitfit +']", "'bitfit +' is not a composition"),
         ("[bitfit]", "['__import__(\"os\")']", "settings of '__import__' are given by name"),
         (
             "[bitfit]",
@@ -336,10 +336,10 @@ def test_a_mistake_in_a_study_is_told_before_anything_is_computed(folder, refuse
         (("verify", "nowhere"), "cannot find a study file or a store at nowhere"),
         (("gc", "tiny.yaml", "--store", "nowhere"), "there is no store nowhere"),
         (("tasks", "intnet"), "no task 'intnet'; did you mean 'intent'? of "),
-        (("backbones", "--derive", "nowhere"), "no backbone 'nowhere': it is no folder, no copy lies in the cache"),
+        (("backbones", "--derive", "nowhere"), "no backbone 'nowhere': it is not a folder, the cache"),
         (("plugins", "check", "biultin"), "no plugin 'biultin'; did you mean 'builtin'?"),
         (("plugins", "new", "lora"), "the name 'lora' is taken"),
-        (("plugins", "new", "My Method"), "'My Method' is no name for a plugin"),
+        (("plugins", "new", "My Method"), "'My Method' is not a name for a plugin"),
         (("train", "bitfit", "intnet", "out", "--backbone", "./encoder"), "no task 'intnet'; did you mean 'intent'?"),
         (
             ("train", "bitfit", "past_tense", "out", "--backbone", "./encoder", *TINY),
@@ -422,7 +422,7 @@ def unreadable(folder):
     ("harm", "said"),
     [
         (half, "delta/delta.safetensors is truncated or not a safetensors file"),
-        (foreign, "delta/delta.safetensors is not the file that delta.json beside it was written for"),
+        (foreign, "delta/delta.safetensors is not the file that its delta.json was written for"),
         (later, "delta/delta.json has format 9; this version of deltacompose reads format 1"),
         (gone, "delta holds no delta: there is no delta.safetensors"),
         (unreadable, "delta/delta.json is not valid JSON"),
@@ -446,7 +446,7 @@ def test_a_store_of_another_format_is_refused_by_every_command(folder, refused, 
 
 
 def test_a_folder_that_is_no_store_is_not_made_one(folder, refused):
-    assert "is no store and not empty" in refused("run", "tiny.yaml", "--store", "encoder", "--engine", "inprocess")
+    assert "is not a store and not empty" in refused("run", "tiny.yaml", "--store", "encoder", "--engine", "inprocess")
     assert "cannot be opened as a store" in refused("run", "tiny.yaml", "--store", "mood.csv", "--engine", "inprocess")
 
 

@@ -1,4 +1,4 @@
-"""Deltas on disk: saved and loaded they are the same, and what is no delta of this backbone is refused by name."""
+"""Deltas on disk: saved and loaded they are the same, and what is not a delta of this backbone is refused by name."""
 
 from __future__ import annotations
 

@@ -266,9 +266,9 @@ def test_the_commands_refuse_with_a_sentence(on_disk, tmp_path, arguments, messa
 
 OUT = [
     ("t5", LoRA() + IA3(), "is LORA and IA3 to peft, and a folder of peft's holds one type"),
-    ("t5", Adapter(), "adapter at encoder.0.attention is more than a scale of a linear layer, and no type of peft's"),
-    ("bert", BitFit(), "bitfit is no low-rank change of weights and no type of peft's; merge it instead"),
-    ("llama", LoRA(dora=True), "is no low-rank change of weights"),
+    ("t5", Adapter(), "adapter at encoder.0.attention is more than a scale of a linear layer and has no type in peft"),
+    ("bert", BitFit(), "bitfit is not a low-rank change of weights and has no type in peft; merge it instead"),
+    ("llama", LoRA(dora=True), "is not a low-rank change of weights"),
     ("t5", Prompt(stream="decoder"), "is before the decoder; peft puts prompts before the input alone"),
     ("t5", Prefix(), "peft puts prefixes before decoders alone; T5ForConditionalGeneration is an encoder-decoder"),
     ("llama", LoRA(places=("embedding", "head")), "."),
@@ -327,7 +327,7 @@ def test_an_adapter_of_another_backbone_is_refused_by_fingerprint_name_or_shape(
 
 
 def test_a_scale_that_is_at_no_place_is_refused(tmp_path):
-    backbone = pico_backbone("llama")  # two heads share each value, so the projection's inputs are no values
+    backbone = pico_backbone("llama")  # two heads share each value, so the projection's inputs are not values
     by_peft(backbone, peft.IA3Config(target_modules=["o_proj"], feedforward_modules=["o_proj"]), tmp_path)
     with pytest.raises(BadInput, match=r"no place of .* that is the input of module 'model.layers.0.self_attn.o_proj'"):
         import_peft(tmp_path, backbone, KNOWN)

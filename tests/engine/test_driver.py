@@ -487,7 +487,7 @@ def test_memory_that_one_of_several_processes_lacks_may_pass():
         (dask, {"devices": "0,1"}, "the engine dask got devices='0,1'; it must be a list of texts"),
         (dask, {"scheduler": "tcp://x:1", "devices": ["0"]}, "are set where they are started; leave out devices"),
         (dask, {"scheduler": "tcp://x:1", "workers": 2}, "are set where they are started"),
-        (dask, {"scheduler_file": "/nowhere/file"}, "/nowhere/file is no file of a dask scheduler"),
+        (dask, {"scheduler_file": "/nowhere/file"}, "/nowhere/file is not a file of a dask scheduler"),
     ],
 )
 def test_options_that_an_engine_does_not_have_are_refused(make, options, message):

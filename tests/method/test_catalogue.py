@@ -464,7 +464,7 @@ def test_an_intrinsic_prompts_file_must_hold_a_decoder_of_the_backbones_width(de
     backbone = pico_backbone("bert")
     with pytest.raises(BadInput, match="decodes to 30 numbers, no rows of 16"):
         init_weights(backbone, IntrinsicPrompt.of(decoder(mean=torch.zeros(30), basis=torch.eye(2, 30))))
-    with pytest.raises(BadInput, match="holds mean, which is no decoder"):
+    with pytest.raises(BadInput, match="holds mean, which is not a decoder"):
         init_weights(backbone, IntrinsicPrompt.of(decoder(mean=torch.zeros(30))))
     path = decoder(mean=torch.zeros(32))
     path.write_text("no tensors here, only text that is long enough")
@@ -527,7 +527,7 @@ class Valued(LoRA):
 
 FAULTS = {
     "gone": ("no_such_module_at_all:Gone", "cannot be used: method gone of somewhere 1.0 cannot be read: ModuleNotF"),
-    "bare": (Bare, "cannot be used: bare is no deltacompose.method.Method"),
+    "bare": (Bare, "cannot be used: bare is not a deltacompose.method.Method"),
     "elsewhere": (Elsewhere, "not on T5: no place 'pooler' in t5; places: "),
     "valued": (Valued, ""),
     "lora": (LoRA, ""),

@@ -533,12 +533,12 @@ def test_a_trained_adalora_is_the_one_that_was_scored(backbones, seed):
 
 REFUSALS = [
     ({"type": "adalor"}, "no peft type 'adalor'; did you mean 'adalora'. peft types: adalora, adamss"),
-    ({"type": "xlora"}, "peft: type='xlora' cannot be had here: it mixes LoRAs that are trained already"),
+    ({"type": "xlora"}, "peft: type='xlora' is not supported: it mixes LoRAs that are trained already"),
     ({"type": "pvera"}, "take vera"),
     ({"type": "lily"}, "an example's answer would depend on the others"),
     ({"type": "lora", "options": "rank=8"}, "no peft lora option 'rank'; .*peft lora options: init_lora"),
     ({"type": "lora", "options": "lora_alpa=8"}, "did you mean 'lora_alpha'"),
-    ({"type": "lora", "options": "target_modules=['q']"}, "where it acts is said by places"),
+    ({"type": "lora", "options": "target_modules=['q']"}, "where it acts is set by places"),
     ({"type": "lora", "options": "bias='all'"}, "compose with bitfit"),
     ({"type": "lora", "options": "lora_dropout=0.1"}, "dropout is drawn from each delta's own generator"),
     ({"type": "lora", "options": "init_lora_weights='pissa_niter_4'"}, "a random part out of the pretrained matrix"),

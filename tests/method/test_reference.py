@@ -46,7 +46,7 @@ def ours(backbone, method):
 
 
 def theirs(backbone, config):
-    """peft's model of the same backbone; its own advice on configurations is no error here."""
+    """peft's model of the same backbone; its own advice on configurations is not an error here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return peft.get_peft_model(copy.deepcopy(backbone.model), config).double().eval()

@@ -85,7 +85,7 @@ MISUSES = [
     ({"serves": "gpt2"}, "serves is 'gpt2'; expected a list of model types"),
     ({"stacks": {"decoder": {"module": "."}}}, "stack decoder lacks the keys head_width, heads, width"),
     ({"stacks": {}}, "stacks lacks the key decoder"),
-    ({"places": {}}, "places is no mapping of names to module paths"),
+    ({"places": {}}, "places is not a mapping of names to module paths"),
     (
         {"places": {"decoder.{layer}.atention": "h.{layer}.attn"}},
         "no kind of place 'atention'; did you mean 'attention'",
@@ -100,7 +100,7 @@ MISUSES = [
         "is not a valid place of a table",
     ),
     ({"places": {"embedding": 3}}, "embedding is 3; expected a module path"),
-    ({"places": {"Embedding!": "wte"}}, "is no place name"),
+    ({"places": {"Embedding!": "wte"}}, "is not a place name"),
 ]
 
 

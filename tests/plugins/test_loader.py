@@ -620,7 +620,7 @@ def test_a_new_plugin_is_a_complete_distribution(tmp_path):
 
 @pytest.mark.parametrize("name", ["3d", "Gain", "a b", "", "lambda", "../up", "gain_", "deltacompose-", "plugins"])
 def test_a_name_that_cannot_be_a_plugins_is_refused(name, tmp_path):
-    with pytest.raises(BadInput, match=r"is no name for a plugin|is taken"):
+    with pytest.raises(BadInput, match=r"is not a name for a plugin|is taken"):
         new_plugin(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

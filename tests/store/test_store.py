@@ -257,7 +257,7 @@ def test_cells_without_a_checkpoint_in_common_have_each_its_newest(store):
 
 def test_a_checkpoint_of_no_key_is_refused(store):
     for use in (store.together, store.drop_checkpoint, lambda key: store.checkpoints([key])):
-        with pytest.raises(BadInput, match="is no key of a cell"):
+        with pytest.raises(BadInput, match="is not a valid cell key"):
             use("../elsewhere")
 
 

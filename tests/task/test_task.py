@@ -470,7 +470,7 @@ def test_the_first_candidate_is_right_where_there_is_no_target_and_its_place_var
         ({"template": "{txt}"}, r"no column 'txt'; did you mean 'text'\? columns: input, text"),
         ({"options": 3}, "a verbalizer has the same words for every example"),
         ({"path": "nothing.csv"}, "cannot read .*nothing.csv: No such file"),
-        ({"path": "./nothing"}, r"'./nothing' is no data: it is no .csv, .tsv, .jsonl file, there is no folder"),
+        ({"path": "./nothing"}, r"'./nothing' is not data: it is no .csv, .tsv, .jsonl file, there is no folder"),
         ({"data": {"drop": {"stars": ["bad", "good"]}}}, r"no row of 'train' is left of 100 in 'reviews.csv'; dropped"),
         ({"data": {"split": "stars"}}, r"no reviews.csv split 'val'; reviews.csv splits: bad, good"),
         ({"data": {"splits": {"dev": "x"}}}, "no split 'dev'"),
@@ -482,7 +482,7 @@ def test_the_first_candidate_is_right_where_there_is_no_target_and_its_place_var
         ),
         (
             {"columns": {"input": "text", "target": "stars", "decimals": 1}},
-            "'bad' in column 'stars' is no number to be rounded",
+            "'bad' in column 'stars' is not a number and cannot be rounded",
         ),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_delta_that_diverges_in_its_last_step_is_no_delta():
     """Its loss was finite; what it has become is not."""
     [wild] = train(shared("bert"), [job("bert", "bitfit", learning_rates={"bitfit": 1e30}, steps=1)])
     assert isinstance(wild, Diverged)
-    assert "bitfit on tiny, seed 0: the scores of candidates are no numbers at step 1" in str(wild)
+    assert "bitfit on tiny, seed 0: the scores of candidates are not numbers at step 1" in str(wild)
 
 
 def test_weights_that_are_no_longer_finite_are_not_kept():

@@ -144,7 +144,7 @@ def summary(
     seed: int = 0,
     about: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """What the graph says, ready for JSON: edges, communities, their agreement with the categories, centralities.
+    """Summarises the graph for JSON: edges, communities, their agreement with the categories, centralities.
 
     `ari_average_linkage`, `ari_louvain` and `nmi_…` likewise, each with `_p` and `_null`, are None where they cannot be
     had, and `limitations` says why.
@@ -155,7 +155,7 @@ def summary(
         permutations: of the null of every agreement.
         draws: resamples of the seeds for each edge's `stability`.
         seed: of Louvain's method, the permutations and the resamples.
-        about: limitations of what the graph was made of, where that is no transfer; else those of the matrix.
+        about: limitations of the graph's data if it is not transfer; by default those of the matrix.
     """
     graph = task_graph(matrix) if graph is None else graph
     limitations = [*(matrix.limitations() if about is None else about), *_about_weights(matrix, graph)]

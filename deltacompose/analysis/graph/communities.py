@@ -27,7 +27,7 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a partition agrees with categories, beside what shuffled categories give.
+    """Agreement of a partition with categories, compared with shuffled categories.
 
     Attributes:
         ari: adjusted Rand index (Hubert & Arabie 1985).
@@ -154,7 +154,7 @@ def _pairs(counts: Floats) -> Floats:
 
 
 def _entropy(shares: Floats) -> Floats:
-    """Of each row, in nats."""
+    """Entropy of each row, in nats."""
     return np.asarray(-(shares * np.log(np.where(shares > 0, shares, 1))).sum(axis=1))
 
 

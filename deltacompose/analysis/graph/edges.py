@@ -78,7 +78,7 @@ def disparity(weights: Floats) -> Floats:
     The probability that node i, were its strength s_i spread at random over its k_i edges, had one as heavy as w_ij.
 
     Args:
-        weights: (nodes, nodes), none negative; 0 is no edge.
+        weights: (nodes, nodes), non-negative; 0 means no edge.
     """
     if (weights < 0).any():
         raise BadInput(f"the disparity filter needs weights of at least 0; the least is {weights.min():.3g}")

@@ -1,4 +1,4 @@
-"""What methods do to each other: the statistics of a full factorial, from runs to one record per group."""
+"""Interaction of methods: the statistics of a full factorial, from runs to one record per group."""
 
 from __future__ import annotations
 

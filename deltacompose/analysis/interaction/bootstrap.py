@@ -63,9 +63,9 @@ BOTH = "units, then seeds within each drawn unit"
 def resample(scores: Scores, draws: int = 2000, seed: int = 0) -> Resampled:
     """Draw units with replacement, and within each drawn unit its seeds with replacement.
 
-    Combinations of a unit that were run with the same seeds share the draw, so that comparisons stay paired. What was
-    chosen (the learning rate) is held fixed. Where seeds vary more than units the result is somewhat too wide, for
-    the variation between units already holds that of their seeds (Davison and Hinkley 1997, section 3.8).
+    Combinations of a unit that were run with the same seeds share the draw, so that comparisons stay paired. Choices
+    (of the learning rate) are held fixed. Where seeds vary more than units the result is somewhat too wide, because
+    the variation between units already contains that of their seeds (Davison and Hinkley 1997, section 3.8).
     """
     units = sorted({unit for _, unit in scores})
     names = [name for name in dict.fromkeys(name for name, _ in scores) if all((name, u) in scores for u in units)]

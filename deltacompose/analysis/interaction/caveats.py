@@ -1,4 +1,4 @@
-"""What to know before believing a factorial: trivial solutions, ties, single seeds, dev sets that are test."""
+"""Reasons to doubt a factorial: trivial solutions, ties, single seeds, dev sets that are test."""
 
 from __future__ import annotations
 

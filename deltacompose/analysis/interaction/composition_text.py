@@ -1,4 +1,4 @@
-"""What the text of a composition says about which methods were on, read without loading any method."""
+"""Which methods a composition's text names, read without loading any method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def stages(text: str) -> Stages:
     (('prompt', 'lora(rank=4)'), ('adapter',))
 
     Raises:
-        BadInput: the text is no composition.
+        BadInput: the text is not a composition.
     """
     if text.strip() in ("", NONE):
         return ()
@@ -26,7 +26,7 @@ def stages(text: str) -> Stages:
         return _stages(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadInput(
-            f"{text!r} is no composition ({error}); expected for example 'prompt + adapter >> lora'"
+            f"{text!r} is not a composition ({error}); expected for example 'prompt + adapter >> lora'"
         ) from None
 
 
@@ -60,4 +60,4 @@ def _stages(node: ast.expr) -> Stages:
                 return ((*first[0], *second[0]),)
         case ast.Name() | ast.Call(ast.Name(), []):
             return ((ast.unparse(node),),)
-    raise ValueError(f"{ast.unparse(node)!r} is no method")
+    raise ValueError(f"{ast.unparse(node)!r} is not a method")

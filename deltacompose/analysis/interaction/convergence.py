@@ -87,7 +87,7 @@ def speed(trainings: Sequence[Training], percent: float, floor: float = 0.0) -> 
 
 
 def efficiency(trainings: Sequence[Training]) -> dict[str, float | int | None]:
-    """What training takes: the mean of each measure over these trainings, and how many were measured alone.
+    """Costs of training: the mean of each measure over these trainings, and how many were measured alone.
 
     Where any training was measured alone, only those count: in a shared process memory and time belong to all deltas
     that were trained together.

@@ -1,4 +1,4 @@
-"""What the methods of a full factorial do, alone and together: every statistic is a weighting of the 2^k means.
+"""Main effects and interactions of a full factorial: every statistic is a weighting of the 2^k means.
 
 A combination is named by the methods that are on, in the order of the factors: `none`, `prompt`, `prompt + adapter`.
 """

@@ -74,7 +74,7 @@ def _drawn(centred: Array, rounds: int, random: np.random.Generator) -> Array:
 
 
 def order_effects(scores: Scores) -> list[dict[str, Any]]:
-    """What the order of the stages does, for every set of stages that was trained in sequence.
+    """Effects of the order of the stages, for every set of stages that was trained in sequence.
 
     Args:
         scores: the score of each seed, by (composition's text, unit). The beginnings of a sequence are compositions of

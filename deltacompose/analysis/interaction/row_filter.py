@@ -88,7 +88,7 @@ def absent(rows: Sequence[Row], clauses: Iterable[Clause]) -> list[str]:
 
 
 def number(text: str) -> float | None:
-    """The number that a text writes, or None; `nan` and `inf` are no numbers here."""
+    """The number that a text writes, or None; `nan` and `inf` are not numbers here."""
     value = float(text) if re.fullmatch(_NUMBER, text.strip()) else math.inf
     return value if math.isfinite(value) else None
 
@@ -124,6 +124,6 @@ def _clause(match: re.Match[str]) -> Clause:
 
 def _no_condition(rest: str, text: str) -> BadInput:
     return BadInput(
-        f"{rest.strip()!r} in {text!r} is no condition; write COLUMN OP LITERAL, joined by 'and', with OP one of "
+        f"{rest.strip()!r} in {text!r} is not a condition; write COLUMN OP LITERAL, joined by 'and', with OP one of "
         f"{', '.join(_OPERATORS)} and the literal a number or quoted text"
     )

@@ -118,7 +118,7 @@ def runs(rows: Sequence[Row], columns: Columns, factors: Sequence[str], by: Sequ
         by: columns whose values form the groups that are analysed apart.
 
     Raises:
-        BadInput: an unknown column, one column in two parts, a factor that is not 0 or 1, a score that is no finite
+        BadInput: an unknown column, one column in two parts, a factor that is not 0 or 1, a score that is not a finite
             number, or two runs that nothing tells apart.
     """
     needed = [*by, *columns.named().values(), *([] if columns.composition else factors)]

@@ -81,7 +81,7 @@ def _own_task(record: Record) -> bool:
     spec = record["spec"]
     if record["kind"] != "evaluate" or spec["source"] not in ("untouched", spec["target"]) or spec.get("start"):
         return False
-    return len(record.get("parents", ())) < 2  # with several it was chosen from a grid, whose values stand beside it
+    return len(record.get("parents", ())) < 2  # with several it was chosen from a grid, whose values are stored with it
 
 
 def _simplest_first(record: Record) -> tuple[int, int, str, str, str]:

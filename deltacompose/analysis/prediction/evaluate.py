@@ -192,7 +192,7 @@ def summary(
 
     Per measure: `ndcg` (mean over targets), `ndcg_null` (a random ranking), `ndcg_popularity`, `ndcg_p` with
     `ndcg_least_p`, the smallest that could come out, and `ndcg_p_by`, adjusted over the measures,
-    `ndcg_by_target`, `ndcg_by_seed`, `regret_at_1` and `regret_at_3` beside those of chance and popularity,
+    `ndcg_by_target`, `ndcg_by_seed`, `regret_at_1` and `regret_at_3` next to those of chance and popularity,
     `kendall_within` (τ_b per target, averaged), `kendall_pooled` and `spearman_within` for contrast, `mantel_r` and
     `mantel_p` likewise (for a directed measure QAP, as `mantel_of` says).
 
@@ -254,7 +254,7 @@ def _aligned(name: str, measure: Floats | pd.DataFrame, tasks: Sequence[str]) ->
     unknown_cells = np.argwhere(~np.isfinite(array) & ~np.eye(len(tasks), dtype=bool))
     if len(unknown_cells):
         cells = [f"{tasks[s]} → {tasks[t]}" for s, t in unknown_cells]
-        raise BadInput(f"measure {name!r} is no finite number for {shortened(cells)}")
+        raise BadInput(f"measure {name!r} is not a finite number for {shortened(cells)}")
     return array
 
 

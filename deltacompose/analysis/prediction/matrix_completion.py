@@ -40,7 +40,7 @@ class Completion:
 def complete(observed: Floats, method: str = "additive") -> Completion:
     """Estimate what is NaN in (sources, targets) from what is not; measured cells stay as they are.
 
-    Put NaN on the diagonal of a relative matrix: its ones are no observation of transfer.
+    Put NaN on the diagonal of a relative matrix: its ones are not observations of transfer.
 
     * additive: μ + a_s + b_t by ridge regression; a source (or target) never observed has the effect 0;
     * target mean: the mean of what is observed of the target;

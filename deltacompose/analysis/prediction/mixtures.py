@@ -48,7 +48,7 @@ def _nearest(similarities: Mapping[str, float], k: int) -> list[str]:
         raise BadInput(f"k={k}: between 1 and {len(similarities)} sources can be mixed")
     unfit = [name for name, value in similarities.items() if not np.isfinite(value)]
     if unfit:
-        raise BadInput(f"the similarity of {', '.join(unfit)} is no finite number")
+        raise BadInput(f"the similarity of {', '.join(unfit)} is not a finite number")
     return sorted(similarities, key=lambda name: -similarities[name])[:k]
 
 

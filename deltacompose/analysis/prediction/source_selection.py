@@ -91,7 +91,7 @@ def ordinal_affinity(matrix: TransferMatrix) -> Floats:
     for t, target in enumerate(matrix.targets):
         others = [s for s, source in enumerate(matrix.sources) if source != target]
         if len(others) < 2:
-            raise BadInput(f"target {target!r} has {len(others)} sources beside itself; ranking needs at least 2")
+            raise BadInput(f"target {target!r} has {len(others)} sources other than itself; ranking needs at least 2")
         affinity[others, t], _ = ordinal(win_rates(_samples(matrix, others, t)))
     return affinity
 

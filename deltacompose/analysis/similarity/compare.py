@@ -1,4 +1,4 @@
-"""Every measure that can be had of some tasks: its matrix for each seed, and for the others what they lack."""
+"""Every measure that some tasks allow, with its matrix for each seed, and what the other measures lack."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Deltas(Protocol):
     def tasks(self) -> tuple[str, ...]: ...
 
     def read(self, need: Needs, seed: int) -> Mapping[str, Any]:
-        """What `NEEDS[need]` asks for, by task; BadInput says what is lacking."""
+        """The arrays described by `NEEDS[need]`, by task. Raises BadInput if one is missing."""
         ...
 
 
@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def weighs(self) -> str:
-        """What the values of `as_matrix` are, where they are not the measure itself."""
+        """Description of the values of `as_matrix` where they differ from the measure itself."""
         name = self.measure.name
         return f"greatest {name} minus {name}" if self.measure.distance else ""
 
@@ -121,7 +121,7 @@ class Comparison:
 
 
 def _of_few(tasks: Sequence[str]) -> list[str]:
-    """What three tasks or fewer cannot tell: all orders of three are six, so no test of two maps gives p below 1/6."""
+    """Limitation of three tasks or fewer: all orders of three are six, so no test of two maps gives p below 1/6."""
     if len(tasks) > 3:
         return []
     return [f"{len(tasks)} tasks are too few to tell whether this map agrees with another one"]
@@ -156,7 +156,7 @@ def windows(comparison: Comparison, deltas: Deltas, window: int = 3) -> list[dic
     """Overlap of activated neurons in every window of three layers, lowest first, over the tasks and seeds of `one`.
 
     Su et al. 2022 (arXiv 2111.06719) look at each such window, for the uppermost says most of transfer. How many there
-    are depends on the backbone, so they stand beside the measure of all layers and are no measures themselves. `layers`
+    are depends on the backbone, so they accompany the measure of all layers and are not measures themselves. `layers`
     count from 0, an encoder's before its decoder's; `matrix` is the mean over seeds, None where a task activates no
     neuron in these layers.
     """

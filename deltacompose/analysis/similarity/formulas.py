@@ -29,7 +29,7 @@ def flatten(weights: Mapping[str, npt.NDArray[Any]]) -> Array:
 def low_rank(weights: Mapping[str, npt.NDArray[Any]]) -> Factors:
     """The low-rank factors in a delta's flat tensors: `<place>.up` and `<place>.down` where a place has just these two.
 
-    A place with more tensors (an adapter's biases, DoRA's magnitudes) is no product of two factors and is no part of
+    A place with more tensors (an adapter's biases, DoRA's magnitudes) is not a product of two factors and not part of
     it. A scale that multiplies ΔW at every place alike (LoRA's α/r) does not matter to the measures here; one that
     differs between places must be multiplied into `up` first.
 

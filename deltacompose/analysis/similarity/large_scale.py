@@ -69,7 +69,7 @@ class Stack:
 def collect(folders: Mapping[str, Path], out: Path, dtype: str = "float32") -> Stack:
     """Joins the deltas in folders (or safetensors files) into one matrix in the new folder `out`.
 
-    It is whole or not there: it is written beside itself and renamed at the end.
+    It is complete or absent: it is written under another name and renamed at the end.
 
     Args:
         folders: where each delta lies, by the name that its row shall have.

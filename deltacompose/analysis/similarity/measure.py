@@ -44,12 +44,12 @@ NEEDS: Mapping[str, str] = {
     "of its own labels, (examples, source labels)",
     "features": "for each target its true answers (examples,), and of each source the features (examples, width)",
 }
-"""What each need asks for, with named axes."""
+"""Arrays that each need stands for, with named axes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Responses:
-    """What every source's delta answers on the examples of one target task.
+    """Answers of every source's delta on the examples of one target task.
 
     Attributes:
         labels: the true answers, (examples,).

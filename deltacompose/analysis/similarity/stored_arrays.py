@@ -28,9 +28,9 @@ Key = tuple[str, int]
 PROBED = ("activations", "gradients", "drawn_gradients")
 """Needs for which a probe cell holds one array of a delta on its own task."""
 ANSWERED = ("features", "probabilities", "predictions")
-"""Needs for which a probe cell holds what a delta says on a target, beside the target's true answers."""
+"""Needs for which a probe cell holds a delta's answers on a target, and the target's true answers."""
 FILE, LABELS, PREDICTED = "probe.safetensors", "labels.json", "predicted.json"
-"""What a probe cell keeps: the array under the name of its need or the predictions, and the target's true answers."""
+"""Content of a probe cell: the array under the name of its need or the predictions, and the target's answers."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from deltacompose.errors import BadInput
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched for.
+    """Settings of a dimension search.
 
     Attributes:
         full: the score when everything is trained.

@@ -1,4 +1,4 @@
-"""The intrinsic dimension of each task from a store: the trained `intrinsic(d=…)` deltas beside full tuning.
+"""The intrinsic dimension of each task from a store: the trained `intrinsic(d=…)` deltas compared with full tuning.
 
 d₉₀ (Li et al. 2018, arXiv 1804.08838) is the least d whose score reaches 90 % of the full one, of those d that were
 trained: a grid that the study lists among its compositions, or what a search asked for, one d after another. Scores are
@@ -35,7 +35,7 @@ def intrinsic_dimensions(
     """d₉₀ of every task for each way of projecting that a store has, ready for JSON; empty if it has none.
 
     One entry per setting of the method (projection, scales, places, seed of P), and one more for searches with a
-    `warm_start`. `scales` is how many scales are trained beside the d numbers, which Aghajanyan et al. 2021 (arXiv
+    `warm_start`. `scales` is how many scales are trained besides the d numbers, which Aghajanyan et al. 2021 (arXiv
     2012.13255) count among d and we do not; None where the records do not say how many parameters were trained. `tasks`
     has for each task `d` of the mean over seeds, `below`, the next lower d that was tried, `by_seed`, and the same
     `above_chance`, where the share is of what the full score exceeds chance by. None means that no d reached the goal.
@@ -82,7 +82,7 @@ def intrinsic_dimensions(
 
 
 def searched(spec: Mapping[str, Any], parents: Sequence[Record], chance: float | None) -> dict[str, Any]:
-    """What a search knows of its task when all of `parents` are trained, and `next`, the d to train now by seed.
+    """Result of a search on its task once all of `parents` are trained, and `next`, the d to train now by seed.
 
     Two goals are searched for, the share of the full score and the share of what it exceeds chance by, each for the
     mean over the seeds, which trains all of them, and for every seed by itself, so that d is as fine for a seed as for
@@ -124,7 +124,7 @@ def searched(spec: Mapping[str, Any], parents: Sequence[Record], chance: float |
 def _beginnings(
     spec: Mapping[str, Any], parents: Sequence[Record], waiting: Mapping[int, Iterable[int]]
 ) -> list[dict[str, Any]]:
-    """What each d that is to be trained begins with, where a lower one has been trained with that seed and factor."""
+    """The start of each d to train, where a lower d has been trained with the same seed and factor."""
     solved: dict[tuple[int, float], dict[int, Record]] = defaultdict(dict)
     for record in parents:
         settings = _settings(record) or {}
@@ -142,7 +142,7 @@ def _beginnings(
 
 
 def _scales(trained: Iterable[Record]) -> dict[str, int]:
-    """How many parameters beside d each setting of the method trains, where the records say so."""
+    """Number of parameters besides d that each setting of the method trains, where the records say so."""
     extra = {}
     for record in trained:
         settings = _settings(record)
@@ -155,7 +155,7 @@ def _scales(trained: Iterable[Record]) -> dict[str, int]:
 def _families(trained: Iterable[Record], searches: Iterable[Record]) -> dict[Family, dict[str, Scores]]:
     """The scores of each family's tasks: of a warm start what its searches have read, else all that began anew.
 
-    Where those that began anew are but the first d of warm-started searches, they are no family of their own.
+    Where those that began anew are but the first d of warm-started searches, they are not a family of their own.
     """
     warm: dict[tuple[Family, str], set[str]] = defaultdict(set)
     cold = set()
@@ -220,7 +220,7 @@ def _state(search: Record | None) -> dict[str, Any] | None:
 
 
 def _agreed(searches: Iterable[Record], name: str, otherwise: Any) -> Any:
-    """What all searches say of a setting, or what holds where there is none."""
+    """The value of a setting on which all searches agree, or its default without any search."""
     values = sorted({record["spec"][name] for record in searches})
     if len(values) > 1:
         raise BadInput(

@@ -59,7 +59,7 @@ class Learned:
         return save({name: np.ascontiguousarray(array, dtype=np.float32) for name, array in self.arrays.items()})
 
     def sha256(self) -> str:
-        """Of the file, as `intrinsic_prompt` wants it."""
+        """SHA-256 of the file, as `intrinsic_prompt` expects it."""
         return hashlib.sha256(self.content()).hexdigest()
 
 
@@ -90,4 +90,4 @@ def read(path: Path) -> Learned:
     for way, names in (("pca", ("mean", "basis")), ("autoencoder", _NETWORK)):
         if set(names) == set(arrays):
             return Learned(way, arrays)  # type: ignore[arg-type]
-    raise BadInput(f"{path} holds {', '.join(arrays)}, which is no learned subspace")
+    raise BadInput(f"{path} holds {', '.join(arrays)}, which is not a learned subspace")

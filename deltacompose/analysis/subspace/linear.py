@@ -24,7 +24,7 @@ Ints = NDArray[np.intp]
 
 LEAST_FOR_TWO_NN = 100
 UNEQUAL = 3
-"""From this ratio of the largest norm to the smallest on, the norms of a stack are said to be unequal."""
+"""From this ratio of the largest norm to the smallest on, the norms of a stack are reported as unequal."""
 _NOTHING = 1e-10
 
 
@@ -86,7 +86,7 @@ def _above_nothing(values: Floats) -> int:
 
 
 def singular_values(deltas: Floats, centred: bool = True) -> Floats:
-    """Of the stack (tasks, parameters), descending, (min(tasks, parameters),); 0 where they are rounding alone."""
+    """Singular values of the stack (tasks, parameters), descending, (min(tasks, parameters),); rounding becomes 0."""
     deltas = np.asarray(deltas, dtype=np.float64)
     values = np.asarray(np.linalg.svd(deltas - deltas.mean(axis=0) if centred else deltas, compute_uv=False))
     return values if values[0] > 1e-13 * np.linalg.norm(deltas) else np.zeros_like(values)
@@ -167,7 +167,7 @@ def held(inner: Floats, learned: Ints, of: Ints, dimensions: int) -> Floats:
 def given_back_if_random(
     deltas: Floats, learned: Ints, dimensions: int, seed: int = 0
 ) -> dict[str, dict[str, float] | None]:
-    """What principal components of random directions with the deltas' norms give back: mean share and its quantiles.
+    """Share reconstructed by principal components of random directions with the deltas' norms: mean and quantiles.
 
     Args:
         deltas: (tasks, parameters); of `learned` the subspace is made, the others are unseen.
@@ -186,7 +186,7 @@ def given_back_if_random(
 
 
 def summary(tasks: Mapping[str, Floats], dimensions: int | None = None) -> dict[str, Any]:
-    """What a stack of deltas says about a common subspace, ready for JSON.
+    """Summarises the common subspace of a stack of deltas for JSON.
 
     `if_random` has the mean and the 5 % and 95 % quantiles of `held_elsewhere` (averaged over tasks) and of every rank
     for random directions that have the deltas' norms; `unit_norm` the ranks of the deltas scaled to norm 1.

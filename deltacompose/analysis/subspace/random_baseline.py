@@ -1,4 +1,4 @@
-"""What random directions of given norms would give: the null that the numbers of a stack of deltas are held against.
+"""Null distribution for a stack of deltas: random directions with the same norms.
 
 Deltas of unequal norms hold much of each other, and span few dimensions, whatever their directions are. Everything is
 read off the inner products of the directions, so nothing costs their number of parameters.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], float]
-"""Of a Gram matrix (tasks, tasks)."""
+"""Statistics of a Gram matrix (tasks, tasks)."""
 
 DRAWS = 200
 LEAST_DRAWS = 40

@@ -20,7 +20,7 @@ READOUTS = {
     "tuning_unseen_in_category": "an unseen task of a seen category, tuned in the subspace",
     "tuning_unseen_out_of_category": "an unseen task of no seen category, tuned in the subspace",
 }
-"""What each readout averages, over tasks, relative to each task's own delta."""
+"""Mean of each readout over tasks, relative to each task's own delta."""
 
 
 @dataclass(frozen=True)

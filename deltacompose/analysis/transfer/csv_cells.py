@@ -27,7 +27,7 @@ def cells_of_text(path: Path) -> list[list[str]]:
     rows = ([cell.strip() for cell in row] for _, row in read_csv_rows(path, strict=False))
     table = [row for row in rows if any(row)]
     if len(table) < 2 or len(table[0]) < 2:
-        raise BadInput(f"{path} is no table of scores: expected a header of targets and a row per source")
+        raise BadInput(f"{path} is not a table of scores: expected a header of targets and a row per source")
     for row in table[1:]:
         if len(row) != len(table[0]):
             counts = f"{len(row) - 1} scores for {len(table[0]) - 1} targets"

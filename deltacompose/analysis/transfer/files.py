@@ -1,6 +1,6 @@
 """The files of a transfer matrix: a tidy table (CSV or parquet), and a plain CSV of raw scores.
 
-The tidy table has one row per seed, source and target, with the scores of reference beside every score, so that any
+The tidy table has one row per seed, source and target, with the reference scores next to every score, so that any
 other program can use it; it gives the matrix back exactly.
 """
 
@@ -125,7 +125,7 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
     """The matrix that `write` wrote; `composition` chooses where a table holds several.
 
     Raises:
-        BadInput: a file that is no such table, a cell that stands twice, contradictory reference scores, percentages.
+        BadInput: another kind of file, a cell that stands twice, contradictory reference scores, percentages.
     """
     path = Path(path)
     if _ending(path) == ".csv":
@@ -149,7 +149,7 @@ def from_frame(table: pd.DataFrame, composition: str | None = None, name: str = 
         raise BadInput(f"{name} has the column {quoted(twice[0])} twice")
     absent = [column for column in COLUMNS if column not in table.columns]
     if absent:
-        raise BadInput(f"{name} is no transfer table: it lacks the columns {', '.join(absent)}")
+        raise BadInput(f"{name} is not transfer table: it lacks the columns {', '.join(absent)}")
     rows = _one_composition(table.to_dict("records"), composition, name)
     unknown_states = sorted({str(row["state"]) for row in rows} - set(STATES))
     if unknown_states:
@@ -287,7 +287,7 @@ def read_categories(path: str | Path) -> dict[str, str]:
     """Category by task, from a JSON object of strings.
 
     Raises:
-        BadInput: a file that is no such object, or names a task twice.
+        BadInput: a file that is not such a object, or names a task twice.
     """
     categories: dict[str, str] = read_json(Path(path), dict[str, str])
     return categories

@@ -1,4 +1,4 @@
-"""What a study's records hold, brought together once for every table, figure and sentence of the report."""
+"""Collects a study's records once for every table, figure and sentence of the report."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _names_its_backbone(record: Record) -> bool:
 
 
 def _name(record: Record) -> tuple[str, ...]:
-    """What orders records, whose order in a store means nothing."""
+    """Sort key of records, whose order in a store is arbitrary."""
     spec = record["spec"]
     return (
         str(record["kind"]),

@@ -57,7 +57,7 @@ class InitTransfer:
     def saved(self) -> Floats:
         """(seeds, sources, targets): share of the fresh run's steps that the start saved; NaN where never reached.
 
-        Averages of this alone leave out the runs that never got there: read it beside `reached`.
+        Averages of this alone leave out the runs that never got there: read it together with `reached`.
         """
         with_steps = np.where(self.own_steps > 0, self.own_steps, np.nan)
         return 1 - self.steps / with_steps[:, None, :]

@@ -1,4 +1,4 @@
-"""What training gave each task: the score of its own delta minus the untouched backbone's, with intervals."""
+"""Lift by training: the score of each task's own delta minus the untouched backbone's, with intervals."""
 
 from __future__ import annotations
 

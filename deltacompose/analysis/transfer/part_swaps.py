@@ -51,7 +51,7 @@ def swap_matrices(
 def swap_effects(
     swaps: Mapping[tuple[str, str], TransferMatrix], matrices: Mapping[str, TransferMatrix], composition: str
 ) -> list[dict[str, Any]]:
-    """What swapping each part leaves of the chance-corrected performance, ready for JSON.
+    """Effect of swapping each part on the chance-corrected performance, ready for JSON.
 
     For each part `corrected` off the diagonal (and within and across categories), `minus_stack`, that minus C of the
     whole stack from the source, and `minus_alone`, that minus C of the method trained alone; None where the matrix to

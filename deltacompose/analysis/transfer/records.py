@@ -26,7 +26,7 @@ def with_examples(
 
     Args:
         folder: where a cell of a key keeps its files; `predictions.jsonl` there has a `score` in every row.
-        damaged: is told the key and the reason of a cell whose predictions cannot be read, which is left out.
+        damaged: called with the key and reason of each cell that is left out because its predictions cannot be read.
 
     Raises:
         BadInput: predictions cannot be read, and nobody is to be told.

@@ -15,7 +15,7 @@ from deltacompose.errors import BadInput
 
 @dataclass(frozen=True, eq=False)
 class StackEffect:
-    """What a stack does to transfer: C under the stack minus C under the method alone.
+    """Effect of a stack on transfer: C under the stack minus C under the method alone.
 
     `values` is (seeds, sources, targets) over the tasks and seeds that both matrices have, in the order of `alone`;
     `mean` is the difference averaged over the off-diagonal cells known in both, with its interval over the seeds and,

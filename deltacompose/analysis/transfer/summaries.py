@@ -124,7 +124,7 @@ def _permuted(matrix: TransferMatrix, kind: Kind, used: Bools, permutations: int
 
 
 def summary(matrix: TransferMatrix, permutations: int = 9999) -> dict[str, Any]:
-    """What a matrix says, ready for JSON; what could not be computed is None and its reason is in `limitations`.
+    """Summarises a matrix for JSON; a value that cannot be computed is None, with its reason in `limitations`.
 
     Means are over off-diagonal cells, of relative and corrected values, and of the lift A(s → t) − A(∅ → t) where the
     score of the untouched backbone is known: a source of another category may do well only because the backbone does.
@@ -171,7 +171,7 @@ _LEVELS: tuple[Against, Against] = ("untouched", "own")
 
 
 def kinds_of(matrix: TransferMatrix) -> tuple[Kind, ...]:
-    """What the categories are compared in: the lift too where the untouched backbone was evaluated on every target."""
+    """Values in which categories are compared, including the lift if the untouched backbone has every target."""
     return _KINDS if np.isnan(matrix.untouched).any() else (*_KINDS, "lift")
 
 
@@ -221,7 +221,7 @@ def _known(value: Any) -> Any:
 
 
 def _reliability(matrix: TransferMatrix) -> dict[str, float | None]:
-    """Of the off-diagonal relative values: over all cells, and after each target's mean is taken out."""
+    """Summary of the off-diagonal relative values: over all cells, and after each target's mean is taken out."""
     values = np.where(matrix.off_diagonal, matrix.relative(), np.nan)
     level = np.array([mean_over_seeds(of_seed) for of_seed in values])
     flat = len(matrix.seeds), -1

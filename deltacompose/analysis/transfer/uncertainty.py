@@ -67,7 +67,7 @@ def influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Fl
 def _examples(matrix: TransferMatrix, source: str, target: str) -> Floats | None:
     """(seeds, examples) scores of a cell, or None unless every seed has as many, two at least, and they average to it.
 
-    The score of a metric like macro-F1 is no mean over examples, and its examples say nothing of its variance.
+    The score of a metric like macro-F1 is not a mean over examples, and its examples say nothing of its variance.
     """
     t = matrix.targets.index(target)
     if source == "untouched":
@@ -108,7 +108,7 @@ class Marks:
 
     All arrays are (sources, targets): difference, its 95 % interval, p-value (two-sided), Benjamini–Hochberg and
     Benjamini–Yekutieli adjusted p-values, and the marks of both. Diagonal cells are tested only in `difference` and its
-    interval: they are no transfer, and their sure discoveries would loosen the bar for the others.
+    interval: they are not transfer, and their sure discoveries would loosen the bar for the others.
 
     Figures show `by`. The p-values are Student's t, which takes the luck of seeds as normal: where it is skewed, `bh`
     exceeds its rate in simulated nulls (`python -m deltacompose.analysis.calibration discoveries`). Against chance,

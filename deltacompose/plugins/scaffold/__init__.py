@@ -1,4 +1,4 @@
-"""A new plugin from the template beside this file: a complete distribution that installs and passes its own tests."""
+"""A new plugin from the template next to this file: a complete distribution that installs and passes its own tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _named(name: str, taken: Collection[str]) -> str:
     method = re.sub(r"^deltacompose[-_]", "", name).replace("-", "_")
     if not re.fullmatch(r"[a-z]+(_?[a-z0-9]+)*", method) or keyword.iskeyword(method):
         raise BadInput(
-            f"{name!r} is no name for a plugin; a name is small letters, digits and '-', a letter first, no word of "
+            f"{name!r} is not a name for a plugin; a name is small letters, digits and '-', a letter first, no word of "
             "Python's own"
         )
     if method in taken or method == "plugins":

@@ -25,7 +25,7 @@ def tables() -> dict[str, Table]:
 
 
 def members() -> Mapping[str, Any]:
-    """What the hook `deltacompose_backbones` gives: tables by family, and the loader of the embedded backbone."""
+    """Result of the hook `deltacompose_backbones`: tables by family, and the loader of the embedded backbone."""
     lazy = {family: Lazy("deltacompose_plugins.backbones:table", family) for family in _families()}
     return lazy | {"embedded": "deltacompose_plugins.backbones.embedded:checkpoint"}
 

@@ -197,7 +197,7 @@ def _address(scheduler_file: str) -> str:
         return str(json.loads(Path(scheduler_file).read_text())["address"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
-            f"{scheduler_file} is no file of a dask scheduler ({_first_line(error)}); start one by "
+            f"{scheduler_file} is not a file of a dask scheduler ({_first_line(error)}); start one by "
             f"`dask scheduler --scheduler-file {scheduler_file}`, or use the local engine 'pool'"
         ) from None
 
@@ -221,7 +221,7 @@ def _settled(future: Future[Any], result: Any = None, error: BaseException | Non
 
 
 def carry(function: str, spec: dict[str, Any], expected: Mapping[str, str]) -> dict[str, Any]:
-    """What a dask worker does: answer a call, if it has the driver's plugins; workers may join at any time."""
+    """Answers a call in a dask worker that has the driver's plugins; workers may join at any time."""
     lack = lacking(expected, plugins()) or _unseen(spec)
     if lack:
         unfit = ("UnfitWorker", "BadInput", "ValueError", "Exception")
@@ -243,7 +243,7 @@ def plugins() -> dict[str, str]:
 
 
 def lacking(expected: Mapping[str, str], installed: Mapping[str, str]) -> str:
-    """What a worker lacks of the driver's plugins, as a sentence; empty if nothing."""
+    """The driver's plugins that a worker lacks, as a sentence; empty if none."""
     for name, origin in expected.items():
         if installed.get(name) != origin:
             has = f"has {installed[name]} instead" if name in installed else "does not have it"

@@ -1,4 +1,4 @@
-"""What the engines have in common: their options, and how a late call is told."""
+"""Common part of the engines: their options, and the error of a call that exceeds its limit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deltacompose.errors import BadInput, unknown
 
 
 def checked(engine: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
-    """Refuse options that an engine does not have, fewer than one worker or thread, and devices that are no texts."""
+    """Refuse options that an engine does not have, fewer than one worker or thread, and devices that are not texts."""
     for name, value in options.items():
         if name not in known:
             raise unknown(f"option of the engine {engine}", name, known)

@@ -71,7 +71,7 @@ class Peft(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.tuner.why:
-            raise BadInput(f"peft: type={self.type!r} cannot be had here: {self.tuner.why}")
+            raise BadInput(f"peft: type={self.type!r} is not supported: {self.tuner.why}")
         options_read = options.check(self.type, options.read(self.options))
         object.__setattr__(self, "options", options.write(options_read))
         for name in self.tuner.needs:
@@ -81,7 +81,7 @@ class Peft(Method):
 
     @property
     def tuner(self) -> Tuner:
-        """What is known of the type."""
+        """Entry of the type in the table of tuners."""
         if self.type not in TUNERS:
             raise unknown("peft type", self.type, TUNERS)
         return TUNERS[self.type]
@@ -93,14 +93,14 @@ class Peft(Method):
         return self.tuner.neutral and not any(starts)
 
     def config(self) -> Any:
-        """peft's configuration with these options, new, for it is written to."""
+        """A new configuration of peft with these options; peft writes to it."""
         return options.config(self.type, options.read(self.options))
 
     def init(self, backbone: Backbone, generator: Generator) -> dict[str, Tensor]:
         return {name: x.detach() for name, x in self._tensors(backbone, generator).items() if x.requires_grad}
 
     def constants(self, backbone: Backbone, data: Any = None) -> dict[str, Tensor]:
-        """What peft freezes: projections, indices, parts of the pretrained matrix; and AdaLoRA's schedule."""
+        """Tensors that peft freezes: projections, indices, parts of the pretrained matrix; and AdaLoRA's schedule."""
         tensors = self._tensors(backbone, self._fixed())
         frozen = {name: x for name, x in tensors.items() if not x.requires_grad}
         return frozen | (adalora.initial(tensors) if self.type == "adalora" else {})

@@ -1,4 +1,4 @@
-"""What peft's layers do, as edits: a layer is asked for the matrix that it makes of a place's own.
+"""Edits made from peft's layers: a layer is asked for the matrix that it makes of a place's own.
 
 A layer that is affine in its input is known by what it makes of the unit vectors and of zero: the changed matrix and
 the changed bias. So every such type is a weight edit, sums with others, and merges.
@@ -19,7 +19,7 @@ from deltacompose_plugins.peft.tuners import Tuner
 
 ADALORA = {"lora_A.default", "lora_B.default", "lora_E.default", "ranknum.default"}
 View = Callable[[Layer, Tensors], dict[str, Tensor]]
-"""What a layer is given of a delta's tensors, by its own names."""
+"""The tensors of a delta that belong to a layer, by the layer's names."""
 
 
 def edits(backbone: Backbone, layers: tuple[Layer, ...], tuner: Tuner, view: View) -> list[Edit]:

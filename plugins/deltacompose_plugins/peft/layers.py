@@ -1,8 +1,8 @@
 """peft's layers kept outside the model: one for each place, its pretrained matrix to be handed over at every call.
 
-peft's tuner is given a stand-in of bare modules, one for each place, and wraps them as it would wrap a model's. What it
-makes is taken apart: its tensors go into a delta's, the trained ones as weights and all others as constants. The layers
-that remain, their own tensors on the meta device, are called with `torch.func.functional_call`.
+peft's tuner is given a stand-in of bare modules, one for each place, and wraps them as it would wrap a model's. The
+result is taken apart: its tensors go into a delta's, the trained ones as weights and all others as constants. The
+layers that remain, their own tensors on the meta device, are called with `torch.func.functional_call`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Layer:
         return {name: t[full] for name, full in self.names.items()}
 
     def __call__(self, own: Tensors, weight: Tensor, bias: Tensor | None, x: Tensor) -> Tensor:
-        """The layer's output with these tensors in force.
+        """The layer's output with these tensors attached.
 
         Args:
             weight: the pretrained matrix `(output, input)`.
@@ -101,7 +101,7 @@ def _built(backbone: Backbone, places: tuple[Place, ...], config: Any, tuner: Tu
 
 
 def module_kind(place: Place) -> str:
-    """What a place's stand-in is called. No such name ends like another, so peft's suffixes match exactly."""
+    """Name of a place's stand-in. No such name ends like another, so peft's suffixes match exactly."""
     return f"on_{place.kind.replace('.', '_')}"
 
 
@@ -156,7 +156,7 @@ def _injected(stand_in: nn.Module, config: Any, source: Generator) -> None:
 
 @contextmanager
 def heeding(config: Any = None) -> Iterator[None]:
-    """Within it, peft may not do something else than it was told with a mere warning; its other warnings are dropped.
+    """Turns peft's warnings about ignored options into errors within the block; its other warnings are dropped.
 
     They are about its own merging and saving, which are not used, or set an option to what it is.
     """

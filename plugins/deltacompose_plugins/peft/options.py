@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from deltacompose.errors import BadInput, unknown
 from deltacompose_plugins.peft.layers import heeding
 
-WHERE = "where it acts is said by places, in the names that all families share"
+WHERE = "where it acts is set by places, in the names that all families share"
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "feedforward_modules"), WHERE
@@ -43,7 +43,7 @@ STARTS: Mapping[str, str] = {
     "niter": "it takes a random part out of the pretrained matrix; take 'pissa'",
     **dict.fromkeys(("eva", "corda", "lora_ga", "loftq"), "it is computed from data or for a quantised model"),
 }
-"""Ways to start that cannot be had."""
+"""Initialisations that are not supported."""
 
 OUTSIDE = (
     *("peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
@@ -58,7 +58,7 @@ DECIDED: Mapping[str, Mapping[str, Any]] = {
     "adalora": {"total_step": 1 << 30},
     "frod": {"progressbar": False},
 }
-"""What peft would ask for or do, and the bridge does itself: AdaLoRA's schedule learns the steps from the recipe."""
+"""Options that the bridge sets itself: AdaLoRA's schedule takes the steps from the recipe."""
 
 
 def read(text: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the bridge knows of each of peft's types: how it acts, where, and what cannot be had of it and why.
+"""Table of peft's types: how each acts, where, and which are not supported and why.
 
 Whether a type's change is independent of the pretrained matrix, starts neutral and goes through `torch.func.vmap` was
 measured on its layers; `tests/test_peft.py` measures it again.
@@ -153,7 +153,7 @@ TUNERS: Mapping[str, Tuner] = {
         "its noise is drawn inside the layer for every token, so that a delta in a bank would depend on its "
         "neighbours; take vera",
     ),
-    "shadow": _without("peft", "it runs a second, smaller model beside the backbone's blocks; take lora"),
+    "shadow": _without("peft", "it runs a second, smaller model in parallel to the backbone's blocks; take lora"),
     "xlora": _without(
         "Buehler and Buehler 2024, arXiv 2402.07148",
         "it mixes LoRAs that are trained already, in two passes through the model; "

@@ -1,4 +1,4 @@
-"""The built-in tasks: 26 embedded ones, whose rows lie beside this file, and those of the Hugging Face hub.
+"""The built-in tasks: 26 embedded ones, whose rows are next to this file, and those of the Hugging Face hub.
 
 Each is a row of data in `embedded.yaml` or `hub.yaml`; listing them reads these two files and no examples.
 """
@@ -17,7 +17,7 @@ from deltacompose.task import Task
 
 HERE = Path(__file__).parent
 _EMBEDDED = {"columns": {"input": "input", "target": "target"}, "data": {"split": "split"}, "verified": True}
-"""What all embedded tasks have in common."""
+"""Common part of all embedded tasks."""
 
 
 def members() -> dict[str, Lazy]:

@@ -122,7 +122,7 @@ def test_compositions_are_read_as_text_and_what_is_none_is_refused():
     assert canonical("bitfit + prompt", ["prompt", "bitfit"]) == "prompt + bitfit"
     assert stages("none") == stages("") == ()
     for text in ("prompt -", "prompt * lora", "(a >> b) + c", "f(1)", "__import__('os').system('x')", "a" + "(" * 500):
-        with pytest.raises(BadInput, match="is no composition"):
+        with pytest.raises(BadInput, match="is not a composition"):
             stages(text)
 
 

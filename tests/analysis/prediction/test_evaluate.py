@@ -230,7 +230,7 @@ def test_a_table_of_similarities_is_put_into_the_order_of_the_tasks():
     ("measure", "message"),
     [
         (np.zeros((5, 5)), r"measure 'm' has shape \(5, 5\), expected one row and column for each of 6 tasks"),
-        (np.full((6, 6), np.nan), "measure 'm' is no finite number for a → b"),
+        (np.full((6, 6), np.nan), "measure 'm' is not a finite number for a → b"),
         (pd.DataFrame(np.eye(2), index=["a", "b"], columns=["a", "b"]), "its rows lack c, d, e, f"),
         (pd.DataFrame(np.ones((7, 6)), index=list("abcdefa"), columns=list("abcdef")), "its rows name a twice"),
     ],
@@ -312,7 +312,7 @@ def test_mixtures_refuse_what_has_no_meaning():
         (lambda: prediction.top_k({"a": 1.0}, 2), "k=2: between 1 and 1 sources"),
         (lambda: prediction.weighted_top_k({"a": -1.0, "b": 0.5}, 2), "use the softmax mixture"),
         (lambda: prediction.softmax_mixture({"a": 1.0}, 0), "temperature above zero"),
-        (lambda: prediction.top_k({"a": float("nan")}, 1), "the similarity of a is no finite number"),
+        (lambda: prediction.top_k({"a": float("nan")}, 1), "the similarity of a is not a finite number"),
         (lambda: prediction.similarities_to("x", np.eye(2), ("a", "b")), "no task 'x'"),
     ):
         with pytest.raises(BadInput, match=message):

@@ -518,10 +518,10 @@ def test_a_learned_decoder_gives_what_the_analysis_decodes():
         (lambda: projections.project("fastfod", 0, 1, 2), "no projection 'fastfod'; did you mean 'fastfood'"),
         (lambda: projections.project("dense", 0, 5, 4), "from 5 to 4 numbers"),
         (lambda: projections.project("dense", 0, 500, 22_000_000), "takes 41 GiB; take fastfood or sketch"),
-        (lambda: projections.apply({}, torch.ones(1)), "are no projection's"),
+        (lambda: projections.apply({}, torch.ones(1)), "do not describe a projection"),
         (
             lambda: projections.decode({"matrix": torch.ones(1)}, torch.ones(1)),
-            "constants matrix are no learned decoder's",
+            "constants matrix do not describe a learned decoder",
         ),
     ],
 )

@@ -284,7 +284,7 @@ def test_a_row_of_a_tidy_table_needs_its_source_and_target(end, tmp_path):
         (",a,a\na,.9,.1\n", "the column 'a' stands there twice"),
         (",a,b\na,.9,.1\na,.9,.1\n", "the row 'a' stands there twice"),
         (",a,b\na,.9\n", "the row 'a' has 1 scores for 2 targets"),
-        ("", "is no table of scores"),
+        ("", "is not a table of scores"),
         (",a,b\nrandom,.5,.5\n", "has reference rows only"),
         (",a,b\na,90,71.5\nb,1,80\n", "found the score 90, expected scores of 1 at most; divide percentages by 100"),
         (",a,b\na,.9,.7\nb,.1,.8\nrandom,50,.2", "found the score 50"),

@@ -1,4 +1,4 @@
-"""What this plugin gives to deltacompose: names, and where each member is. Listing them imports nothing."""
+"""Members of this plugin: names, and where each member is. Listing them imports nothing."""
 
 deltacompose_api = 1
 

@@ -58,7 +58,7 @@ class IA3(Method):
 
 
 EXPERTS = "ffn.experts.down"
-"""What scales the inner activation of a routed expert is the scale of the columns of its down projection."""
+"""Scales the columns of a routed expert's down projection, which equals scaling its inner activation."""
 
 
 def _shape(backbone: Backbone, place: Place) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Bottleneck adapters beside the sublayers."""
+"""Bottleneck adapters parallel to the sublayers."""
 
 from __future__ import annotations
 

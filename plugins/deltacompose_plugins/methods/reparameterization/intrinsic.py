@@ -130,5 +130,5 @@ class Intrinsic(Method):
 
 
 def _layer(place: Place) -> tuple[str, int | None]:
-    """What has one scale: a layer, or all that is in no layer of its stack."""
+    """Group with one scale: a layer, or everything outside the layers of a stack."""
     return place.stack, place.layer

@@ -88,10 +88,10 @@ class IntrinsicPrompt(Method):
         try:
             tensors = load(content)
         except SafetensorError as error:
-            raise BadInput(f"intrinsic_prompt: {self.file} is no safetensors file ({error})") from None
+            raise BadInput(f"intrinsic_prompt: {self.file} is not a safetensors file ({error})") from None
         names = next((names for names in _DECODERS if set(names) <= tensors.keys()), None)
         if names is None:
-            raise BadInput(f"intrinsic_prompt: {self.file} holds {', '.join(sorted(tensors))}, which is no decoder")
+            raise BadInput(f"intrinsic_prompt: {self.file} holds {', '.join(sorted(tensors))}, which is not a decoder")
         if (size := tensors[names[-1]].shape[-1]) % width:
             raise BadInput(f"intrinsic_prompt: {self.file} decodes to {size} numbers, no rows of {width}")
         return {name: tensors[name].float() for name in names}

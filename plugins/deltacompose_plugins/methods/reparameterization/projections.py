@@ -45,7 +45,7 @@ def project(kind: str, seed: int, d: int, D: int) -> dict[str, Tensor]:
 
 
 def apply(constants: Mapping[str, Tensor], theta: Tensor) -> Tensor:
-    """P θ: (d,) to (D,), linear in θ; the kind is told by the constants.
+    """P θ: (d,) to (D,), linear in θ; the constants determine the kind.
 
     Raises:
         BadInput: constants of no projection.
@@ -53,7 +53,7 @@ def apply(constants: Mapping[str, Tensor], theta: Tensor) -> Tensor:
     for mark, function in (("matrix", _dense), ("order", _fastfood), ("bucket", _sketch)):
         if mark in constants:
             return function(constants, theta)
-    raise BadInput(f"constants {', '.join(sorted(constants)) or 'of no name'} are no projection's")
+    raise BadInput(f"constants {', '.join(sorted(constants)) or 'of no name'} do not describe a projection")
 
 
 def decode(constants: Mapping[str, Tensor], theta: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def decode(constants: Mapping[str, Tensor], theta: Tensor) -> Tensor:
     if "basis" in constants:
         return constants["mean"] + theta @ constants["basis"]
     if "hidden_weight" not in constants:
-        raise BadInput(f"constants {', '.join(sorted(constants)) or 'of no name'} are no learned decoder's")
+        raise BadInput(f"constants {', '.join(sorted(constants)) or 'of no name'} do not describe a learned decoder")
     hidden = torch.tanh(constants["hidden_weight"] @ theta + constants["hidden_bias"])
     return constants["output_weight"] @ hidden + constants["output_bias"]
 
