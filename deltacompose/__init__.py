@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.delta.delta import Delta
     from deltacompose.errors import BadInput
     from deltacompose.figures.heatmaps import heatmap
+    from deltacompose.library.library import Library
     from deltacompose.registry import load_backbone, load_delta, methods, parse, tasks
     from deltacompose.study.config import Study
     from deltacompose.study.recipe import Recipe
@@ -39,12 +40,14 @@ _HOMES = {
     "analysis.matrix": "TransferMatrix",
     "analysis.graph.build": "task_graph",
     "figures.heatmaps": "heatmap",
+    "library.library": "Library",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [
     "BadInput",
     "Composition",
     "Delta",
+    "Library",
     "Recipe",
     "Study",
     "TransferMatrix",

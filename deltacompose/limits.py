@@ -65,3 +65,12 @@ LEAST_NUMBERS = 30_000_000
 """Numbers that a method's trainable tensors may have on any backbone, and ..."""
 TIMES_BACKBONE = 4
 """... so many times the backbone's parameters on a large one."""
+
+CARD_TEXT = 2000
+"""Characters of a text in a card of a library."""
+CARD_RESULTS = 10_000
+"""Scores in a card of a library."""
+LIBRARY_DELTAS = 100_000
+"""Deltas in a library."""
+FEATURE_BYTES = 512 * MIB
+"""Size of the features of a delta in a library."""

@@ -133,5 +133,5 @@ def with_origins(trained: Delta) -> Delta:
 
 
 def load_delta(folder: str | Path) -> Delta:
-    """The delta in a folder that `Delta.save` wrote."""
+    """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`)."""
     return delta.load(folder, methods())

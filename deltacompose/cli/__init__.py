@@ -14,6 +14,7 @@ from deltacompose.cli import (
     exchange,
     graph,
     interaction,
+    library,
     listings,
     predict,
     similarity,
@@ -23,7 +24,7 @@ from deltacompose.cli import (
     transfer,
 )
 from deltacompose.cli.grouped import GroupedCommands
-from deltacompose.cli.options import STUDIES
+from deltacompose.cli.options import DELTAS, STUDIES
 from deltacompose.cli.stdout import document_alone
 from deltacompose.errors import BadInput, Diverged, bounded
 
@@ -51,6 +52,7 @@ def program(
 for commands in (study, delta, transfer, similarity, predict, graph, subspace, interaction, listings, exchange):
     commands.register(app)
 app.add_typer(store.app, name="store", rich_help_panel=STUDIES)
+app.add_typer(library.app, name="library", rich_help_panel=DELTAS)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ OwnBackbone = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Maximum length of an input in tokens.  [default: as in training]")
 ]
-DeltaFolder = Annotated[Path, typer.Argument(help="Folder of the delta.")]
+DeltaFolder = Annotated[str, typer.Argument(help="Folder or URL of the delta.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 def train(
     composition: Annotated[str, typer.Argument(help="Composition, as in 'prompt + lora(rank=4) >> adapter'.")],
     task: Annotated[str, typer.Argument(help="Name of a task.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the delta.")],
+    out: Annotated[str, typer.Argument(help="Folder or URL for the delta.")],
     backbone: BackboneName = "embedded",
     dtype: Dtype = "float32",
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the weights, the batches and the dropout.")] = 0,
@@ -157,8 +157,14 @@ def _rate(text: str) -> tuple[str, float]:
         raise BadInput(f"{text!r} is not a valid --learning-rate (expected METHOD=RATE, as lora=1e-4)") from None
 
 
-def _check_writable(folder: Path) -> None:
+def _check_writable(place: str) -> None:
     """Makes the folder and a temporary file in it, so that an error comes before the training and not after it."""
+    from deltacompose.formats.urls import check_url, is_url
+
+    if is_url(place):
+        check_url(place)
+        return
+    folder = Path(place)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder):
         pass

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NotRequired
 
 import torch
@@ -21,10 +22,12 @@ from typing_extensions import TypedDict
 from deltacompose.attach.attachment import attached
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, parse
+from deltacompose.delta.model_card import model_card
 from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.files import Missing
 from deltacompose.formats.json_files import read_json
 from deltacompose.formats.tensor_files import FLOATS, INDICES, check_shapes, read_header
+from deltacompose.formats.urls import Place, is_url, local_folder, publish
 from deltacompose.method.contract import HasConstants
 from deltacompose.method.weights import finalized, init_constants, init_weights
 from deltacompose.validation import validated
@@ -86,9 +89,25 @@ class Delta:
         check_shapes(where, _shapes(self.weights), weights)
         check_shapes(where, _shapes(self.constants), constants)
 
-    def save(self, folder: str | Path) -> Path:
-        """Writes `delta.safetensors` and `delta.json` into a folder, which is made if need be."""
-        folder = Path(folder)
+    def save(self, folder: Place) -> Place:
+        """Writes `delta.safetensors` and `delta.json` into a folder, which is made if need be.
+
+        Args:
+            folder: a path, or an fsspec URL (`memory://`, `s3://`, `hf://user/repo`), where a model card, `README.md`,
+                is written too. Of a URL `delta.json` is written last, so that a delta is whole or not there.
+
+        Raises:
+            BadInput: the URL cannot be written.
+        """
+        if is_url(folder):
+            with TemporaryDirectory(prefix="deltacompose-") as local:
+                self._write(Path(local))
+                (Path(local) / "README.md").write_text(model_card(self._described()), encoding="utf-8")
+                publish(Path(local), str(folder), last="delta.json")
+            return folder
+        return self._write(Path(folder))
+
+    def _write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"{kind}/{name}": x.detach().cpu().contiguous() for kind, name, x in self._tensors()}
         save_file(tensors, folder / "delta.safetensors")
@@ -111,14 +130,23 @@ class Delta:
         }
 
 
-def load(folder: str | Path, methods: Mapping[str, type[Part]]) -> Delta:
-    """The delta in a folder.
+FILES = ("delta.json", "delta.safetensors")
+"""The files of a delta."""
+
+
+def load(place: Place, methods: Mapping[str, type[Part]]) -> Delta:
+    """The delta in a folder, or at an fsspec URL.
 
     Raises:
         BadInput: no delta there, a file that is cut off, of another format or of another delta, a method that is not
             installed, or one whose settings now mean something else than when the delta was saved.
     """
-    described = _described(Path(folder))
+    with local_folder(place, FILES) as folder:
+        return _loaded(folder, methods)
+
+
+def _loaded(folder: Path, methods: Mapping[str, type[Part]]) -> Delta:
+    described = _described(folder)
     expression = parse(described["expression"], methods)
     if json.loads(json.dumps(expression.describe())) != described["settings"]:
         raise BadInput(

@@ -26,6 +26,7 @@ METHODS = {
     "diff_pruning": "deltacompose_plugins.methods.specification.diff_pruning:DiffPruning",
     "masked": "deltacompose_plugins.methods.specification.masked:Masked",
     "lora": "deltacompose_plugins.methods.reparameterization.lora:LoRA",
+    "arrow": "deltacompose_plugins.methods.reparameterization.arrow:Arrow",
     "vera": "deltacompose_plugins.methods.reparameterization.vera:VeRA",
     "intrinsic": "deltacompose_plugins.methods.reparameterization.intrinsic:Intrinsic",
     "intrinsic_prompt": "deltacompose_plugins.methods.reparameterization.intrinsic_prompt:IntrinsicPrompt",

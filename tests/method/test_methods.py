@@ -46,7 +46,7 @@ def expected(method):
     return {}
 
 
-@parametrize_with_checks([of(name) for name in METHODS])
+@parametrize_with_checks([of(name) for name in METHODS if name != "arrow"])  # see test_arrow.py
 def test_every_method_keeps_the_contract(method, check):
     check(method)
 

@@ -91,15 +91,16 @@ class LoRA(Method):
         return replace(self, rank=count * self.rank, alpha=alpha), joined
 
     def _edit(self, place: Place) -> WeightEdit:
-        factors = None if self.dora else partial(self._factors, place.name)
+        factors = None if self.dora else partial(self.factors, place.name)
         return WeightEdit(place, "weight", partial(self._change, place.name), factors, self.dropout)
 
-    def _factors(self, place: str, t: Tensors) -> tuple[Tensor, Tensor]:
+    def factors(self, place: str, t: Tensors) -> tuple[Tensor, Tensor]:
+        """B, with the scale α / r in it, and A at a place."""
         scale = self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
         return t[f"{place}.up"] * scale, t[f"{place}.down"]
 
     def _change(self, place: str, t: Tensors, frozen: Tensor) -> Tensor:
-        up, down = self._factors(place, t)
+        up, down = self.factors(place, t)
         if not self.dora:
             return up @ down
         whole = frozen + up @ down

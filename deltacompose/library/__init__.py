@@ -1,0 +1,1 @@
+"""Libraries of deltas: many trained deltas of one backbone, with their cards and features."""
