@@ -17,6 +17,7 @@ from deltacompose.cli import (
     library,
     listings,
     predict,
+    recommend,
     similarity,
     store,
     study,
@@ -49,7 +50,19 @@ def program(
         os.environ["DELTACOMPOSE_NO_PLUGINS"] = "1"
 
 
-for commands in (study, delta, transfer, similarity, predict, graph, subspace, interaction, listings, exchange):
+for commands in (
+    study,
+    delta,
+    transfer,
+    similarity,
+    predict,
+    recommend,
+    graph,
+    subspace,
+    interaction,
+    listings,
+    exchange,
+):
     commands.register(app)
 app.add_typer(store.app, name="store", rich_help_panel=STUDIES)
 app.add_typer(library.app, name="library", rich_help_panel=DELTAS)

@@ -337,8 +337,10 @@ class Library:
 
 def _records(card: Card, split: str) -> Iterator[dict[str, Any]]:
     """A card's zero-shot scores as records of evaluations, with those of the untouched backbone."""
+    plain_rows = {result.target for result in card.results if result.split == split and result.shots is None}
     for result in card.results:
-        if result.split != split or result.started or result.shots is not None:
+        fresh = result.shots is not None and result.target in plain_rows  # of another delta, on few examples
+        if result.split != split or result.started or fresh:
             continue
         spec = {"composition": card.composition, "source": card.task, "target": result.target, "split": split}
         spec |= {"seed": card.seed or 0, "backbone": card.fingerprint}

@@ -11,8 +11,9 @@ from deltacompose_plugins.methods.reparameterization.arrow import Arrow, leading
 from safetensors.torch import load_file, save_file
 
 import deltacompose as dc
-from deltacompose.backbone.pico import batch, forward, pico_backbone
+from deltacompose.backbone.pico import pico_backbone
 from deltacompose.checks import parametrize_with_checks
+from deltacompose.checks.batches import batch, forward
 from deltacompose.composition import composition, parse
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
@@ -26,7 +27,7 @@ def lora(backbone, seed=0, method=None):
     """A LoRA as if trained."""
     method = method or LoRA(rank=2 + seed % 2)
     source = torch.Generator().manual_seed(seed)
-    weights = {n: torch.randn(x.shape, generator=source) for n, x in init_weights(backbone, method).items()}
+    weights = {n: 0.2 * torch.randn(x.shape, generator=source) for n, x in init_weights(backbone, method).items()}
     made = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
     return Delta(composition(method), weights, {}, made, {}, {"task": f"task {seed}", "seed": seed})
 

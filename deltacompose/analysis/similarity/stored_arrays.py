@@ -190,3 +190,12 @@ def _factors(composition: str, weights: Mapping[str, Any]) -> Any:
 
 
 _FROM_WEIGHTS: Mapping[str, Callable[[str, Mapping[str, Any]], Any]] = {"prompts": _prompt, "low_rank": _factors}
+
+
+def from_weights(need: str, composition: str, weights: Mapping[str, Any]) -> Any:
+    """The soft prompt (`prompts`) or the low-rank factors (`low_rank`) in the tensors of a delta.
+
+    Raises:
+        BadInput: the composition has none, or several soft prompts.
+    """
+    return _FROM_WEIGHTS[need](composition, weights)

@@ -129,9 +129,10 @@ def routing(input: Tensor, directions: Tensor, top: int, temperature: float) -> 
         input: `(..., width)`.
         directions: `(experts, width)`.
     """
-    scores = (input @ directions.mT).abs()
+    exact = torch.promote_types(input.dtype, torch.float32)  # which experts are first must not be a matter of rounding
+    scores = (input.to(exact) @ directions.to(exact).mT).abs()
     best, which = scores.topk(min(top, scores.shape[-1]), dim=-1)
-    return torch.zeros_like(scores).scatter(-1, which, torch.softmax(best / temperature, -1))
+    return torch.zeros_like(scores).scatter(-1, which, torch.softmax(best / temperature, -1)).to(input.dtype)
 
 
 def leading_direction(up: Tensor, down: Tensor) -> Tensor:
