@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.errors import BadInput
     from deltacompose.figures.heatmaps import heatmap
     from deltacompose.library.library import Library
+    from deltacompose.library.recommend import recommend
     from deltacompose.registry import load_backbone, load_delta, methods, parse, tasks
     from deltacompose.study.config import Study
     from deltacompose.study.recipe import Recipe
@@ -41,6 +42,7 @@ _HOMES = {
     "analysis.graph.build": "task_graph",
     "figures.heatmaps": "heatmap",
     "library.library": "Library",
+    "library.recommend": "recommend",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "methods",
     "parse",
     "plan",
+    "recommend",
     "records",
     "run",
     "task_graph",
