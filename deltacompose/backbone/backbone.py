@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from deltacompose.backbone.chat import Chat
 from deltacompose.backbone.content import content
 from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.quantization import values
@@ -65,6 +66,7 @@ class Backbone:
         revision: the commit on the hub, or "".
         files: those that it was loaded from; None of a model in hand.
         derived: whether its table is derived from its module names.
+        chat: how inputs become turns of a conversation; None where they are read as they are.
     """
 
     model: Any
@@ -75,6 +77,7 @@ class Backbone:
     revision: str = ""
     files: Files | None = None
     derived: bool = False
+    chat: Chat | None = None
     _places: Mapping[str, Place] = field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from deltacompose.backbone.backbone import Backbone, bind
+from deltacompose.backbone.chat import Chat, Conversation
 from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
 from deltacompose.backbone.gguf_files import dequantised, is_gguf
 from deltacompose.backbone.infer_table import derive
@@ -46,6 +47,8 @@ def load_backbone(
     tables: Mapping[str, Any] | None = None,
     table: Any = None,
     attention: str | None = None,
+    chat: bool = False,
+    system: str | None = None,
 ) -> Backbone:
     """Loads a backbone from a name, a folder, a GGUF file, the hub, or a loaded model of transformers or diffusers.
 
@@ -62,15 +65,18 @@ def load_backbone(
         table: the table to use: a name, a mapping, a `Table`, or "derived"; if None, the one that serves the model's
             type, else one that is derived from its module names and passes the checks. "derived" takes it unchecked.
         attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
+        chat: whether inputs are read through the tokenizer's chat template.
+        system: the system prompt of a chat; None leaves it to the template.
 
     Raises:
-        BadInput: nothing of that name is available, its files cannot be used, or no table serves it and none can be
-            derived.
+        BadInput: nothing of that name is available, its files cannot be used, no table serves it and none can be
+            derived, or its tokenizer has no chat template or refuses the system prompt.
     """
+    asked = chat_of(chat, system)
     tables = tables or {}
     if not isinstance(model, str | Path):
         own = served(model_type(model), table, tables)
-        return _checked(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED))
+        return _checked(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED), asked)
     folder = find(_checkpoint(str(model), tables))
     files = files_of(folder)
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
@@ -87,7 +93,7 @@ def load_backbone(
         read = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
     named = {"name": str(model), "revision": _commit(folder), "files": files}
-    backbone = _checked(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
+    backbone = _checked(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named), asked)
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
     if device == SHARDED:
@@ -212,17 +218,38 @@ def _commit(folder: Path) -> str:
     return next((path.name for path in (folder, folder.parent) if path.parent.name == "snapshots"), "")
 
 
-def _checked(backbone: Backbone) -> Backbone:
-    """The backbone, if it has layers and its tokenizer's ids all have an embedding."""
+def chat_of(chat: bool, system: str | None) -> Chat | None:
+    """How inputs become turns of a conversation, by two settings; None where they are read as they are.
+
+    Raises:
+        BadInput: a system prompt without a chat.
+    """
+    if system is not None and not chat:
+        raise BadInput("a system prompt is part of a chat; set `chat` too, or leave out `system`")
+    return Chat(system) if chat else None
+
+
+def _checked(backbone: Backbone, chat: Chat | None = None) -> Backbone:
+    """The backbone, if it has layers, its tokenizer's ids all have an embedding, and it can hold a conversation."""
     for stream in backbone.streams:
         if backbone.layers(stream) < 1:
             raise BadInput(f"{backbone.name} has {backbone.layers(stream)} layers in its {stream}; expected at least 1")
-    if backbone.tokenizer is None:
+    if backbone.tokenizer is None and chat is None:
         return backbone
+    if backbone.tokenizer is None:
+        raise BadInput(f"{backbone.name} has no tokenizer, whose template a chat needs; give one to load_backbone")
     embedding = backbone.embeddings(backbone.streams[0])
     if len(backbone.tokenizer) > len(embedding):
         raise BadInput(
             f"the tokenizer has {len(backbone.tokenizer)} tokens and {backbone.name} embeds {len(embedding)}: "
             "it belongs to another model"
         )
-    return backbone
+    return backbone if chat is None else _conversing(backbone, chat)
+
+
+def _conversing(backbone: Backbone, chat: Chat) -> Backbone:
+    """The backbone that reads inputs through its chat template, if it can."""
+    if backbone.kind != "decoder":
+        raise BadInput(f"{backbone.name} is an {backbone.kind}, and a chat needs a decoder; leave out `chat`")
+    Conversation(backbone.tokenizer, chat, backbone.name)
+    return replace(backbone, chat=chat)

@@ -100,7 +100,7 @@ def _speed(options: str, batch: int, sample: Reader) -> dict[str, float]:
 def _sample(study: Study, task: str) -> Reader:
     """The examples by which it is learned how long those of a task are, whatever the study reads."""
     options = options_of(study)
-    source = TaskSource(task, options["tasks"], study.template)
+    source = TaskSource(task, options["tasks"], study.template, study.ranking)
     cut = Cut((8 * study.training.batch, None, None))
     print_of = present_task(source).fingerprint
     return reader_of_content(backbone_of(options["backbone"]), source, print_of, cut, study.training.limit)
@@ -110,6 +110,7 @@ def options_of(study: Study) -> dict[str, Any]:
     """What workers need beside the cells: where the backbone and the study's own tasks come from, as plain data."""
     choice = {name: getattr(study.backbone, name) for name in ("model", "dtype", "head", "table", "attention")}
     choice |= {} if study.backbone.device is None else {"device": study.backbone.device}
+    choice |= {"chat": True, "system": study.backbone.system} if study.backbone.chat else {}
     own = json.dumps([study.folder, study.own_tasks], sort_keys=True)
     several = {"processes": study.processes} if study.processes > 1 else {}
     # Not sorted: the places of a table that is written out are in forward order, in which weights are drawn.
@@ -354,7 +355,7 @@ def reader_of(cell: Cell, options: Mapping[str, Any]) -> Reader:
 
 
 def _task_facts(study: Study, name: str, sample: Reader) -> TaskFacts:
-    task = present_task(TaskSource(name, options_of(study)["tasks"], study.template))
+    task = present_task(TaskSource(name, options_of(study)["tasks"], study.template, study.ranking))
     rows = {split: len(task.examples(split)) for split in ("train", "val", "test")}
     rows = {split: min(count, getattr(study.rows, split) or count) for split, count in rows.items()}
     if study.shots is not None:

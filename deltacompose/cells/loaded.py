@@ -39,11 +39,13 @@ class TaskSource:
     Attributes:
         own: the descriptions of the study's own tasks with the study's folder, as `options_of` writes them.
         template: whether inputs are put into the task's template.
+        ranking: the study's rule for candidates, for tasks that have none of their own.
     """
 
     name: str
     own: str
     template: bool = True
+    ranking: str = "sum"
 
     def opened(self) -> Task:
         """The task without anything that was read of it before."""
@@ -53,6 +55,8 @@ class TaskSource:
         else:
             task = registry.task_of(self.name)
         task = replace(task, read=replace(task.read)) if isinstance(task.read, Rows) else replace(task)
+        if self.ranking != "sum" and task.kind == "choice" and task.ranking is None:
+            task = replace(task, ranking=self.ranking)
         return task if self.template else task.without_template()
 
 
@@ -200,7 +204,7 @@ def _keep(source: TaskSource, task: Task) -> None:
 
 
 def _source(spec: Mapping[str, Any], task: str, options: Mapping[str, Any]) -> TaskSource:
-    return TaskSource(task, options["tasks"], spec["template"])
+    return TaskSource(task, options["tasks"], spec["template"], spec.get("ranking", "sum"))
 
 
 def _cut(spec: Mapping[str, Any]) -> Cut:

@@ -48,6 +48,8 @@ def train(
         list[str] | None,
         typer.Option(help="Learning rate of a method, as lora=1e-4; may be repeated.  [default: the method's own]"),
     ] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Inputs through the backbone's chat template.")] = False,
+    system: Annotated[str | None, typer.Option(help="System prompt of the chat.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Train a composition on a task."""
@@ -56,7 +58,7 @@ def train(
     recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4), "limit": limit}
     rates = dict(map(_rate, learning_rate or ()))
     _check_writable(out)
-    loaded = api.load_backbone(backbone, dtype=dtype)
+    loaded = api.load_backbone(backbone, dtype=dtype, chat=chat, system=system)
     delta = api.train(loaded, composition, task, seed, **recipe, learning_rates=rates)
     delta.save(out)
     if as_json:
@@ -138,14 +140,14 @@ def generate(
 
 
 def _own_backbone(delta: Delta, name: str | None, dtype: str) -> Backbone:
-    """The backbone of a delta, or the one of that name, with the head that the delta was trained with."""
+    """The backbone of a delta, or the one of that name, with the head and the chat that the delta was trained with."""
     from deltacompose import api
     from deltacompose.scoring.as_trained import Reading
 
     name = name or delta.backbone.get("name")
     if name is None:
         raise BadInput("the delta does not record its backbone; name it with --backbone")
-    return api.load_backbone(name, dtype=dtype, head=Reading.of(delta.record).head)
+    return api.load_backbone(name, dtype=dtype, **Reading.of(delta.record).options)
 
 
 def _rate(text: str) -> tuple[str, float]:

@@ -171,6 +171,8 @@ class _Planner:
             "backbone": self.facts.fingerprint,
             "dtype": study.backbone.dtype,
             **({"attention": study.backbone.attention} if study.backbone.attention else {}),
+            **({"chat": {"system": study.backbone.system}} if study.backbone.chat else {}),
+            **({"ranking": study.ranking} if study.ranking != "sum" else {}),
         }
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:

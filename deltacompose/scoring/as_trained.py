@@ -30,26 +30,38 @@ class Reading:
         limit: the longest input in tokens.
         template: the task's template; None where it is unknown, as of deltas of earlier versions.
         head: `mlm` where candidates were ranked by a masked-language head, else None.
+        chat: `{"system": ...}` where inputs were read through the backbone's chat template, else None.
     """
 
     task: str = ""
     limit: int = Recipe().limit
     template: str | None = None
     head: str | None = None
+    chat: Mapping[str, Any] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `load_backbone` by which a backbone reads as in training."""
+        chat = {} if self.chat is None else {"chat": True, "system": self.chat.get("system")}
+        return {"head": self.head, **chat}
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Reading:
         """The reading that a delta's record tells; the default one where it tells none."""
-        told = {name: record["reading"][name] for name in ("template", "head") if name in record.get("reading", {})}
+        reading = record.get("reading", {})
+        told = {name: reading[name] for name in ("template", "head", "chat") if name in reading}
         recipe = record.get("recipe") or {}
-        limit = record.get("reading", {}).get("limit", recipe.get("limit", cls.limit))
+        limit = reading.get("limit", recipe.get("limit", cls.limit))
         task = record.get("task")
         return cls(task if isinstance(task, str) else "", int(limit), **told)
 
 
 def described(reader: Reader) -> dict[str, Any]:
-    """How a delta's task was read, from its record."""
-    return {"limit": reader.limit, "template": reader.task.template, "head": head_of(reader.backbone)}
+    """How a task is read, for the record of a delta."""
+    chat = reader.backbone.chat
+    conversation = {} if chat is None else {"chat": {"system": chat.system}}
+    reading = {"limit": reader.limit, "template": reader.task.template, "head": head_of(reader.backbone)}
+    return reading | conversation
 
 
 def head_of(backbone: Backbone) -> str | None:
@@ -86,6 +98,14 @@ def mismatches(reader: Reader, reading: Reading) -> Iterator[str]:
             f"task {reader.task.name!r} is read in the template {reader.task.template[:80]!r}, and the delta was "
             f"trained with {reading.template[:80]!r}"
         )
+    own, chat = reader.backbone.chat, reading.chat
+    if (own is None) != (chat is None):
+        yield (
+            f"inputs are read {'without' if own is None else 'through'} the chat template, and the delta was trained "
+            f"{'through' if own is None else 'without'} it"
+        )
+    elif own is not None and chat is not None and own.system != chat.get("system"):
+        yield "the system prompt is another one than the delta was trained with"
 
 
 def templated(text: str, template: str) -> str:

@@ -13,10 +13,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import GenerationConfig
 
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.chat import Conversation
 from deltacompose.errors import BadInput
 from deltacompose.scoring.ranking import ranked
 from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
-from deltacompose.task.task import Example
+from deltacompose.task.examples import Example
+from deltacompose.task.task import Task
 
 
 class LikelihoodReader(Reader):
@@ -110,8 +113,8 @@ class LikelihoodReader(Reader):
 
     def _empty(self, example: Example) -> tuple[int, ...]:
         """The tokens of the task's template with nothing in it; without any, one that a text may begin with."""
-        columns = dict.fromkeys(example.columns, "")
-        ids = self.input_tokens(self.task.text(replace(example, input="", columns=columns)))
+        blank = replace(example, input="", columns=dict.fromkeys(example.columns, ""), messages=())
+        ids = self.example_tokens(blank)
         start = self.backbone.tokenizer.bos_token_id
         return ids or (self._end if start is None else start,)
 
@@ -159,9 +162,37 @@ class LikelihoodReader(Reader):
 
 
 class DecoderReader(LikelihoodReader):
-    """A decoder-only model: the input padded on the left, the answer behind it."""
+    """A decoder-only model: the input padded on the left, the answer behind it.
+
+    Of a backbone that chats the input is the user's turn with the generation prompt, and the answer ends where the
+    assistant's turn ends.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, limit: int = 128) -> None:
+        super().__init__(backbone, task, limit)
+        chat = backbone.chat
+        self._conversation = None if chat is None else Conversation(backbone.tokenizer, chat, backbone.name)
+
+    def example_tokens(self, example: Example) -> tuple[int, ...]:
+        if self._conversation is None or not example.messages:
+            return super().example_tokens(example)
+        return tuple(self._conversation.ids(example.messages, self.limit))
+
+    def answer_tokens(self, text: str) -> tuple[int, ...]:
+        if self._conversation is None:
+            return super().answer_tokens(text)
+        ids = tuple(self._conversation.reply(text))
+        return ids if self._conversation.end is not None else (*ids, self._end)
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        ends = super()._ends
+        end = None if self._conversation is None else self._conversation.end
+        return ends if end is None else (end, *(token for token in ends if token != end))
 
     def input_tokens(self, text: str) -> tuple[int, ...]:
+        if self._conversation is not None:
+            return tuple(self._conversation.ids((("user", text),), self.limit))
         ids = super().input_tokens(text)
         return ids[:-1] if len(ids) > 1 and ids[-1] in self._ends else ids
 

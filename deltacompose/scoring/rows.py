@@ -195,8 +195,12 @@ class Reader(ABC):
             candidates = tuple(map(self.answer_tokens, self.task.options(example)))
             label = self.task.labels.index(example.target)
         return Row(
-            self.input_tokens(self.task.text(example)), self.answer_tokens(self.task.answer(example)), candidates, label
+            self.example_tokens(example), self.answer_tokens(self.task.answer(example)), candidates, label
         )
+
+    def example_tokens(self, example: Example) -> tuple[int, ...]:
+        """The tokens of an example's input in the task's template."""
+        return self.input_tokens(self.task.text(example))
 
     def input_tokens(self, text: str) -> tuple[int, ...]:
         """A text's tokens; of one that is too long the middle is cut out, for templates end in what they ask."""

@@ -85,6 +85,8 @@ class BackboneChoice:
         device: `cpu`, `cuda`, `cuda:1`; `auto` or `balanced` spread the layers over all GPUs; `sharded` deals every
             layer out over the study's `processes` (FSDP2); None takes a GPU if there is one. No result depends on it,
             so it is in no cell's key.
+        chat: whether inputs are read through the tokenizer's chat template, and answers as an assistant's turn.
+        system: the system prompt of a chat; None leaves it to the template.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -95,6 +97,12 @@ class BackboneChoice:
     table: str | dict[str, Any] | None = None
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     device: str | None = None
+    chat: bool = False
+    system: Annotated[str, MinLen(1)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.system is not None and not self.chat:
+            raise BadInput("backbone: a system prompt is part of a chat; set `chat: true` too, or leave out `system`")
 
 
 @dataclass(frozen=True)
@@ -191,6 +199,8 @@ class Study:
         dimension: a search for the intrinsic dimension of every task, which adds trainings as it goes.
         swap: composition-aware transfer: every part of a delta with several is taken from every other task's in turn.
         processes: how many processes train and evaluate each delta together, each on its share of every batch.
+        ranking: how candidates are ranked by likelihood: `sum`, `mean` per token, `bytes` per byte, or `pmi`; a task's
+            own rule comes first.
         split: where results are read; choices are made on the development split whatever this says.
         own_tasks: tasks of this study by name, each a few lines that say where its rows are.
     """
@@ -216,6 +226,7 @@ class Study:
     dimension: DimensionChoice | None = None
     swap: bool = False
     processes: Annotated[int, Ge(1), Le(PROCESSES)] = 1
+    ranking: Literal["sum", "mean", "bytes", "pmi"] = "sum"
     split: Literal["val", "test"] = "test"
     own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     folder: str = field(default=".", compare=False)

@@ -24,6 +24,8 @@ class Example:
         candidates: the words to rank where they differ from example to example; they stand for the task's first labels.
         accepted: further answers that count as right besides the target (generation).
         columns: named parts of the input, which a template may ask for.
+        messages: the turns of a conversation before the answer, each a role and a text, the last one a user's. A
+            backbone that chats reads them in place of the input, which has the same turns as one text.
     """
 
     id: str
@@ -32,6 +34,7 @@ class Example:
     candidates: tuple[str, ...] = ()
     accepted: tuple[str, ...] = ()
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    messages: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ class Task:
             for example in self.examples(split):
                 columns = sorted(example.columns.items())
                 row = [example.id, example.input, example.target, example.candidates, example.accepted, columns]
-                digest.update(_canonical(row))
+                digest.update(_canonical([*row, example.messages] if example.messages else row))
         return digest.hexdigest()
 
     def baselines(self, split: str) -> dict[str, float]:
