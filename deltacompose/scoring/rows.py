@@ -194,9 +194,7 @@ class Reader(ABC):
         if self.task.kind == "choice":
             candidates = tuple(map(self.answer_tokens, self.task.options(example)))
             label = self.task.labels.index(example.target)
-        return Row(
-            self.example_tokens(example), self.answer_tokens(self.task.answer(example)), candidates, label
-        )
+        return Row(self.example_tokens(example), self.answer_tokens(self.task.answer(example)), candidates, label)
 
     def example_tokens(self, example: Example) -> tuple[int, ...]:
         """The tokens of an example's input in the task's template."""
