@@ -86,6 +86,19 @@ def files_of(folder: Path) -> Files:
     return Files(folder, digest, state)
 
 
+def missing_weights(folder: Path) -> list[str]:
+    """The names of the files of weights that a model's folder should have and lacks; none where all are there."""
+    try:
+        return [path.name for path in _weight_files(folder) if not path.is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"the model in {folder} cannot be read: {str(error)[:200]} ({type(error).__name__})") from error
+
+
+def tensor_names(folder: Path) -> frozenset[str]:
+    """The names of all tensors in the files of weights of a model, whose digests have been taken."""
+    return frozenset(name for path in _weight_files(folder) for name in _tensors(path))
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     return _remember("bytes", path, lambda: _digest(path))
@@ -101,7 +114,7 @@ def cache_folder() -> Path:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The files from which the weights are loaded: one, or the shards that an index names; and an adapter's."""
-    name = next((name for name in WEIGHTS if (folder / name).is_file()), "")
+    name = next((name for name in WEIGHTS if (folder / name).is_file()), WEIGHTS[0])
     files = [folder / name]
     if name.endswith(".json"):
         index = json.loads((folder / name).read_bytes())

@@ -11,7 +11,7 @@ import torch
 
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.backbone import loading
+from deltacompose.backbone import loading, skeleton
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, Term
 from deltacompose.delta import delta
@@ -77,6 +77,11 @@ def load_backbone(model: Any, tokenizer: Any = None, **options: Any) -> Backbone
     if isinstance(model, str | Path):
         options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     return loading.load_backbone(model, tokenizer, tables=plugins.loaded().backbones, **options)
+
+
+def load_skeleton(model: str, **options: Any) -> Backbone:
+    """The backbone of a name or folder with shapes in place of weights: see `deltacompose.backbone.skeleton`."""
+    return skeleton.load_skeleton(model, tables=plugins.loaded().backbones, **options)
 
 
 def fetch_backbone(model: str) -> Path:

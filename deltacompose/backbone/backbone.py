@@ -18,7 +18,7 @@ from deltacompose.backbone.chat import Chat
 from deltacompose.backbone.content import content
 from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.quantization import values
-from deltacompose.backbone.quiet import quiet
+from deltacompose.backbone.quiet import has_values, quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.file_digests import Files
 from deltacompose.places.notation import Part, Place, matches
@@ -300,6 +300,8 @@ class Backbone:
         it was stored so), and a delta can be used with its backbone in any precision. Results depend on more than
         that, which is `content`. Tied weights count once, under the first of their names.
         """
+        if not has_values(self.model):
+            raise BadInput(f"the fingerprint of {self.name} needs its weights, which are not loaded")
         digest, seen = hashlib.sha256(), set()
         for name, tensor in sorted(self.model.state_dict(keep_vars=True).items()):
             if id(tensor) in seen:
@@ -315,9 +317,9 @@ class Backbone:
         """Whether padding behind a text changes the states of an encoder's tokens, though the mask leaves it out.
 
         Convolutions over neighbouring tokens (ConvBERT) and embeddings joined with their neighbours' (MobileBERT) do.
-        Found by one short text, read alone and padded; read once.
+        Found by one short text, read alone and padded; read once. Not known, and False, of a skeleton.
         """
-        if self.kind != "encoder" or self.tokenizer is None:
+        if self.kind != "encoder" or self.tokenizer is None or not has_values(self.model):
             return False
         ids = torch.arange(8, device=self.model.device)[None] % len(self.embeddings(self.streams[0]))
         padding = torch.full_like(ids, self.tokenizer.pad_token_id or 0)

@@ -18,6 +18,7 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor
 
+from deltacompose.backbone.quiet import has_values
 from deltacompose.errors import BadInput
 from deltacompose.file_digests import Files
 from deltacompose.places.notation import Place
@@ -64,6 +65,9 @@ class Described(Protocol):
     """The parts of a backbone that make up its content; a `Backbone` has them."""
 
     @property
+    def name(self) -> str: ...
+
+    @property
     def model(self) -> Any: ...
 
     @property
@@ -94,6 +98,8 @@ def parts(backbone: Described) -> dict[str, str]:
     backend, special tokens, chat template and sides; `places`: the table with the places that it resolves to.
     """
     model = backbone.model
+    if backbone.files is None and not has_values(model):
+        raise BadInput(f"the content of {backbone.name} is not known because its weights are not on this machine")
     values = {
         "weights": backbone.files.weights if backbone.files else _weights(model),
         "class": f"{type(model).__module__}.{type(model).__qualname__}",

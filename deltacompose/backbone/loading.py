@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from deltacompose.backbone import derived_tables
 from deltacompose.backbone.backbone import Backbone, bind
 from deltacompose.backbone.chat import Chat, Conversation
 from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
@@ -76,8 +77,13 @@ def load_backbone(
     tables = tables or {}
     if not isinstance(model, str | Path):
         own = served(model_type(model), table, tables)
+<<<<<<< HEAD
         return _checked(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED), asked)
     folder = find(_checkpoint(str(model), tables))
+=======
+        return check_sizes(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED))
+    folder = find(checkpoint_of(str(model), tables))
+>>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     files = files_of(folder)
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
     config: Any = None if denoiser else read_config(folder)
@@ -92,10 +98,17 @@ def load_backbone(
     else:
         read = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
+<<<<<<< HEAD
     named = {"name": str(model), "revision": _commit(folder), "files": files}
     backbone = _checked(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named), asked)
+=======
+    named = {"name": str(model), "revision": commit_of(folder), "files": files}
+    backbone = check_sizes(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
+>>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
+    if backbone.derived:
+        derived_tables.remember(files, head, table != DERIVED, backbone.table)
     if device == SHARDED:
         shard(backbone)
     return backbone
@@ -107,7 +120,7 @@ def fetch(model: str, tables: Mapping[str, Any] | None = None) -> Path:
     Raises:
         BadInput: nothing of that name is available.
     """
-    return find(_checkpoint(model, tables or {}))
+    return find(checkpoint_of(model, tables or {}))
 
 
 def tables_of(tables: Mapping[str, Any]) -> Iterator[Table]:
@@ -196,7 +209,7 @@ def _tell(served: str, places: int, unplaced: tuple[str, ...]) -> None:
     )
 
 
-def _checkpoint(name: str, tables: Mapping[str, Any]) -> Checkpoint:
+def checkpoint_of(name: str, tables: Mapping[str, Any]) -> Checkpoint:
     """A plugin's own checkpoint of that name, else a GGUF file, a folder or a name on the hub."""
     if name not in tables:
         return dequantised(name) if is_gguf(name) else Checkpoint(name)
@@ -213,11 +226,12 @@ def _tokenizer(tokenizer: Any) -> Any:
     return read_tokenizer(Path(tokenizer)) if isinstance(tokenizer, str | Path) else tokenizer
 
 
-def _commit(folder: Path) -> str:
+def commit_of(folder: Path) -> str:
     """The commit of a snapshot of the hub that a folder is, or lies in; "" elsewhere."""
     return next((path.name for path in (folder, folder.parent) if path.parent.name == "snapshots"), "")
 
 
+<<<<<<< HEAD
 def chat_of(chat: bool, system: str | None) -> Chat | None:
     """How inputs become turns of a conversation, by two settings; None where they are read as they are.
 
@@ -231,6 +245,10 @@ def chat_of(chat: bool, system: str | None) -> Chat | None:
 
 def _checked(backbone: Backbone, chat: Chat | None = None) -> Backbone:
     """The backbone, if it has layers, its tokenizer's ids all have an embedding, and it can hold a conversation."""
+=======
+def check_sizes(backbone: Backbone) -> Backbone:
+    """The backbone, if it has layers and its tokenizer's ids all have an embedding."""
+>>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     for stream in backbone.streams:
         if backbone.layers(stream) < 1:
             raise BadInput(f"{backbone.name} has {backbone.layers(stream)} layers in its {stream}; expected at least 1")

@@ -6,7 +6,6 @@ A name on the hub may have a third part, the folder of one model of a pipeline: 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from transformers.models.auto import modeling_auto
 
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
 from deltacompose.errors import BadInput, quoted, unknown
-from deltacompose.file_digests import WEIGHTS
+from deltacompose.file_digests import WEIGHTS, file_digest
 from deltacompose.formats.files import is_folder
 from deltacompose.study.config import SHARDED
 
@@ -36,7 +35,8 @@ CLASSES = {"encoder": "AutoModel", "decoder": "AutoModelForCausalLM", "encoder-d
 HEADS = {"mlm": "AutoModelForMaskedLM"}
 """The transformers class of each kind of backbone, and of an encoder with a head that was asked for."""
 
-WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.spm"]
+SAFETENSORS = "*.safetensors"
+WANTED = ["*.json", SAFETENSORS, "*.txt", "*.model", "*.spm"]
 UNWANTED = ["*.fp16*", "*.non_ema*"]
 """Variants of the weights in the same folder, as in diffusers' checkpoints; none is read."""
 
@@ -92,8 +92,11 @@ class Manner:
         return None if device is None or device in SPREAD else _device(device)
 
 
-def find(checkpoint: Checkpoint) -> Path:
+def find(checkpoint: Checkpoint, weights: bool = True) -> Path:
     """The folder of a checkpoint, fetched from the hub if it has to be, and its weights checked.
+
+    Args:
+        weights: whether they must be there; if not, they are not fetched, and checked only if they are there.
 
     Raises:
         BadInput: there is no such folder and the hub's copy is not available, its weights are not in safetensors, or
@@ -102,7 +105,7 @@ def find(checkpoint: Checkpoint) -> Path:
     location = checkpoint.location
     folder = Path(location).expanduser()
     if not is_folder(folder):
-        folder = _fetched(location)
+        folder = _fetched(location, weights)
     if not any((folder / name).is_file() for name in WEIGHTS):
         pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
         if pickles:
@@ -112,9 +115,10 @@ def find(checkpoint: Checkpoint) -> Path:
             )
         parts = sorted({path.parent.name for path in folder.glob("*/diffusion_pytorch_model*.safetensors*")})
         among = f"; it is a pipeline, whose parts {', '.join(parts)} are folders with a model each" if parts else ""
-        raise BadInput(f"{folder} holds no model: it has no model.safetensors{among}")
+        if weights or among or not (folder / "config.json").is_file():
+            raise BadInput(f"{folder} holds no model: it has no model.safetensors{among}")
     expected, file = checkpoint.sha256, folder / WEIGHTS[0]
-    if expected and (digest := _sha256(file)) != expected:
+    if expected and (weights or file.is_file()) and (digest := _sha256(file)) != expected:
         raise BadInput(f"{file} is not the file that was tested: its sha256 is {digest}, expected {expected}")
     return folder
 
@@ -204,7 +208,7 @@ def read_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _fetched(name: str) -> Path:
+def _fetched(name: str, weights: bool) -> Path:
     """The snapshot of a model on the hub, or of one part of a pipeline; from the cache where there is no network."""
     match = re.fullmatch(r"(\w[\w.-]*(?:/\w[\w.-]*)?)(/\w[\w.-]*)?", name)
     if match is None:
@@ -212,7 +216,8 @@ def _fetched(name: str) -> Path:
             f"no folder {quoted(name)}, and it is not a name on the Hugging Face hub, such as google-t5/t5-small"
         )
     repository, part = match[1], (match[2] or "")[1:]
-    wanted = [f"{part}/{pattern}" for pattern in WANTED] if part else WANTED
+    patterns = WANTED if weights else [pattern for pattern in WANTED if pattern != SAFETENSORS]
+    wanted = [f"{part}/{pattern}" for pattern in patterns] if part else patterns
     try:
         with quietly():
             return Path(snapshot_download(repository, allow_patterns=wanted, ignore_patterns=UNWANTED), part)
@@ -249,8 +254,7 @@ def _device(device: str | torch.device) -> torch.device:
 def _sha256(path: Path) -> str:
     if not path.is_file():
         raise BadInput(f"{path} does not exist, so its sha256 cannot be checked")
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 _DAMAGES = (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ImportError)

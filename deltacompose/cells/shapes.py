@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from torch import Tensor
 
 from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.quiet import has_values
+from deltacompose.backbone.skeleton import shapes_only
 from deltacompose.composition import Composition
+from deltacompose.errors import BadInput
 from deltacompose.method.contract import HasConstants, Method, TokenEdit, WeightEdit, edits_of
 from deltacompose.method.weights import generator, init_weights, part_of, parts, prepared
 from deltacompose.places.notation import Place
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape, StackShape
 from deltacompose.scoring import Reader
+
+ROUTED = ("num_experts_per_tok", "num_experts_per_token", "moe_topk")
+"""Names in configurations of how many experts each token is sent to."""
+
+
+class NeedsValues(BadInput):
+    """A method's tensors depend on the values of the weights, which a skeleton does not have."""
 
 
 def shape_of(backbone: Backbone) -> Shape:
@@ -46,13 +56,28 @@ def lengths_of(reader: Reader, batch: int) -> Lengths:
 
 @lru_cache(maxsize=256)
 def delta_shape(backbone: Backbone, expression: Composition) -> DeltaShape:
-    """A composition as far as its costs go: what its last stage trains, its soft tokens, its changes formed in full."""
-    weights = init_weights(backbone, expression)
+    """A composition as far as its costs go: what its last stage trains, its soft tokens, its changes formed in full.
+
+    Raises:
+        NeedsValues: a method reads values of the weights, and the backbone is a skeleton.
+    """
+    try:
+        with shapes_only(backbone):
+            weights = init_weights(backbone, expression)
+            prompts: dict[str, int] = {}
+            for stream, length in _prompts(backbone, expression, weights):
+                prompts[stream] = prompts.get(stream, 0) + length
+            dense = {place.name: place for place in _dense(backbone, expression)}
+    except BadInput:
+        raise
+    except Exception as error:
+        if has_values(backbone.model):
+            raise
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+        raise NeedsValues(
+            f"{expression} cannot be counted without the weights of {backbone.name} ({reason})"
+        ) from error
     last = f"{len(expression.stages) - 1}."
-    prompts: dict[str, int] = {}
-    for stream, length in _prompts(backbone, expression, weights):
-        prompts[stream] = prompts.get(stream, 0) + length
-    dense = {place.name: place for place in _dense(backbone, expression)}
     formed = sum(backbone.parameter(place, "weight").numel() for place in dense.values())
     return DeltaShape(sum(x.numel() for n, x in weights.items() if n.startswith(last)), prompts, formed)
 
@@ -62,13 +87,14 @@ def _stack(backbone: Backbone, name: str) -> StackShape:
     first = {place.kind: place for place in places if place.layer == 0}
     attentions = [place for place in places if place.kind in ("attention.query", "cross_attention.query")]
     inner = backbone.width(first["ffn.up"]) if "ffn.up" in first else 0
+    idle, own = _experts(backbone, places)
     width = backbone.width(first["layer"])
     of_heads = attentions and backbone.width(attentions[0]) // backbone.heads(attentions[0])[1]
     return StackShape(
         parameters=sum(_size(backbone, place) for place in places if place.kind == "layer"),
         layers=backbone.layers(name),
         width=width,
-        inner=inner * (2 if "ffn.gate" in first else 1),
+        inner=(inner * (2 if "ffn.gate" in first else 1)) or own,
         heads=of_heads or 1,
         attention=sum(backbone.width(place) for place in attentions),
         crossed=sum(
@@ -76,7 +102,28 @@ def _stack(backbone: Backbone, name: str) -> StackShape:
             for place in places
             if place.kind in ("cross_attention.key", "cross_attention.value")
         ),
+        idle=idle,
     )
+
+
+def _experts(backbone: Backbone, places: Sequence[Place]) -> tuple[int, int]:
+    """Of a mixture of experts, how many parameters a token does not meet, and the inner width of those that it meets.
+
+    The experts' matrices are tensors with the experts on the first axis.
+    """
+    chosen = next((n for name in ROUTED if isinstance(n := getattr(backbone.model.config, name, None), int)), 0)
+    idle = inner = 0
+    for place in places:
+        if ".experts." in f".{place.kind}." and chosen:
+            matrices = backbone.parameter(place, "weight")
+            idle += round(matrices.numel() * max(0.0, 1 - chosen / len(matrices)))
+            if place.kind.endswith(".gate_up") and place.layer == places[0].layer:
+                inner = chosen * (matrices.numel() // len(matrices) // backbone.width(_layer(places)))
+    return idle, inner
+
+
+def _layer(places: Sequence[Place]) -> Place:
+    return next(place for place in places if place.kind == "layer")
 
 
 def _size(backbone: Backbone, place: Place) -> int:

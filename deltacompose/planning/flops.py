@@ -20,11 +20,12 @@ class StackShape:
     """One stack of layers.
 
     Attributes:
-        parameters: of all its layers, which every token meets; embeddings are not among them.
+        parameters: of all its layers; embeddings are not among them.
         attention: the width of all queries, summed over layers and attentions.
         width: of the states.
         inner: of a feed-forward network, twice that of a gated one.
         crossed: those of its parameters that meet the other stack's tokens: keys and values of cross attention.
+        idle: those of its parameters that a token does not meet: the experts to which it is not sent.
     """
 
     parameters: int
@@ -34,6 +35,12 @@ class StackShape:
     heads: int
     attention: int
     crossed: int = 0
+    idle: int = 0
+
+    @property
+    def met(self) -> int:
+        """The parameters that each token meets."""
+        return self.parameters - self.idle
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ def _tokens(shape: Shape, lengths: Lengths, delta: DeltaShape) -> dict[str, floa
 
 def _pass(stack: StackShape, sequences: float, tokens: float, seen: float | None = None) -> float:
     """Sequences through a stack; `seen` is how many tokens each token attends to, all of its own if None."""
-    return sequences * tokens * (2 * stack.parameters + 4 * stack.attention * (tokens if seen is None else seen))
+    return sequences * tokens * (2 * stack.met + 4 * stack.attention * (tokens if seen is None else seen))
 
 
 def _encoder_learns(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int) -> float:
@@ -204,9 +211,7 @@ def _pair_ranks(shape: Shape, lengths: Lengths, delta: DeltaShape, rows: int, to
 def _decoded(shape: Shape, delta: DeltaShape, read: float, said: float, times: float) -> float:
     """So many answers to one example by the decoder of a pair, each with the keys and values of what was read."""
     stack = shape.stacks["decoder"]
-    own = (said + delta.prompts.get("decoder", 0)) * (
-        2 * (stack.parameters - stack.crossed) + 4 * stack.attention * read
-    )
+    own = (said + delta.prompts.get("decoder", 0)) * (2 * (stack.met - stack.crossed) + 4 * stack.attention * read)
     return times * (own + 2 * stack.crossed * read + said * 2 * shape.head)
 
 
