@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from deltacompose.backbone import derived_tables
+from deltacompose.backbone import derived_tables
 from deltacompose.backbone.backbone import Backbone, bind
 from deltacompose.backbone.chat import Chat, Conversation
 from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
@@ -78,8 +79,8 @@ def load_backbone(
     if not isinstance(model, str | Path):
         own = served(model_type(model), table, tables)
 <<<<<<< HEAD
-        return _checked(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED), asked)
-    folder = find(_checkpoint(str(model), tables))
+        return check_sizes(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED), asked)
+    folder = find(checkpoint_of(str(model), tables))
 =======
         return check_sizes(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED))
     folder = find(checkpoint_of(str(model), tables))
@@ -99,14 +100,16 @@ def load_backbone(
         read = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
 <<<<<<< HEAD
-    named = {"name": str(model), "revision": _commit(folder), "files": files}
-    backbone = _checked(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named), asked)
+    named = {"name": str(model), "revision": commit_of(folder), "files": files}
+    backbone = check_sizes(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named), asked)
 =======
     named = {"name": str(model), "revision": commit_of(folder), "files": files}
     backbone = check_sizes(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
 >>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
+    if backbone.derived:
+        derived_tables.remember(files, head, table != DERIVED, backbone.table)
     if backbone.derived:
         derived_tables.remember(files, head, table != DERIVED, backbone.table)
     if device == SHARDED:
@@ -243,7 +246,7 @@ def chat_of(chat: bool, system: str | None) -> Chat | None:
     return Chat(system) if chat else None
 
 
-def _checked(backbone: Backbone, chat: Chat | None = None) -> Backbone:
+def check_sizes(backbone: Backbone, chat: Chat | None = None) -> Backbone:
     """The backbone, if it has layers, its tokenizer's ids all have an embedding, and it can hold a conversation."""
 =======
 def check_sizes(backbone: Backbone) -> Backbone:
