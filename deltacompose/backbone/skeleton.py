@@ -65,22 +65,22 @@ def load_skeleton(
     absent = missing_weights(folder)
     files = None if absent else files_of(folder)
 
-    def loaded(why: str) -> Backbone:
+    def with_weights(why: str) -> Backbone:
         if absent:
             raise BadInput(f"{why}, and its weights are not on this machine ({absent[0]} is missing in {folder})")
         options: dict[str, Any] = {"head": head, "dtype": dtype, "device": device, "table": table}
         return load_backbone(model, tables=tables, attention=attention, **options)
 
     if dtype in QUANTISED:
-        return loaded(f"the content of {model} in {dtype} is known only of the loaded model")
+        return with_weights(f"the content of {model} in {dtype} is known only of the loaded model")
     if denoiser_in(folder):
-        return loaded(f"{model} is a denoiser, whose places are known only of the loaded model")
+        return with_weights(f"{model} is a denoiser, whose places are known only of the loaded model")
     config = read_config(folder)
     chosen = served(config.model_type, table, tables)
     if chosen is None:
         remembered = None if files is None else recall(files, head, table != DERIVED)
         if remembered is None:
-            return loaded(f"no table serves models of the type {config.model_type!r}, so one is derived from passes")
+            return with_weights(f"no table serves models of the type {config.model_type!r}, so one is derived from passes")
         chosen = remembered
     outline = _outline(folder, config, class_name(chosen.kind, head), Manner(dtype, "cpu", attention))
     if files is not None and not any("pooler" in name.split(".") for name in tensor_names(folder)):
