@@ -80,7 +80,9 @@ def load_skeleton(
     if chosen is None:
         remembered = None if files is None else recall(files, head, table != DERIVED)
         if remembered is None:
-            return with_weights(f"no table serves models of the type {config.model_type!r}, so one is derived from passes")
+            return with_weights(
+                f"no table serves models of the type {config.model_type!r}, so one is derived from passes"
+            )
         chosen = remembered
     outline = _outline(folder, config, class_name(chosen.kind, head), Manner(dtype, "cpu", attention))
     if files is not None and not any("pooler" in name.split(".") for name in tensor_names(folder)):

@@ -38,7 +38,10 @@ def test_places_content_and_shape_are_those_of_the_loaded_backbone(family, tmp_p
 @pytest.mark.parametrize("options", [{"head": "mlm"}, {"attention": "eager"}, {"dtype": "bfloat16"}])
 def test_the_content_is_the_same_however_the_backbone_is_held(options, tmp_path):
     model = saved(tmp_path, "bert", options.get("head"))
-    assert registry.load_skeleton(model, **options).content == registry.load_backbone(model, device="cpu", **options).content
+    assert (
+        registry.load_skeleton(model, **options).content
+        == registry.load_backbone(model, device="cpu", **options).content
+    )
 
 
 @pytest.mark.parametrize("name", sorted(set(registry.methods()) - {"peft", "intrinsic_prompt"}))
