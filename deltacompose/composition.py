@@ -19,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.limits import EXPRESSION_CHARACTERS, INTEGER, PARTS
+from deltacompose.notebook import table
 
 Setting = bool | int | float | str | None | tuple["Setting", ...]
 """Types of a method's settings: each value must be printed and parsed back as itself."""
@@ -73,6 +74,9 @@ class Part(Term):
         ]
         return self.name + (f"({', '.join(changed)})" if changed else "")
 
+    def _repr_html_(self) -> str:
+        return composition(self)._repr_html_()
+
     @property
     def settings(self) -> dict[str, Setting]:
         """Every setting by name, defaults included: what a cell's key is made of."""
@@ -96,6 +100,9 @@ class Composition(Term):
         if (count := sum(map(len, self.stages))) > PARTS:
             raise BadInput(f"a composition has {count} methods; the limit is {PARTS}")
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
     def __str__(self) -> str:
         return " >> ".join(" + ".join(map(str, stage)) for stage in self.stages)
 
@@ -104,6 +111,14 @@ class Composition(Term):
         for s, stage in enumerate(self.stages):
             for p, part in enumerate(stage):
                 yield f"{s}.{p}.", part
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"stage": s, "method": part.name, "settings": ", ".join(f"{n}={x!r}" for n, x in part.settings.items())}
+            for s, stage in enumerate(self.stages, 1)
+            for part in stage
+        ]
+        return table(str(self), rows, ("stage", "method", "settings"))
 
     def until(self, stage: int) -> Composition:
         """The first `stage` stages: what a sequence has trained before its stage of that number begins."""

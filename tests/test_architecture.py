@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved file_digests limits validation formats
+0   errors moved notebook file_digests limits validation formats
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring
@@ -33,6 +33,7 @@ ROOF = {"figures", "report", "checks", "registry", "cells", "api", "migration", 
 """What built-in members never import."""
 NO_TORCH = {
     "errors",
+    "notebook",
     "limits",
     "validation",
     "formats",

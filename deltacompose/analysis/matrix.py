@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltacompose.errors import BadInput, unknown
+from deltacompose.notebook import table
 from deltacompose.study.config import RESERVED
 
 REFERENCES = ("untouched", "random")
@@ -176,6 +177,15 @@ class TransferMatrix:
         known, whole = int((~np.isnan(self.values)).sum()), self.values.size
         sizes = f"{len(self.sources)} sources × {len(self.targets)} targets × {len(self.seeds)} seeds"
         return f"TransferMatrix({self.composition!r}: {sizes}, {known} of {whole} scores known)"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"source": name} | dict(zip(self.targets, map(float, row))) for name, row in zip(self.sources, self.mean())
+        ]
+        for name, level in (("chance", self.chance), ("untouched", self.untouched)):
+            rows.append({"source": name} | dict(zip(self.targets, map(float, level))))
+        shown = [{key: None if value != value else value for key, value in row.items()} for row in rows]  # NaN
+        return table(repr(self), shown, ("source", *self.targets))
 
     def mean(self) -> Floats:
         """(sources, targets): raw score averaged over the seeds that have one; NaN where none has."""

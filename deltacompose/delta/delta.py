@@ -30,6 +30,7 @@ from deltacompose.formats.tensor_files import FLOATS, INDICES, check_shapes, rea
 from deltacompose.formats.urls import Place, is_url, local_folder, publish
 from deltacompose.method.contract import HasConstants
 from deltacompose.method.weights import finalized, init_constants, init_weights
+from deltacompose.notebook import table
 from deltacompose.validation import validated
 
 FORMAT = 1
@@ -54,6 +55,20 @@ class Delta:
     backbone: Mapping[str, str] = field(default_factory=dict)
     plugins: Mapping[str, str] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        where = f" on {self.backbone['name']}" if self.backbone.get("name") else ""
+        task, seed = self.record.get("task"), self.record.get("seed")
+        trained = f", trained on {task}" + (f" with seed {seed}" if seed is not None else "") if task else ""
+        parameters = sum(x.numel() for x in self.weights.values())
+        return f"<delta of {self.expression}{where}{trained}, {parameters:,} parameters>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"tensor": name, "kind": kind, "shape": " × ".join(map(str, x.shape)), "numbers": f"{x.numel():,}"}
+            for kind, name, x in self._tensors()
+        ]
+        return table(repr(self).strip("<>"), rows, ("tensor", "kind", "shape", "numbers"))
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[PreTrainedModel]:

@@ -72,6 +72,10 @@ class Outcome:
     blocked: Mapping[str, str]
     plan: nx.DiGraph = field(repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        states = ("done", "stored", "failed", "blocked")
+        return f"<outcome: {', '.join(f'{len(getattr(self, state))} {state}' for state in states)}>"
+
 
 def run_plan(
     plan: nx.DiGraph,

@@ -135,6 +135,9 @@ class Members(Mapping[str, Any]):
         """Without this, asking whether a name exists would import it."""
         return name in self.listed
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.listed)
+
     def __repr__(self) -> str:
         return f"Members({', '.join(self.listed)})"
 

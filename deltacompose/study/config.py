@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 from deltacompose.errors import BadInput
 from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.limits import ENTRIES, EXPRESSION_CHARACTERS, NAME_CHARACTERS, PROCESSES
+from deltacompose.notebook import counted, table
 from deltacompose.study.recipe import Count, Recipe
 from deltacompose.validation import checked, plain
 
@@ -230,6 +231,16 @@ class Study:
     split: Literal["val", "test"] = "test"
     own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
     folder: str = field(default=".", compare=False)
+
+    def __repr__(self) -> str:
+        parts = [counted(len(self.tasks), "task"), counted(len(self.compositions), "composition")]
+        parts += [counted(len(self.seeds), "seed")]
+        transfer = ", with transfer" if self.transfer else ""
+        return f"<study {self.name!r}: {' × '.join(parts)} on {self.backbone.model}{transfer}>"
+
+    def _repr_html_(self) -> str:
+        rows = ({"field": name, "value": value} for name, value in self.described().items() if name != "name")
+        return table(repr(self).strip("<>"), rows, ("field", "value"))
 
     def __post_init__(self) -> None:
         for what in ("tasks", "compositions", "seeds", "grid", "start_from", "measures"):

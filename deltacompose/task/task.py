@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Literal
 
 from deltacompose.errors import BadInput, quoted, unknown
+from deltacompose.notebook import counted
 from deltacompose.task.description import RANKINGS
 from deltacompose.task.examples import SPLITS, Example, FewShot, Limited
 from deltacompose.task.metrics import METRICS, Score, is_number, metric
@@ -53,6 +54,10 @@ class Task:
     verified: bool = False
     note: str = ""
     ranking: str | None = None
+
+    def __repr__(self) -> str:
+        labels = f" of {counted(len(self.labels), 'label')}" if self.labels else ""
+        return f"<task {self.name!r}: {self.kind}{labels}, {self.metric}>"
 
     def __post_init__(self) -> None:
         for problem in _problems(self):

@@ -55,6 +55,10 @@ class Evaluation:
     score: Score
     predictions: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        trivial = ", all predictions the same" if self.score.trivial else ""
+        return f"<evaluation: {self.score.metric} {self.score.value:.3f} on {len(self.predictions)} examples{trivial}>"
+
 
 def train(
     backbone: Backbone, jobs: Sequence[Job], checkpoints: Checkpoints | None = None, budget: int | None = None

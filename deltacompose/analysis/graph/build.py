@@ -25,11 +25,30 @@ from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
 from deltacompose.analysis.units import check_chance
 from deltacompose.errors import BadInput, unknown
+from deltacompose.notebook import counted, table
 
 Floats = NDArray[np.float64]
 Value = Literal["relative", "corrected", "raw"]
 HIGH = 0.5
 """From this relative performance of chance on, that of a source says little."""
+
+
+class TaskGraph(nx.Graph):  # type: ignore[misc]
+    """A graph of tasks that shows itself in notebooks: a networkx graph in everything else."""
+
+    def __repr__(self) -> str:
+        edges = counted(self.number_of_edges(), "edge")
+        return f"<task graph: {counted(len(self), 'task')}, {edges} ({self.graph.get('kind', 'any kind')})>"
+
+    def _repr_html_(self) -> str:
+        weights = sorted(self.edges(data="weight", default=0.0), key=lambda edge: -edge[2])
+        arrow = " → " if self.is_directed() else " – "
+        rows = ({"edge": f"{one}{arrow}{other}", "weight": float(weight)} for one, other, weight in weights)
+        return table(repr(self).strip("<>"), rows, ("edge", "weight"))
+
+
+class DirectedTaskGraph(TaskGraph, nx.DiGraph):  # type: ignore[misc]
+    """A task graph whose edges run from source to target."""
 
 
 def task_graph(
@@ -54,7 +73,8 @@ def task_graph(
         BadInput: unknown kind or value, missing cells, or too few tasks for k neighbours.
     """
     names, weights = affinity(matrix, value)
-    graph = network.build(names, weights, kind, k=k, level=level, directed=directed)
+    built = network.build(names, weights, kind, k=k, level=level, directed=directed)
+    graph = DirectedTaskGraph(built) if directed else TaskGraph(built)
     left_out = [name for name in matrix.names if name not in names]
     graph.graph.update(value=value, seeds=len(matrix.seeds), left_out=", ".join(left_out))
     own = dict(zip(matrix.targets, mean_over_seeds(matrix.own)))
