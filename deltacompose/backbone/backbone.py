@@ -17,11 +17,11 @@ from transformers.pytorch_utils import Conv1D
 from deltacompose.backbone.chat import Chat
 from deltacompose.backbone.content import content
 from deltacompose.backbone.input_embeddings import embed
+from deltacompose.backbone.overview import places_table
 from deltacompose.backbone.quantization import values
 from deltacompose.backbone.quiet import has_values, quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.file_digests import Files
-from deltacompose.notebook import table
 from deltacompose.places.notation import Part, Place, matches
 from deltacompose.places.numbers import read_number
 from deltacompose.places.table import Table, join, locate
@@ -87,27 +87,7 @@ class Backbone:
         return f"<{self.name}: {self.family}, {layers} layers, {parameters:,} parameters, {len(self._places)} places>"
 
     def _repr_html_(self) -> str:
-        kinds: dict[tuple[str, str], list[Place]] = {}
-        for place in self.places():
-            kinds.setdefault((place.stack, place.kind), []).append(place)
-        rows = [
-            {
-                "place": kind,
-                "stack": stack,
-                "count": len(places),
-                "width": self._stated_width(places[0]),
-                "first module": places[0].module,
-            }
-            for (stack, kind), places in kinds.items()
-        ]
-        return table(repr(self).strip("<>"), rows, ("place", "stack", "count", "width", "first module"))
-
-    def _stated_width(self, place: Place) -> int | None:
-        """The width of a place; None where nothing tells it."""
-        try:
-            return self.width(place)
-        except (BadInput, AttributeError):
-            return None
+        return places_table(self)
 
     @property
     def family(self) -> str:
