@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
@@ -18,8 +17,9 @@ from deltacompose.backbone.chat import Chat
 from deltacompose.backbone.content import content
 from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.overview import places_table
+from deltacompose.backbone.padding import mixes_padding
 from deltacompose.backbone.quantization import values
-from deltacompose.backbone.quiet import has_values, quiet
+from deltacompose.backbone.quiet import evaluating, has_values, quiet
 from deltacompose.errors import BadInput, NoPlace, unknown
 from deltacompose.file_digests import Files
 from deltacompose.places.notation import Part, Place, matches
@@ -318,23 +318,8 @@ class Backbone:
 
     @cached_property
     def mixes_padding(self) -> bool:
-        """Whether padding behind a text changes the states of an encoder's tokens, though the mask leaves it out.
-
-        Convolutions over neighbouring tokens (ConvBERT) and embeddings joined with their neighbours' (MobileBERT) do.
-        Found by one short text, read alone and padded; read once. Not known, and False, of a skeleton.
-        """
-        if self.kind != "encoder" or self.tokenizer is None or not has_values(self.model):
-            return False
-        ids = torch.arange(8, device=self.model.device)[None] % len(self.embeddings(self.streams[0]))
-        padding = torch.full_like(ids, self.tokenizer.pad_token_id or 0)
-        mask = torch.cat([torch.ones_like(ids), torch.zeros_like(ids)], 1)
-        with torch.no_grad(), evaluating(self.model):
-            alone = self.model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
-            padded = self.model.base_model(
-                input_ids=torch.cat([ids, padding], 1), attention_mask=mask
-            ).last_hidden_state
-        apart = (alone - padded[:, : ids.shape[1]]).abs().max()
-        return bool(apart > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max())
+        """Whether padding changes the states of an encoder's tokens: see `deltacompose.backbone.padding`; read once."""
+        return mixes_padding(self)
 
     def part(self, place: Place, tensor: Tensor) -> Tensor:
         """Slice of the module's `(output, input)` matrix or bias that belongs to a place: some rows of a fused one."""
@@ -387,19 +372,3 @@ def bind(
     places = {place.name: place for place in locate(table, model.config, base, modules)}
     name = name or getattr(model.config, "_name_or_path", "") or type(model).__name__
     return Backbone(model, tokenizer, table, name, base, revision, files, _places=places)
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Puts a model in evaluation mode, without its own dropout; on leaving, each module is in the mode that it was in.
-
-    A model in hand may be in training mode, in all of its modules or in some: its scores would be random.
-    """
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

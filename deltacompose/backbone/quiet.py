@@ -45,6 +45,22 @@ def quiet(module: nn.Module) -> Iterator[None]:
                     vars(inner_module)[name].update(content)
 
 
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Puts a model in evaluation mode, without its own dropout; on leaving, each module is in the mode that it was in.
+
+    A model in hand may be in training mode, in all of its modules or in some: its scores would be random.
+    """
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
 def has_values(module: nn.Module) -> bool:
     """Whether a module's parameters are numbers, and not shapes alone, as where a study is planned."""
     return not any(x.is_meta or isinstance(x, FakeTensor) for x in module.parameters())

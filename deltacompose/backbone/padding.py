@@ -1,0 +1,31 @@
+"""Whether padding behind a text changes the states of an encoder's tokens, though the mask leaves it out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from deltacompose.backbone.quiet import evaluating, has_values
+
+if TYPE_CHECKING:
+    from deltacompose.backbone.backbone import Backbone
+
+
+def mixes_padding(backbone: Backbone) -> bool:
+    """Whether the states of a short text differ from those of the same text padded.
+
+    Convolutions over neighbouring tokens (ConvBERT) and embeddings joined with their neighbours' (MobileBERT) do this.
+    Not known, and False, of a skeleton.
+    """
+    model = backbone.model
+    if backbone.kind != "encoder" or backbone.tokenizer is None or not has_values(model):
+        return False
+    ids = torch.arange(8, device=model.device)[None] % len(backbone.embeddings(backbone.streams[0]))
+    padding = torch.full_like(ids, backbone.tokenizer.pad_token_id or 0)
+    mask = torch.cat([torch.ones_like(ids), torch.zeros_like(ids)], 1)
+    with torch.no_grad(), evaluating(model):
+        alone = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        padded = model.base_model(input_ids=torch.cat([ids, padding], 1), attention_mask=mask).last_hidden_state
+    apart = (alone - padded[:, : ids.shape[1]]).abs().max()
+    return bool(apart > torch.finfo(alone.dtype).eps ** 0.5 * alone.abs().max())
