@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from deltacompose.backbone import derived_tables
-from deltacompose.backbone import derived_tables
 from deltacompose.backbone.backbone import Backbone, bind
 from deltacompose.backbone.chat import Chat, Conversation
 from deltacompose.backbone.diffusion import denoiser_in, model_type, read_denoiser
@@ -78,13 +77,8 @@ def load_backbone(
     tables = tables or {}
     if not isinstance(model, str | Path):
         own = served(model_type(model), table, tables)
-<<<<<<< HEAD
         return check_sizes(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED), asked)
     folder = find(checkpoint_of(str(model), tables))
-=======
-        return check_sizes(_bound(model, own, _tokenizer(tokenizer), vetted=table != DERIVED))
-    folder = find(checkpoint_of(str(model), tables))
->>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     files = files_of(folder)
     denoiser, manner = denoiser_in(folder), Manner(dtype, device, attention)
     config: Any = None if denoiser else read_config(folder)
@@ -99,17 +93,10 @@ def load_backbone(
     else:
         read = read_model(folder, config, class_name(chosen.kind if chosen else kind_of(config), head), manner)
         tokenizer = read_tokenizer(folder) if tokenizer is None else tokenizer
-<<<<<<< HEAD
     named = {"name": str(model), "revision": commit_of(folder), "files": files}
     backbone = check_sizes(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named), asked)
-=======
-    named = {"name": str(model), "revision": commit_of(folder), "files": files}
-    backbone = check_sizes(_bound(read, chosen, _tokenizer(tokenizer), vetted=table != DERIVED, **named))
->>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     if not files.unchanged:
         raise BadInput(f"the files of the model in {folder} changed while they were read; load it again")
-    if backbone.derived:
-        derived_tables.remember(files, head, table != DERIVED, backbone.table)
     if backbone.derived:
         derived_tables.remember(files, head, table != DERIVED, backbone.table)
     if device == SHARDED:
@@ -234,7 +221,6 @@ def commit_of(folder: Path) -> str:
     return next((path.name for path in (folder, folder.parent) if path.parent.name == "snapshots"), "")
 
 
-<<<<<<< HEAD
 def chat_of(chat: bool, system: str | None) -> Chat | None:
     """How inputs become turns of a conversation, by two settings; None where they are read as they are.
 
@@ -248,10 +234,6 @@ def chat_of(chat: bool, system: str | None) -> Chat | None:
 
 def check_sizes(backbone: Backbone, chat: Chat | None = None) -> Backbone:
     """The backbone, if it has layers, its tokenizer's ids all have an embedding, and it can hold a conversation."""
-=======
-def check_sizes(backbone: Backbone) -> Backbone:
-    """The backbone, if it has layers and its tokenizer's ids all have an embedding."""
->>>>>>> a7a5ff5 (A backbone's places, shapes and content are read without its weights)
     for stream in backbone.streams:
         if backbone.layers(stream) < 1:
             raise BadInput(f"{backbone.name} has {backbone.layers(stream)} layers in its {stream}; expected at least 1")

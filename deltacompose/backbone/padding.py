@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
 from deltacompose.backbone.quiet import evaluating, has_values
 
-if TYPE_CHECKING:
-    from deltacompose.backbone.backbone import Backbone
+
+class ReadsText(Protocol):
+    """What of a backbone is needed to read a text."""
+
+    @property
+    def model(self) -> Any: ...
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def streams(self) -> tuple[str, ...]: ...
+
+    def embeddings(self, stream: str) -> Tensor: ...
 
 
-def mixes_padding(backbone: Backbone) -> bool:
+def mixes_padding(backbone: ReadsText) -> bool:
     """Whether the states of a short text differ from those of the same text padded.
 
     Convolutions over neighbouring tokens (ConvBERT) and embeddings joined with their neighbours' (MobileBERT) do this.

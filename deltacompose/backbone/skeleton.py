@@ -23,7 +23,7 @@ from transformers.initialization import no_init_weights
 from deltacompose.backbone.backbone import Backbone, bind
 from deltacompose.backbone.derived_tables import recall
 from deltacompose.backbone.diffusion import denoiser_in
-from deltacompose.backbone.loading import DERIVED, check_sizes, checkpoint_of, commit_of, load_backbone, served
+from deltacompose.backbone.loading import DERIVED, chat_of, check_sizes, checkpoint_of, commit_of, load_backbone, served
 from deltacompose.backbone.pretrained import (
     Manner,
     class_name,
@@ -48,19 +48,21 @@ def load_skeleton(
     tables: Mapping[str, Any] | None = None,
     table: Any = None,
     attention: str | None = None,
+    chat: bool = False,
+    system: str | None = None,
 ) -> Backbone:
     """The backbone of a name, a folder or a name on the hub, whose parameters have shapes and no values.
 
     Its places, widths, tokenizer and content are those of `load_backbone` with the same arguments; a pass through it
     is impossible. Where the weights are not on this machine, they are not fetched: the skeleton then has no content.
 
-    The weights are loaded once, and what they tell is remembered, where nothing else tells it: a table that is derived
-    from the model's own passes, and the content of a model in few bits. Denoisers are always loaded.
+    A table that is derived from the model's own passes is known only when it was loaded once; it is remembered then.
+    Models in few bits and denoisers are always loaded.
 
     Raises:
         BadInput: as `load_backbone`; or the weights would have to be loaded and are not here.
     """
-    tables = tables or {}
+    tables, asked = tables or {}, chat_of(chat, system)
     folder = find(checkpoint_of(model, tables), weights=False)
     absent = missing_weights(folder)
     files = None if absent else files_of(folder)
@@ -69,6 +71,7 @@ def load_skeleton(
         if absent:
             raise BadInput(f"{why}, and its weights are not on this machine ({absent[0]} is missing in {folder})")
         options: dict[str, Any] = {"head": head, "dtype": dtype, "device": device, "table": table}
+        options |= {"chat": chat, "system": system}
         return load_backbone(model, tables=tables, attention=attention, **options)
 
     if dtype in QUANTISED:
@@ -89,7 +92,7 @@ def load_skeleton(
         _without_pooler(outline)
     tokenizer = read_tokenizer(folder)
     about = {"name": model, "revision": commit_of(folder), "files": files}
-    backbone = check_sizes(bind(outline, chosen, tokenizer, **about))
+    backbone = check_sizes(bind(outline, chosen, tokenizer, **about), asked)
     return replace(backbone, derived=served(config.model_type, table, tables) is None)
 
 
