@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 from jinja2.exceptions import TemplateError
 
-from deltacompose.errors import BadInput, quoted
-
-ROLES = ("system", "user", "assistant")
-
-Message = tuple[str, str]
-"""A role and what is said in it."""
+from deltacompose.errors import BadInput
+from deltacompose.task.instructions import Message
 
 _INPUT, _ANSWER = "\ue000", "\ue001"
 """Characters for private use, by which the parts of a template are told apart."""
@@ -148,19 +143,3 @@ class Conversation:
             f"cannot use the chat template of {self.name} because an answer does not stand behind its generation "
             "prompt; give the tokenizer another chat_template"
         )
-
-
-def check_messages(messages: Sequence[Message], where: str) -> None:
-    """Refuses a conversation from which no answer can be learned.
-
-    Raises:
-        BadInput: a role is unknown, no turn is an assistant's, or two turns in a row have one role.
-    """
-    for role, _ in messages:
-        if role not in ROLES:
-            raise BadInput(f"{where}: the role {quoted(role, 40)} is not a valid role; roles: {', '.join(ROLES)}")
-    if not any(role == "assistant" for role, _ in messages):
-        raise BadInput(f"{where}: no message is an assistant's, so there is no answer to learn")
-    for (role, _), (following, _) in pairwise(messages):
-        if role == following:
-            raise BadInput(f"{where}: two messages in a row are of the role {role}; join them into one")

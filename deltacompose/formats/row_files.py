@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose.errors import BadInput, quoted
-from deltacompose.formats.files import opened
+from deltacompose.formats.files import opened, read_bytes
 from deltacompose.formats.json_files import parsed_json
 from deltacompose.limits import COLUMNS, ROW_CHARACTERS, ROWS_BYTES
 
@@ -44,6 +44,22 @@ def read_json_rows(path: Path) -> list[dict[str, Any]]:
     return list(_json_rows(path))
 
 
+def read_json_array(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSON file that holds one list of them.
+
+    Raises:
+        Missing: there is no such file.
+        BadInput: it cannot be read, is larger than the limit, is not valid JSON, or has a row that is not an object or
+            has too many columns.
+    """
+    rows = parsed_json(read_bytes(path, ROWS_BYTES), str(path))
+    if not isinstance(rows, list):
+        raise BadInput(f"{path} holds a {type(rows).__name__}, not a list of rows")
+    for number, row in enumerate(rows, start=1):
+        _check_object(row, f"{path}, row {number}")
+    return rows
+
+
 def csv_header(path: Path) -> list[str]:
     """The first row of a CSV file; empty where there is none."""
     return next((row for _, row in _csv_rows(path, ",", strict=False)), [])
@@ -70,13 +86,15 @@ def _csv_rows(path: Path, delimiter: str, strict: bool) -> Iterator[tuple[int, l
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(_lines(path), start=1):
         row = parsed_json(line, f"{path}, line {number}")
-        if not isinstance(row, dict):
-            raise BadInput(
-                f"{path}, line {number}: a row is a JSON object with columns, not {quoted(line.strip(), 60)}"
-            )
-        if len(row) > COLUMNS:
-            raise BadInput(f"{path}, line {number}: the row has {len(row)} columns; the limit is {COLUMNS}")
+        _check_object(row, f"{path}, line {number}")
         yield row
+
+
+def _check_object(row: Any, where: str) -> None:
+    if not isinstance(row, dict):
+        raise BadInput(f"{where}: a row is a JSON object with columns, not {quoted(row, 60)}")
+    if len(row) > COLUMNS:
+        raise BadInput(f"{where}: the row has {len(row)} columns; the limit is {COLUMNS}")
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.description import LETTERS, Columns, TaskRow, row_from_mapping
 from deltacompose.task.examples import SPLITS, Example
+from deltacompose.task.instructions import answer, question
 from deltacompose.task.sources import column, own_splits, read_rows, state_of, text
 from deltacompose.task.task import Kind, Task
 
@@ -49,7 +50,7 @@ def task_from_row(name: str, row: TaskRow, folder: Path | str = ".") -> Task:
         kind=kind,
         metric=row.metric,
         read=Rows(row, str(folder)),
-        template=row.template,
+        template=row.shown,
         verbalizer=row.words,
         source=row.source or _said(row),
         licence=row.licence,
@@ -128,15 +129,43 @@ class Rows:
 
 
 def _example(task: TaskRow, row: Mapping[str, Any], name: str) -> Example:
+    if task.format is not None:
+        return _instruction(task, task.format, row, name)
+    example = _by_columns(task, row, name)
+    if task.choices == "text":
+        return example
+    letters = LETTERS[: len(example.candidates)]
+    listed = "\n".join(f"{letter}. {shown}" for letter, shown in zip(letters, example.candidates, strict=True))
+    return replace(example, candidates=letters, columns={**example.columns, "choices": listed})
+
+
+def _instruction(task: TaskRow, form: str, row: Mapping[str, Any], name: str) -> Example:
+    """The example of a row of instruction data."""
+    joined, turns = question(form, row, task.columns.inputs[0])
+    target, *further = _targets(task, row, answer(form, row, task.columns.target or ""))
+    return Example(name, joined, target, accepted=tuple(further), messages=turns)
+
+
+def _by_columns(task: TaskRow, row: Mapping[str, Any], name: str) -> Example:
     inputs = {_short(name): text(column(row, name)).strip() for name in task.columns.inputs}
     joined = " ".join(filter(None, inputs.values()))
     candidates = _candidates(task.columns, row)
     if task.columns.target is None:
         order = tuple(sorted(candidates, key=lambda candidate: _digest((joined, candidate))))
         return Example(name, joined, LETTERS[order.index(candidates[0])], order, columns=inputs)
-    target, *further = _targets(task, row, column(row, task.columns.target))
+    raw = column(row, task.columns.target)
+    if task.options and task.values is None and task.columns.positions is None:
+        raw = _letter(text(raw).strip(), candidates)
+    target, *further = _targets(task, row, raw)
     accepted = tuple(dict.fromkeys(answer for answer in further if answer != target))
     return Example(name, joined, target, candidates, accepted, inputs)
+
+
+def _letter(raw: str, candidates: Sequence[str]) -> str:
+    """The letter of the candidate that a target names by its letter or by its text."""
+    if raw not in LETTERS[: len(candidates)] and list(candidates).count(raw) == 1:
+        return LETTERS[list(candidates).index(raw)]
+    return raw
 
 
 def _candidates(columns: Columns, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -201,7 +230,9 @@ def _sharing_answers(examples: tuple[Example, ...]) -> tuple[Example, ...]:
 
 def _content(example: Example) -> tuple[str, ...]:
     """The fields that make two examples the same question."""
-    return (example.input, *example.candidates)
+    lettered = example.candidates and example.candidates == LETTERS[: len(example.candidates)]
+    shown = (example.columns["choices"],) if lettered and "choices" in example.columns else ()
+    return (example.input, *example.candidates, *shown)
 
 
 def _digest(parts: Sequence[str]) -> bytes:
@@ -214,6 +245,10 @@ def _misfits(row: TaskRow) -> Iterator[str]:
         yield "a verbalizer has the same words for every example; where each has its own candidates, give `options`"
     if bool(row.options) != bool(row.columns.candidates):
         yield "`columns.candidates` and the greatest number of them, `options`, go together"
+    if row.choices == "letter" and not row.options:
+        yield "`choices: letter` is for candidates of each example; give `columns.candidates` and `options`"
+    if row.format and (row.options or len(row.columns.inputs) > 1 or row.columns.target is None):
+        yield f"`format: {row.format}` reads one column of inputs and one of answers; leave out `options`"
     if row.columns.target is None and not row.columns.candidates:
         yield "`columns.target` is missing"
     values = row.values if isinstance(row.values, tuple) else (row.values or {}).values()
@@ -222,7 +257,8 @@ def _misfits(row: TaskRow) -> Iterator[str]:
             yield str(unknown("label", label, row.words))
     if row.ranking and not row.words:
         yield f"`ranking: {row.ranking}` is for candidates, and this task has none; give a `verbalizer` or `options`"
-    names = ["input", *map(_short, row.columns.inputs)]
+    names = ["input"] if row.format else ["input", *map(_short, row.columns.inputs)]
+    names += ["choices"] if row.choices == "letter" else []
     for name in _names(row.template):
         if name and not set(name) & set(".[]") and name not in names:
             yield f"template {quoted(row.template)}: {unknown('column', name, names)}"

@@ -21,6 +21,7 @@ from pydantic import ConfigDict
 
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.examples import SPLITS
+from deltacompose.task.instructions import with_defaults
 from deltacompose.validation import checked
 
 LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
@@ -101,12 +102,17 @@ class TaskRow:
     """The description of a task, as a data file or a study file has it.
 
     Attributes:
-        path: a CSV, TSV or JSON-lines file; a file for every split; a folder in the hub's format; or a hub name.
+        path: a CSV, TSV, JSON, JSON-lines or Parquet file; a file for every split; a folder in the hub's format; or a
+            hub name.
         columns: what the columns mean.
         template: `{input}` and the columns of the input in braces; a dotted column is named by its last part.
         verbalizer: label -> words, the positive one of two last. Labels of tasks whose examples have their own
             candidates are the letters A, B, ...: give the greatest number of them in `options` instead.
         kind: "choice" where there are a verbalizer or options, else "generation".
+        format: of instruction data: `alpaca`, `messages` (OpenAI), `sharegpt` or `completion`; it says which columns
+            are read, and gives the metric `rouge_l` and the category `instruction` where there are none.
+        choices: of an example's own candidates, whether their texts or their letters are ranked; letters stand with
+            their texts in the column `choices` of the template, which by default follows the input.
         ranking: the rule that ranks candidates by their log-likelihoods; None takes the study's, `sum` by default.
         data: which configuration, splits and rows of the data set are used.
         schema: column -> its type as the data set declares it: `string`, `int`, `float`, `bool`, `list` (of texts), or
@@ -122,6 +128,8 @@ class TaskRow:
     template: str = "{input}"
     verbalizer: Mapping[str, str] = field(default_factory=dict)
     options: Annotated[int, Ge(0), Le(len(LETTERS))] = 0
+    format: Literal["alpaca", "messages", "sharegpt", "completion"] | None = None
+    choices: Literal["text", "letter"] = "text"
     ranking: Ranking | None = None
     data: Data = field(default_factory=Data)
     schema: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
@@ -133,6 +141,13 @@ class TaskRow:
     def __post_init__(self) -> None:
         if not isinstance(self.path, str):
             _check_splits(self.path)
+
+    @property
+    def shown(self) -> str:
+        """The template; where letters are ranked it shows what they stand for."""
+        return (
+            "{input}\n{choices}\nAnswer:" if self.choices == "letter" and self.template == "{input}" else self.template
+        )
 
     @property
     def words(self) -> dict[str, str]:
@@ -149,7 +164,7 @@ class TaskRow:
 def row_from_mapping(name: str, mapping: Mapping[str, Any]) -> TaskRow:
     """The description of a task, checked strictly against the fields of `TaskRow`."""
     _refuse_bare_words(name, mapping)
-    return checked(TaskRow, mapping, f"task {name!r}", "entry")
+    return checked(TaskRow, with_defaults(mapping), f"task {name!r}", "entry")
 
 
 def _check_splits(splits: Iterable[str]) -> None:

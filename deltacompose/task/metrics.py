@@ -20,6 +20,7 @@ from functools import cache
 from typing import Any, Literal
 
 from deltacompose.errors import BadInput, unknown
+from deltacompose.task.answers import EXTRACTIONS, equation_holds, same_answer
 
 References = Sequence[tuple[str, ...]]
 """For every example its accepted answers, the first being the one that is trained on."""
@@ -301,6 +302,32 @@ def _chrfs(references: References, predictions: Sequence[str]) -> list[float]:
     ]
 
 
+def _extracted(extract: Callable[[str], str]) -> Callable[[str, str], float]:
+    """Compares what is extracted of two texts; an accepted answer that has nothing to extract is taken whole."""
+
+    def compare(answer: str, predicted: str) -> float:
+        return float(same_answer(extract(answer) or answer, extract(predicted)))
+
+    return compare
+
+
+def _equations(references: References, predictions: Sequence[str]) -> list[float]:
+    """For every example whether the prediction is a true equation; the references are not read."""
+    return [float(equation_holds(predicted)) for predicted in predictions]
+
+
+def _codebleu(answer: str, predicted: str) -> float:
+    """CodeBLEU of Python code (Ren et al. 2020, arXiv 2009.10297), four equal weights, by the package `codebleu`."""
+    try:
+        from codebleu import calc_codebleu
+    except ImportError:
+        raise BadInput(
+            "the metric 'codebleu' needs the packages codebleu and tree-sitter-python: pip install codebleu "
+            "tree-sitter-python"
+        ) from None
+    return float(calc_codebleu([answer], [predicted], lang="python", weights=(0.25, 0.25, 0.25, 0.25))["codebleu"])
+
+
 _SQUAD = "Rajpurkar et al. 2016, arXiv 1606.05250"
 
 METRICS: Mapping[str, Metric] = {
@@ -313,6 +340,9 @@ METRICS: Mapping[str, Metric] = {
         Metric("pearson", "numbers", _products, _pearson, is_mean=False, range=(-1.0, 1.0)),
         Metric("spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0)),
         Metric("exact_match", "texts", _best(_exact)),
+        *(Metric(f"exact_match_{name}", "texts", _best(_extracted(extract))) for name, extract in EXTRACTIONS.items()),
+        Metric("equation", "texts", _equations, source="Belanec et al. 2025, arXiv 2511.21285, on SVAMP"),
+        Metric("codebleu", "texts", _best(_codebleu), source="Ren et al. 2020, arXiv 2009.10297"),
         Metric("token_f1", "texts", _best(_token_f1), source=_SQUAD),
         Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example, then the mean"),
         Metric("chrf", "texts", _chrfs, source="Popović 2015, chrF2 of one example, then the mean"),

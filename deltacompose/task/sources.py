@@ -1,4 +1,4 @@
-"""Raw rows of a data set: from a CSV or JSON-lines file, a local folder in the hub's format, or the Hugging Face hub.
+"""Raw rows of a data set: from a CSV, JSON or Parquet file, a folder in the hub's format, or the Hugging Face hub.
 
 Files are read by the standard library. Folders and the hub are read by the `datasets` library (extra `hub`), whose
 cache and offline switch (`HF_HUB_OFFLINE=1`) are honoured.
@@ -17,10 +17,11 @@ from typing import Any
 
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.file_digests import file_digest
-from deltacompose.formats.row_files import read_csv_rows, read_json_rows
+from deltacompose.formats.parquet_files import read_parquet_rows
+from deltacompose.formats.row_files import read_csv_rows, read_json_array, read_json_rows
 from deltacompose.task.description import PARQUET, Data
 
-SUFFIXES = (".csv", ".tsv", ".jsonl")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 _BUFFER = 10_000
 
 
@@ -128,8 +129,9 @@ def text(value: Any) -> str:
 
 
 def _file_rows(file: Path) -> list[dict[str, Any]]:
-    if file.suffix.lower() == ".jsonl":
-        return read_json_rows(file)
+    own = {".jsonl": read_json_rows, ".json": read_json_array, ".parquet": read_parquet_rows}.get(file.suffix.lower())
+    if own is not None:
+        return own(file)
     rows = read_csv_rows(file, "\t" if file.suffix.lower() == ".tsv" else ",")
     header = rows[0][1] if rows else []
     twice = [name for name, count in Counter(header).items() if count > 1]
