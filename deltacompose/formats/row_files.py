@@ -92,7 +92,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _check_object(row: Any, where: str) -> None:
     if not isinstance(row, dict):
-        raise BadInput(f"{where}: a row is a JSON object with columns, not {quoted(row, 60)}")
+        raise BadInput(f"{where}: a row is a JSON object with columns, not {quoted(str(row), 60)}")
     if len(row) > COLUMNS:
         raise BadInput(f"{where}: the row has {len(row)} columns; the limit is {COLUMNS}")
 

@@ -459,7 +459,7 @@ def test_the_first_candidate_is_right_where_there_is_no_target_and_its_place_var
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"pth": "x"}, r"no entry 'pth'; did you mean 'path'\? entries: category, columns"),
+        ({"pth": "x"}, r"no entry 'pth'; did you mean 'path'\? entries: category, choices, columns"),
         ({"columns": {"inputs": "text", "target": "stars"}}, r"no entry 'columns.inputs'; .*entries: candidates"),
         ({"columns": {"input": "text"}}, r"columns.target. is missing"),
         (
@@ -476,7 +476,10 @@ def test_the_first_candidate_is_right_where_there_is_no_target_and_its_place_var
         ({"template": "{txt}"}, r"no column 'txt'; did you mean 'text'\? columns: input, text"),
         ({"options": 3}, "a verbalizer has the same words for every example"),
         ({"path": "nothing.csv"}, "cannot read .*nothing.csv: No such file"),
-        ({"path": "./nothing"}, r"'./nothing' is not data: it is no .csv, .tsv, .jsonl file, there is no folder"),
+        (
+            {"path": "./nothing"},
+            r"'./nothing' is not data: it is not a .csv, .tsv, .jsonl, .json, .parquet file, there is no folder",
+        ),
         ({"data": {"drop": {"stars": ["bad", "good"]}}}, r"no row of 'train' is left of 100 in 'reviews.csv'; dropped"),
         ({"data": {"split": "stars"}}, r"no reviews.csv split 'val'; reviews.csv splits: bad, good"),
         ({"data": {"splits": {"dev": "x"}}}, "no split 'dev'"),
