@@ -28,9 +28,10 @@ from typing import Any
 import networkx as nx
 
 from deltacompose import registry
-from deltacompose.cells import carry_out as work
 from deltacompose.cells.evidence import rows_fault
+from deltacompose.cells.facts import facts
 from deltacompose.cells.loaded import backbone_of
+from deltacompose.cells.sources import OwnTasks, Sources
 from deltacompose.engine import label
 from deltacompose.errors import BadInput
 from deltacompose.planning import plan as planning
@@ -93,32 +94,35 @@ def migrate(old: Store, studies: Sequence[Study], place: str | Path, unchanged: 
 
 
 def _copy_study(copying: _Copying, study: Study) -> None:
-    then, now = work.facts(study, copying.old.format), work.facts(study)
-    options = work.options_of(study)
-    limits = _last_changes(study, options)
-    copying.new.keep_labels({name: task.category for name, task in now.tasks.items()})
-    extend = [planning.extension(study, facts, registry.parse) for facts in (then, now)]
-    waiting = list(_pairs(*(_cells(study, facts) for facts in (then, now))))
+    versions = (facts(study, copying.old.format), facts(study))
+    then, now = (planning.prepare(study, known, registry.parse) for known in versions)
+    sources = Sources.of(study)
+    limits = _last_changes(study, sources)
+    copying.new.keep_labels({name: task.category for name, task in now.facts.tasks.items()})
+    waiting = list(_pairs(_cells(then), _cells(now)))
     seen: set[str] = set()
     while waiting:
         before, after = waiting.pop(0)
         if before.key in seen or not copying.old.has(before.key):
             continue
         seen.add(before.key)
-        reason = _why_again(copying, before, options, limits)
+        reason = _why_again(copying, before, sources.own_tasks, limits)
         if reason:
             copying.again.setdefault(before.key, (label(before), reason))
             continue
         _copy(copying, before, after)
-        added = (extend[0](before, copying.old.record(before.key)), extend[1](after, copying.new.record(after.key)))
+        added = (
+            then.extend(before, copying.old.record(before.key)),
+            now.extend(after, copying.new.record(after.key)),
+        )
         waiting += _pairs(*map(list, added))
     for key in copying.copied:
         copying.again.pop(key, None)
 
 
-def _cells(study: Study, facts: planning.Facts) -> list[Cell]:
+def _cells(prepared: planning.Prepared) -> list[Cell]:
     """The cells of a study, each after those that it reads."""
-    graph = planning.plan(study, facts, registry.parse)
+    graph = prepared.plan
     return [graph.nodes[key]["cell"] for key in nx.topological_sort(graph)]
 
 
@@ -130,9 +134,7 @@ def _pairs(then: Sequence[Cell], now: Sequence[Cell]) -> Iterator[tuple[Cell, Ce
         yield before, after
 
 
-def _why_again(
-    copying: _Copying, cell: Cell, options: Mapping[str, Any], limits: Mapping[str, datetime.datetime | None]
-) -> str:
+def _why_again(copying: _Copying, cell: Cell, own: OwnTasks, limits: Mapping[str, datetime.datetime | None]) -> str:
     """Why a cell cannot be copied, as the end of a sentence; empty if it can."""
     old = copying.old
     problems = old.problems(cell.key)
@@ -142,7 +144,7 @@ def _why_again(
         if parent not in copying.copied:
             return "a cell that it rests on must be computed again"
     record = old.record(cell.key)
-    fault = rows_fault(record, old.folder(cell.key), options) or _other_code(old.folder(cell.key))
+    fault = rows_fault(record, old.folder(cell.key), own) or _other_code(old.folder(cell.key))
     if fault or copying.unchanged:
         return fault
     finished = datetime.datetime.fromisoformat(record["finished"])
@@ -165,9 +167,9 @@ def _other_code(folder: Path) -> str:
     return ""
 
 
-def _last_changes(study: Study, options: Mapping[str, Any]) -> dict[str, datetime.datetime | None]:
+def _last_changes(study: Study, sources: Sources) -> dict[str, datetime.datetime | None]:
     """When what the old keys do not cover was last changed, by its name; None where nothing tells."""
-    backbone = backbone_of(options["backbone"])
+    backbone = backbone_of(sources.backbone)
     files = backbone.files.paths if backbone.files else []
     changes: dict[str, datetime.datetime | None] = {f"the model in {study.backbone.model}": _latest(files)}
     if isinstance(study.backbone.table, dict):

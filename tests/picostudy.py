@@ -11,7 +11,7 @@ import pytest
 
 import deltacompose as dc
 from deltacompose.backbone.pico import pico, pico_tokenizer
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.train import Checkpoints
 from deltacompose.study import BackboneChoice, Study
 from deltacompose.study.recipe import Recipe
 
@@ -66,7 +66,7 @@ def write_rows(path, name, seed, counts=(("train", 40), ("val", 12), ("test", 12
 
 def broken_off(study, store, monkeypatch, when):
     """A run that ctrl-C ends right after the checkpoint of which `when(cell, step)` holds."""
-    save = work._Checkpoints.save
+    save = Checkpoints.save
 
     def save_and_stop(self, states):
         save(self, states)
@@ -74,6 +74,6 @@ def broken_off(study, store, monkeypatch, when):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(work._Checkpoints, "save", save_and_stop)
+        patched.setattr(Checkpoints, "save", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             dc.run(study, store)

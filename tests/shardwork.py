@@ -13,8 +13,8 @@ from torch.distributed.tensor import DTensor
 import deltacompose as dc
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.backbone.sharding import shard
-from deltacompose.cells import carry_out as work
 from deltacompose.cells.probe import gradients
+from deltacompose.cells.training_state import write_state
 from deltacompose.distributed import ALONE, company
 from deltacompose.errors import Diverged
 from deltacompose.scoring import reader
@@ -138,7 +138,7 @@ class _Kept:
     def save(self, states):
         if not self.crew.rank:
             self.folder.mkdir(exist_ok=True)
-            work.write_state(states[0], self.folder)
+            write_state(states[0], self.folder)
         if states[0][1]["step"] == self.last:
             raise KeyboardInterrupt
 

@@ -32,7 +32,8 @@ import deltacompose as dc
 from deltacompose.backbone.content import config_content
 from deltacompose.backbone.pico import CONFIGURATIONS, pico
 from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.loaded import backbone_of
+from deltacompose.cells.sources import Sources
 from deltacompose.plugins import loader
 from deltacompose.study import Study
 
@@ -174,7 +175,7 @@ def reworded(folder: Path) -> None:
 
 def with_table(study: Study, exchanged: bool = False) -> Study:
     """The study with its table written out, query and value exchanged if asked for."""
-    table = work.backbone_of(work.options_of(study)["backbone"]).table.data
+    table = backbone_of(Sources.of(study).backbone).table.data
     places = dict(table["places"])
     if exchanged:
         query, value = (

@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
         notes,
         plan,
         prefetch,
+        prepare,
         run,
     )
     from deltacompose.registry import (
@@ -50,7 +51,7 @@ _HOMES = {
     "registry": "check_rates engine_of expression_of fetch_backbone implementation_of load_backbone load_delta "
     "measures methods origin_of parse sources_of task_of tasks with_origins",
     "api.deltas": "attached evaluate init_weights reader_for train",
-    "api.studies": "cost_of notes plan prefetch run",
+    "api.studies": "cost_of notes plan prefetch prepare run",
     "api.stores": "categories_of lifts of_transfer records transfer_matrix verify",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
@@ -76,6 +77,7 @@ __all__ = [
     "parse",
     "plan",
     "prefetch",
+    "prepare",
     "reader_for",
     "records",
     "run",

@@ -14,27 +14,30 @@ from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import lift
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.analysis.transfer.records import with_examples
-from deltacompose.api.studies import plan
-from deltacompose.cells import carry_out as work
-from deltacompose.cells.evidence import ANSWERS, rows_fault
+from deltacompose.api.studies import prepare
+from deltacompose.cells.answers import ANSWERS
+from deltacompose.cells.evidence import rows_fault
+from deltacompose.cells.sources import Sources
 from deltacompose.errors import BadInput, unknown
+from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Problem, Store, open_store
 from deltacompose.study.config import Cell, Study
+from deltacompose.study.queries import Record, done, of_kind
 
 
-def verify(study: Study, store: Store) -> tuple[list[Problem], list[str]]:
+def verify(study: Study | Prepared, store: Store) -> tuple[list[Problem], list[str]]:
     """Every problem of a store and of the study's cells in it, and notes on cells computed from earlier inputs.
 
     The keys of the study are derived again from the present inputs. A stored cell with such a key must have unchanged
     files and answers to the examples of the task. Cells of the same study from earlier inputs are valid for those
     inputs; the notes count them by what has changed.
     """
-    problems, options = store.verify(), work.options_of(study)
+    problems, prepared = store.verify(), prepare(study, store)
     damaged = {problem.key for problem in problems if problem.key}
-    planned = plan(study, store)
+    planned, own = prepared.plan, Sources.of(prepared.study).own_tasks
     for key in planned:
         if store.has(key) and key not in damaged:
-            fault = rows_fault(store.record(key), store.folder(key), options)
+            fault = rows_fault(store.record(key), store.folder(key), own)
             problems += [Problem(key, ANSWERS, fault)] if fault else []
     others = [record for record in store.records() if record["key"] not in planned] if not damaged else []
     return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], others))
@@ -50,7 +53,7 @@ _INPUTS = {
 """Fields of a spec that are digests of inputs, and the inputs."""
 
 
-def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def _outdated(cells: Iterable[Cell], stored: Iterable[Record]) -> Iterator[str]:
     """Sentences that count the stored cells which differ from planned ones only in an input, by that input."""
 
     def question(kind: str, spec: Mapping[str, Any]) -> str:
@@ -67,8 +70,8 @@ def _outdated(cells: Iterable[Cell], stored: Iterable[Mapping[str, Any]]) -> Ite
 
 
 def records(
-    store: Store | str | Path, study: Study | None = None, damaged: list[Problem] | None = None
-) -> list[Mapping[str, Any]]:
+    store: Store | str | Path, study: Study | Prepared | None = None, damaged: list[Problem] | None = None
+) -> list[Record]:
     """The records of a store, finished and failed; evaluations have the score of each example.
 
     Args:
@@ -76,7 +79,7 @@ def records(
         damaged: a list that receives a problem for each damaged cell, which is left out; if None, the first is raised.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
-    wanted = None if study is None else set(plan(study, store))
+    wanted = None if study is None else set(prepare(study, store).plan)
     stored = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
     chosen = [record for record in stored if wanted is None or record["key"] in wanted]
 
@@ -88,7 +91,7 @@ def records(
     return list(with_examples(chosen, store.folder, report))
 
 
-def of_transfer(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def of_transfer(records: Iterable[Record]) -> list[Record]:
     """The records from which transfer matrices are made.
 
     Trainings that start from another task's weights are left out, and so are evaluations of grid values that were not
@@ -101,17 +104,15 @@ def of_transfer(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]
     ]
 
 
-def categories_of(
-    records: Iterable[Mapping[str, Any]], store: Store | None = None, study: Study | None = None
-) -> dict[str, str]:
+def categories_of(records: Iterable[Record], store: Store | None = None, study: Study | None = None) -> dict[str, str]:
     """The present category of every target task of the evaluations; empty if a task has none.
 
     Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
     a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
     The tasks are in the study's order, without a study in alphabetical order.
     """
-    done = [record for record in records if record["kind"] == "evaluate" and record["state"] == "done"]
-    recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in done}
+    evaluations = done(records, "evaluate")
+    recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in evaluations}
     installed = {name: registry.tasks()[name].category for name in recorded if name in registry.tasks()}
     kept = store.labels() if store is not None else {}
     if study is not None:
@@ -134,7 +135,7 @@ def transfer_matrix(store: Store | str | Path, composition: str, split: str = "t
     store = store if isinstance(store, Store) else open_store(store, create=False)
     chosen = of_transfer(records(store))
     text = str(registry.parse(composition))
-    evaluated = (record["spec"]["composition"] for record in chosen if record["kind"] == "evaluate")
+    evaluated = (record["spec"]["composition"] for record in of_kind(chosen, "evaluate"))
     known = {name for name in evaluated if name}
     if text not in known:
         raise unknown("composition", text, known)
@@ -142,7 +143,7 @@ def transfer_matrix(store: Store | str | Path, composition: str, split: str = "t
 
 
 def lifts(
-    records: Sequence[Mapping[str, Any]],
+    records: Sequence[Record],
     split: str,
     categories: Mapping[str, str] | None = None,
     order: Sequence[str] = (),

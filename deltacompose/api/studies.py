@@ -13,36 +13,50 @@ import torch
 
 from deltacompose import registry
 from deltacompose.analysis.subspace.dimension_search import most_tries
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.carry_out import under_way
+from deltacompose.cells.facts import facts, speed_of
+from deltacompose.cells.facts import notes as notes_of
 from deltacompose.cells.grouping import by_expression, processes_of
+from deltacompose.cells.sources import options_of
 from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput
 from deltacompose.planning import dimension_search as search
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import Cost, cost
+from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Store, open_store
 from deltacompose.study.config import Study
 from deltacompose.task import verify as task_verify
 from deltacompose.task.build import task_from_mapping
 
 
-def plan(study: Study, store: Store | None = None) -> nx.DiGraph:
+def prepare(study: Study | Prepared, store: Store | None = None) -> Prepared:
+    """A study with its facts and its plan, which every other function here takes in place of the study.
+
+    Reading the backbone and the data of a large study takes minutes; so a caller of several functions prepares it once.
+
+    Args:
+        store: if given, the plan also has the cells that finished cells have added, and its keys have the store's
+            version. It has no effect on a study that is already prepared.
+
+    Raises:
+        BadInput: the study names something that does not exist, or has settings that fit none of its compositions.
+    """
+    if isinstance(study, Prepared):
+        return study
+    _check_training(study, max(len(registry.parse(text).stages) for text in study.compositions))
+    known = facts(study) if store is None else facts(study, store.format)
+    prepared = planning.prepare(study, known, registry.parse)
+    return prepared if store is None else prepared.grown(store.intact)
+
+
+def plan(study: Study | Prepared, store: Store | None = None) -> nx.DiGraph:
     """The cells of a study, a directed graph with an edge from each cell to those that read it.
 
     With a store, the graph also has the cells that finished cells have added, so that it covers all cells of the study
     in the store, and the keys have the store's version.
     """
-    graph, added = _planned(study, None if store is None else work.facts(study, store.format))
-    if store is None:
-        return graph
-    return planning.grown(graph, added, store.intact)
-
-
-def _planned(study: Study, known: planning.Facts | None = None) -> tuple[nx.DiGraph, planning.Extension]:
-    """The initial plan of a study, and the function that extends it when cells finish."""
-    _check_training(study, max(len(registry.parse(text).stages) for text in study.compositions))
-    known = known or work.facts(study)
-    return planning.plan(study, known, registry.parse), planning.extension(study, known, registry.parse)
+    return prepare(study, store).plan
 
 
 def _check_training(study: Study, stages: int) -> None:
@@ -60,10 +74,11 @@ def _check_training(study: Study, stages: int) -> None:
         registry.check_rates(study.recipe(stage))
 
 
-def notes(study: Study) -> list[str]:
+def notes(study: Study | Prepared) -> list[str]:
     """Sentences to read before a study runs: parts of a composition that train the same parameters, trainings that are
     shared, and the growth of the plan."""
-    return [*work.notes(study), *_of_beginnings(study), *_of_searches(study)]
+    prepared = prepare(study)
+    return [*notes_of(prepared.study), *_of_beginnings(prepared.study), *_of_searches(prepared)]
 
 
 def _of_beginnings(study: Study) -> list[str]:
@@ -80,8 +95,9 @@ def _of_beginnings(study: Study) -> list[str]:
     ]
 
 
-def _of_searches(study: Study) -> list[str]:
+def _of_searches(prepared: Prepared) -> list[str]:
     """Sentences on the searches for the intrinsic dimension: how many cells they add, and what they cost."""
+    study = prepared.study
     chosen, expressions = study.dimension, search.greatest(study.dimension)
     if chosen is None:
         return []
@@ -96,17 +112,17 @@ def _of_searches(study: Study) -> list[str]:
             "each training starts from the solution at the next lower d, so the training budget differs between d"
         )
     if "dense" in chosen.projections:
-        onto = work.facts(study).deltas[str(registry.parse(expressions[0]))].dense
+        onto = prepared.facts.deltas[str(registry.parse(expressions[0]))].dense
         size = f"{4 * onto * chosen.most / 1e9:.2g} GB at d = {chosen.most}"
         sentences.append(f"a dense projection takes {size}, in memory and on disk for each delta that it trained")
     return sentences
 
 
-def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
+def run(study: Study | Prepared | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
     """Runs the cells of a study that are missing from a store; finished cells are never computed again.
 
     Args:
-        study: a study, or the file that holds one.
+        study: a study, the file that holds one, or a study that `prepare` has planned without a store.
         store: the folder of the results.
         engine: `inprocess`, `pool`, `dask`, or one that a plugin gives.
         options: options of the engine (`workers`, `threads`, `devices`, ...); `bank`, the number of deltas of one
@@ -117,7 +133,7 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     Raises:
         BadInput: the study, the engine or one of its options is not valid, or the store is read-only.
     """
-    study = study if isinstance(study, Study) else Study.read(study)
+    asked = study if isinstance(study, Study | Prepared) else Study.read(study)
     make = registry.engine_of(engine)
     settings: dict[str, Any] = {
         name: options.pop(name) for name in ("timeout", "attempts", "backoff") if name in options
@@ -126,33 +142,34 @@ def run(study: Study | str | Path, store: str | Path, engine: str = "inprocess",
     settings |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
     progress = options.pop("progress", None)
     if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
-        options = _workers(study, options.get("devices")) | options
+        options = _workers(_study_of(asked), options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster fails at once
     try:
         if (Path(store) / "store.json").exists():  # a read-only store fails before the plan, too
             open_store(store).check_writable()
-        known = work.facts(study)
-        cells, added = _planned(study, known)
+        prepared = prepare(asked)
         opened = open_store(store)
-        opened.keep_labels({name: task.category for name, task in known.tasks.items()})
-        group = partial(by_expression, known=known.tasks)
-        what = Work(group=group, extend=added, peek=work.under_way, processes=processes_of)
-        return run_plan(cells, opened, executor, what, work.options_of(study) | settings, progress)
+        opened.keep_labels({name: task.category for name, task in prepared.facts.tasks.items()})
+        group = partial(by_expression, known=prepared.facts.tasks)
+        work = Work(group=group, extend=prepared.extend, peek=under_way, processes=processes_of)
+        return run_plan(prepared.plan, opened, executor, work, options_of(prepared.study) | settings, progress)
     finally:
         executor.close()
 
 
-def cost_of(study: Study, store: Store | None = None, workers: int | None = None, bank: int | None = None) -> Cost:
+def cost_of(
+    study: Study | Prepared, store: Store | None = None, workers: int | None = None, bank: int | None = None
+) -> Cost:
     """The estimated time and memory for the cells of a study that are missing from a store.
 
     Args:
         workers: the number of workers for the estimate; if None, one per GPU, or without a GPU one per core.
         bank: the number of deltas trained in one pass, for the estimate of memory; if None, as in `run`.
     """
-    known = work.facts(study)
-    workers = workers or _workers(study, None).get("workers") or len(os.sched_getaffinity(0))
-    memory = planning.memory(study, known, registry.parse, bank or _bank())
-    return cost(plan(study, store), store, lambda: work.speed_of(study), workers, memory)
+    prepared = prepare(study, store)
+    workers = workers or _workers(prepared.study, None).get("workers") or len(os.sched_getaffinity(0))
+    memory = planning.memory(prepared, bank or _bank())
+    return cost(prepared.plan, store, lambda: speed_of(prepared.study), workers, memory)
 
 
 def prefetch(study: Study) -> list[dict[str, Any]]:
@@ -174,6 +191,10 @@ def prefetch(study: Study) -> list[dict[str, Any]]:
     names = dict.fromkeys((*study.tasks, *study.start_from))
     fetched = task_verify.prefetch(own[name] if name in own else registry.task_of(name) for name in names)
     return [row, *({"what": "task"} | task for task in fetched)]
+
+
+def _study_of(study: Study | Prepared) -> Study:
+    return study.study if isinstance(study, Prepared) else study
 
 
 def _bank() -> int:

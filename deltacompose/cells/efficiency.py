@@ -1,4 +1,4 @@
-"""What one delta costs by itself: measured in a process of its own, which trains nothing else.
+"""Cells of kind `efficiency`: what training one delta costs, measured in a process that trains nothing else.
 
     python -m deltacompose.cells.efficiency < spec.json
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -19,9 +20,13 @@ import torch
 
 from deltacompose import registry
 from deltacompose.attach.attachment import attach
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.context import check
+from deltacompose.cells.loaded import backbone_of, reader_as_planned
+from deltacompose.cells.sources import Sources
+from deltacompose.cells.train import TrainSpec
+from deltacompose.errors import BadInput
+from deltacompose.store.store import Store
 from deltacompose.study.config import Cell
-from deltacompose.study.recipe import Recipe
 from deltacompose.training.learner import Job, Learner
 from deltacompose.training.loop import learn
 from deltacompose.training.memory import count_anew, peak
@@ -30,19 +35,39 @@ WARM_UP = 3
 """Steps that are not timed: allocators and caches are cold in the first ones."""
 
 
-def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
+    """Measures what training one delta costs, in a fresh process for each cell.
+
+    Raises:
+        BadInput: a measurement failed; has its last message.
+    """
+    for cell in cells:
+        started = time.monotonic()
+        request = json.dumps({"spec": cell.spec, "options": sources.plain()})
+        command = [sys.executable, "-m", "deltacompose.cells.efficiency"]
+        ended = subprocess.run(command, input=request, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            last = ended.stderr.strip().splitlines()[-1:] or [f"exit status {ended.returncode}"]
+            raise BadInput(f"measuring {cell.spec['composition']} alone failed: {last[0]}")
+        store.add(cell, json.loads(ended.stdout.splitlines()[-1]), seconds=time.monotonic() - started)
+
+
+def measured(plain: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     """Parameters, bytes and seconds of one delta in training.
+
+    Args:
+        plain: the spec of a training cell.
 
     Returns:
         `parameters`, `ratio` (to the backbone's), `seconds_per_step` (median), `peak_memory` (bytes of the process, or
         of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`.
     """
-    read = work.reader_of(Cell("efficiency", spec), options)
-    before = count_anew(read.backbone.model.device)
-    learner = Learner(
-        read.backbone, Job(registry.parse(spec["composition"]), read, spec["seed"], Recipe(**spec["recipe"]))
-    )
-    attachment = attach(read.backbone, learner.job.expression)
+    spec, backbone = TrainSpec.of(plain), backbone_of(sources.backbone)
+    check(backbone, [Cell("efficiency", plain)])
+    reader = reader_as_planned(backbone, spec.data, spec.task, sources.own_tasks)
+    before = count_anew(backbone.model.device)
+    learner = Learner(backbone, Job(registry.parse(spec.composition), reader, spec.seed, spec.recipe))
+    attachment = attach(backbone, learner.job.expression)
     seconds = []
     try:
         for _ in range(learner.recipe.steps):
@@ -57,9 +82,9 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
         size = sum(path.stat().st_size for path in registry.with_origins(learner.delta()).save(folder).iterdir())
     return {
         "parameters": learner.size,
-        "ratio": learner.size / sum(x.numel() for x in read.backbone.model.parameters()),
+        "ratio": learner.size / sum(x.numel() for x in backbone.model.parameters()),
         "seconds_per_step": statistics.median(seconds[WARM_UP:] or seconds),
-        "peak_memory": peak(read.backbone.model.device),
+        "peak_memory": peak(backbone.model.device),
         "backbone_memory": before,
         "checkpoint": size,
         "threads": torch.get_num_threads(),
@@ -68,4 +93,4 @@ def measured(spec: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, A
 
 if __name__ == "__main__":
     asked = json.load(sys.stdin)
-    print(json.dumps(measured(asked["spec"], asked["options"])))
+    print(json.dumps(measured(asked["spec"], Sources.read(asked["options"]))))

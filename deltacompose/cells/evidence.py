@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from deltacompose.cells.answers import ANSWERS
 from deltacompose.cells.loaded import task_as_read
+from deltacompose.cells.sources import OwnTasks
+from deltacompose.cells.task_data import TaskData
 from deltacompose.errors import BadInput
-
-ANSWERS = "predictions.jsonl"
-"""The file with the answer, and the right answer, of every example of a split."""
 
 _READ_FROM = {"train": "task", "evaluate": "target", "reconstruct": "target", "tune": "target", "swap": "target"}
 """Which field of a spec names the task whose examples a cell's answers are about."""
 
 
-def rows_fault(record: Mapping[str, Any], folder: Path, options: Mapping[str, Any]) -> str:
+def rows_fault(record: Mapping[str, Any], folder: Path, own: OwnTasks) -> str:
     """Why the examples of which a cell keeps answers are not those that its key names; empty if they are.
 
     Args:
         record: of the finished cell.
         folder: with the cell's files.
-        options: where the study's tasks come from, as `options_of` gives them.
+        own: the descriptions of the study's own tasks.
     """
     spec, role = record["spec"], _READ_FROM.get(record["kind"])
     if role is None or ANSWERS not in record["files"] or spec.get("examples") == "new":
@@ -35,7 +35,8 @@ def rows_fault(record: Mapping[str, Any], folder: Path, options: Mapping[str, An
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"cannot be read as answers ({type(error).__name__})"
     try:
-        expected = [(one.id, one.target) for one in task_as_read(spec, spec[role], options).examples(split)]
+        task = task_as_read(TaskData.of(spec), spec[role], own)
+        expected = [(example.id, example.target) for example in task.examples(split)]
     except BadInput:
         return ""  # the data that the key names are not at hand, so nothing can be said
     if kept != expected:

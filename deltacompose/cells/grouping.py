@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deltacompose.engine import by_bank
-from deltacompose.planning.plan import TaskFacts
+from deltacompose.planning.facts import TaskFacts
 from deltacompose.study.config import SHARDED, Cell
 
 _READING = ("probe", "subspace", "reconstruct", "tune", "swap")
@@ -54,4 +53,4 @@ def by_expression(
 
 
 def _sharded(options: Mapping[str, Any]) -> bool:
-    return bool(json.loads(options["backbone"]).get("device") == SHARDED)
+    return bool(options["backbone"]["device"] == SHARDED)

@@ -8,7 +8,6 @@ fails with one sentence and nothing is stored.
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +17,8 @@ from typing import Any
 
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
+from deltacompose.cells.sources import BackboneSource, OwnTasks
+from deltacompose.cells.task_data import Cut, TaskData
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader, reader
 from deltacompose.study.config import Cell
@@ -34,24 +35,24 @@ AGAIN = "run the study again, which plans it for what is there now, or restore w
 
 @dataclass(frozen=True)
 class TaskSource:
-    """Where a study's task comes from.
+    """Where one task of a study comes from.
 
     Attributes:
-        own: the descriptions of the study's own tasks with the study's folder, as `options_of` writes them.
+        own: the descriptions of the study's own tasks.
         template: whether inputs are put into the task's template.
         ranking: the study's rule for candidates, for tasks that have none of their own.
     """
 
     name: str
-    own: str
+    own: OwnTasks
     template: bool = True
     ranking: str = "sum"
 
     def opened(self) -> Task:
         """The task without anything that was read of it before."""
-        folder, described = json.loads(self.own)
+        described = self.own.described.value
         if self.name in described:
-            task = task_from_mapping(self.name, described[self.name], Path(folder))
+            task = task_from_mapping(self.name, described[self.name], Path(self.own.folder))
         else:
             task = registry.task_of(self.name)
         task = replace(task, read=replace(task.read)) if isinstance(task.read, Rows) else replace(task)
@@ -60,42 +61,21 @@ class TaskSource:
         return task if self.template else task.without_template()
 
 
-@dataclass(frozen=True)
-class Cut:
-    """Which examples of a task a cell reads.
-
-    Attributes:
-        rows: the most of each split, `train`, `val`, `test`; None for all.
-        shots: examples per class, drawn by `seed`; None for all.
-    """
-
-    rows: tuple[int | None, int | None, int | None] = (None, None, None)
-    shots: int | None = None
-    seed: int = 0
-
-    def of(self, task: Task) -> Task:
-        """The task cut to these examples."""
-        train, val, test = self.rows
-        task = task.limited(train=train, val=val, test=test)
-        return task if self.shots is None else task.few_shot(self.shots, self.seed)
-
-
-_backbones: OrderedDict[str, Backbone] = OrderedDict()
+_backbones: OrderedDict[BackboneSource, Backbone] = OrderedDict()
 _tasks: OrderedDict[tuple[TaskSource, str], Task] = OrderedDict()
 _last: dict[TaskSource, tuple[str, Task]] = {}
 
 
-def backbone_of(choice: str) -> Backbone:
-    """The backbone that a choice, as `options_of` writes it, names now."""
-    known = _backbones.pop(choice, None)
-    if known is None or not (known.files is None or known.files.unchanged):
-        chosen = json.loads(choice)
-        known = registry.load_backbone(chosen.pop("model"), **chosen)
-        _reader.cache_clear()  # which would keep the weights of the one before in memory
-    _backbones[choice] = known
+def backbone_of(source: BackboneSource) -> Backbone:
+    """The backbone that a study names, as its files are now."""
+    backbone = _backbones.pop(source, None)
+    if backbone is None or not (backbone.files is None or backbone.files.unchanged):
+        backbone = registry.load_backbone(source.model, **source.options())
+        _reader.cache_clear()  # readers keep the weights of the backbone before in memory
+    _backbones[source] = backbone
     while len(_backbones) > BACKBONES:
         _backbones.popitem(last=False)
-    return known
+    return backbone
 
 
 def present_task(source: TaskSource) -> Task:
@@ -105,9 +85,9 @@ def present_task(source: TaskSource) -> Task:
     """
     task = source.opened()
     state = task.read.state() if isinstance(task.read, Rows) else None
-    known = _last.get(source)
-    if state is not None and known is not None and known[0] == state:
-        return known[1]
+    kept = _last.get(source)
+    if state is not None and kept is not None and kept[0] == state:
+        return kept[1]
     _keep(source, task)
     if state is not None:
         if isinstance(task.read, Rows) and task.read.state() != state:
@@ -135,29 +115,31 @@ def task_of_content(source: TaskSource, fingerprint: str) -> Task:
 
 
 def reader_of_content(backbone: Backbone, source: TaskSource, fingerprint: str, cut: Cut, limit: int) -> Reader:
-    """The examples of a task as a backbone reads them, inputs cut to `limit` tokens."""
+    """The examples of a task as a backbone reads them, inputs truncated to `limit` tokens."""
     task_of_content(source, fingerprint)
     return _reader(backbone, source, fingerprint, cut, limit)
 
 
-def reader_as_planned(backbone: Backbone, spec: Mapping[str, Any], task: str, options: Mapping[str, Any]) -> Reader:
+def reader_as_planned(backbone: Backbone, data: TaskData, task: str, own: OwnTasks) -> Reader:
     """The examples of one of the tasks that a cell's spec names, as the cell reads them.
 
     Raises:
-        BadInput: its data are not those that the cell was planned for.
+        BadInput: the data are not those that the cell was planned for.
     """
-    limit = spec["limit"] if "limit" in spec else spec["recipe"]["limit"]
-    return reader_of_content(backbone, _source(spec, task, options), _fingerprint(spec, task), _cut(spec), limit)
+    if data.limit is None:
+        raise ValueError(f"a cell that reads {task!r} as tokens needs a limit")
+    source = TaskSource(task, own, data.template, data.ranking)
+    return reader_of_content(backbone, source, data.fingerprint(task), data.cut, data.limit)
 
 
-def task_as_read(spec: Mapping[str, Any], task: str, options: Mapping[str, Any]) -> Task:
+def task_as_read(data: TaskData, task: str, own: OwnTasks) -> Task:
     """One of the tasks that a cell's spec names, cut to the examples that the cell reads."""
-    return _cut(spec).of(whole_task(spec, task, options))
+    return data.cut.of(whole_task(data, task, own))
 
 
-def whole_task(spec: Mapping[str, Any], task: str, options: Mapping[str, Any]) -> Task:
+def whole_task(data: TaskData, task: str, own: OwnTasks) -> Task:
     """One of the tasks that a cell's spec names, with all its examples."""
-    return task_of_content(_source(spec, task, options), _fingerprint(spec, task))
+    return task_of_content(TaskSource(task, own, data.template, data.ranking), data.fingerprint(task))
 
 
 def check_backbone(backbone: Backbone, cell: Cell) -> None:
@@ -201,25 +183,6 @@ def _keep(source: TaskSource, task: Task) -> None:
     _tasks[source, task.fingerprint] = task
     while len(_tasks) > TASKS:
         _tasks.popitem(last=False)
-
-
-def _source(spec: Mapping[str, Any], task: str, options: Mapping[str, Any]) -> TaskSource:
-    return TaskSource(task, options["tasks"], spec["template"], spec.get("ranking", "sum"))
-
-
-def _cut(spec: Mapping[str, Any]) -> Cut:
-    rows = spec["rows"]
-    few = {} if spec["shots"] is None else {"shots": spec["shots"], "seed": spec["seed"]}
-    return Cut((rows["train"], rows["val"], rows["test"]), **few)
-
-
-def _fingerprint(spec: Mapping[str, Any], task: str) -> str:
-    """The fingerprint of the examples of one of the tasks that a spec names."""
-    data = spec["data"]
-    if isinstance(data, Mapping):
-        return str(data[task])
-    own = spec.get("target") or spec.get("task") or spec["source"]
-    return str(data if task == own else spec["source_data"])
 
 
 @lru_cache(maxsize=256)

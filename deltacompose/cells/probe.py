@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import save_file
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from deltacompose.analysis.similarity.stored_arrays import FILE, LABELS, PREDICTED
 from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone, Place, evaluating
-from deltacompose.cells.context import Inputs, Outcome
+from deltacompose.cells.context import Inputs, Result, each
 from deltacompose.composition import parse
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
@@ -33,10 +34,39 @@ _ROWS = 32
 """How many inputs of like length go through the backbone at once."""
 
 
-def probe(inputs: Inputs) -> Outcome:
-    """Collects the array that a cell's spec names; its result says the shape and how many examples stand behind it."""
+@dataclass(frozen=True)
+class ProbeSpec:
+    """What a probe cell's spec says.
+
+    Attributes:
+        array: the name of the array that is collected.
+        target, split: of arrays of a delta on every task.
+        examples: the number of training examples of arrays of gradients.
+        limit: the longest input in tokens.
+    """
+
+    array: str
+    composition: str
+    source: str
+    seed: int
+    limit: int
+    target: str = ""
+    split: str = "val"
+    examples: int = 0
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Self:
+        """The spec of a cell, from plain data."""
+        return cls(**{name: spec[name] for name in cls.__dataclass_fields__ if name in spec})
+
+
+def probe(inputs: Inputs) -> Result:
+    """Collects the array that a cell's spec names; the result has its shape and the number of examples behind it."""
     with evaluating(inputs.backbone.model):
         return _PROBES[inputs.cell.spec["array"]](inputs)
+
+
+carry = each(probe)
 
 
 def activations(backbone: Backbone, delta: Delta) -> Tensor:
@@ -80,8 +110,8 @@ def gradients(job: Job, examples: int) -> Tensor:
             t = {**leaves, **{name: x.to(backbone.model.device) for name, x in constants.items()}}
             attachment.put(prepared(job.expression, t, generator(job.seed, "prepare")))
             loss = reader.loss(reader.collate([row], reader.lengths(row)), 1).sum()
-            found = _flat(leaves, torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
-            total = found if total is None else total + found
+            flat = _flat(leaves, torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True))
+            total = flat if total is None else total + flat
     finally:
         attachment.detach()
     return _some(total) / len(rows)
@@ -102,8 +132,8 @@ def fisher(reader: Reader, delta: Delta, seed: int, examples: int) -> Tensor:
         for row in rows:
             attachment.put({**leaves, **delta.constants})
             log_p = _drawn(reader, row, source)
-            found = _flat(leaves, torch.autograd.grad(log_p, list(leaves.values()), materialize_grads=True))
-            total = found.square() if total is None else total + found.square()
+            flat = _flat(leaves, torch.autograd.grad(log_p, list(leaves.values()), materialize_grads=True))
+            total = flat.square() if total is None else total + flat.square()
     finally:
         attachment.detach()
     return _some(total) / len(rows)
@@ -129,49 +159,51 @@ def probabilities(reader: Reader, source: Reader, delta: Delta, split: str) -> T
         return F.softmax(_of_each(reader.scores, rows), -1)
 
 
-def _activations(inputs: Inputs) -> Outcome:
-    return _kept(inputs, activations(inputs.backbone, inputs.trained(inputs.cell.spec["source"])), 1)
+def _activations(inputs: Inputs) -> Result:
+    return _kept(inputs, activations(inputs.backbone, inputs.trained(ProbeSpec.of(inputs.cell.spec).source)), 1)
 
 
-def _gradients(inputs: Inputs) -> Outcome:
-    spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["source"])
-    expression = parse(spec["composition"], inputs.methods)
-    job = Job(expression, reader, spec["seed"], Recipe(limit=spec["limit"]))
-    found = gradients(job, spec["examples"])
-    return _kept(inputs, found[None], min(spec["examples"], len(reader.rows("train"))))
+def _gradients(inputs: Inputs) -> Result:
+    spec = ProbeSpec.of(inputs.cell.spec)
+    reader, expression = inputs.reader(spec.source), parse(spec.composition, inputs.methods)
+    array = gradients(Job(expression, reader, spec.seed, Recipe(limit=spec.limit)), spec.examples)
+    return _kept(inputs, array[None], min(spec.examples, len(reader.rows("train"))))
 
 
-def _drawn_gradients(inputs: Inputs) -> Outcome:
+def _drawn_gradients(inputs: Inputs) -> Result:
     """Kept as one row whose square is the mean square, which is all that the Fisher diagonal is made of."""
-    spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["source"])
-    found = fisher(reader, inputs.trained(spec["source"]), spec["seed"], spec["examples"])
-    return _kept(inputs, found.sqrt()[None], min(spec["examples"], len(reader.rows("train"))))
+    spec = ProbeSpec.of(inputs.cell.spec)
+    reader = inputs.reader(spec.source)
+    diagonal = fisher(reader, inputs.trained(spec.source), spec.seed, spec.examples)
+    return _kept(inputs, diagonal.sqrt()[None], min(spec.examples, len(reader.rows("train"))))
 
 
-def _features(inputs: Inputs) -> Outcome:
-    spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["target"])
-    return _answered(inputs, reader, features(reader, inputs.trained(spec["source"]), spec["split"]))
+def _features(inputs: Inputs) -> Result:
+    spec = ProbeSpec.of(inputs.cell.spec)
+    reader = inputs.reader(spec.target)
+    return _answered(inputs, reader, features(reader, inputs.trained(spec.source), spec.split))
 
 
-def _probabilities(inputs: Inputs) -> Outcome:
-    spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["target"])
-    delta = inputs.trained(spec["source"])
-    return _answered(inputs, reader, probabilities(reader, inputs.reader(spec["source"]), delta, spec["split"]))
+def _probabilities(inputs: Inputs) -> Result:
+    spec = ProbeSpec.of(inputs.cell.spec)
+    reader, delta = inputs.reader(spec.target), inputs.trained(spec.source)
+    return _answered(inputs, reader, probabilities(reader, inputs.reader(spec.source), delta, spec.split))
 
 
-def _predictions(inputs: Inputs) -> Outcome:
-    spec, reader = inputs.cell.spec, inputs.reader(inputs.cell.spec["target"])
-    with inputs.trained(spec["source"]).attached(inputs.backbone):
-        found = reader.predict(spec["split"], company=inputs.company)
+def _predictions(inputs: Inputs) -> Result:
+    spec = ProbeSpec.of(inputs.cell.spec)
+    reader = inputs.reader(spec.target)
+    with inputs.trained(spec.source).attached(inputs.backbone):
+        predictions = reader.predict(spec.split, company=inputs.company)
 
     def write(folder: Path) -> None:
-        _write_json(folder / LABELS, [one.target for one in reader.task.examples(spec["split"])])
-        _write_json(folder / PREDICTED, found)
+        _write_json(folder / LABELS, [example.target for example in reader.task.examples(spec.split)])
+        _write_json(folder / PREDICTED, predictions)
 
-    return {"examples": len(found)}, write
+    return {"examples": len(predictions)}, write
 
 
-_PROBES: Mapping[str, Callable[[Inputs], Outcome]] = {
+_PROBES: Mapping[str, Callable[[Inputs], Result]] = {
     "activations": _activations,
     "gradients": _gradients,
     "drawn_gradients": _drawn_gradients,
@@ -181,7 +213,7 @@ _PROBES: Mapping[str, Callable[[Inputs], Outcome]] = {
 }
 
 
-def _kept(inputs: Inputs, array: Tensor, examples: int) -> Outcome:
+def _kept(inputs: Inputs, array: Tensor, examples: int) -> Result:
     name = inputs.cell.spec["array"]
 
     def write(folder: Path) -> None:
@@ -190,8 +222,8 @@ def _kept(inputs: Inputs, array: Tensor, examples: int) -> Outcome:
     return {"shape": list(array.shape), "examples": examples}, write
 
 
-def _answered(inputs: Inputs, reader: Reader, array: Tensor) -> Outcome:
-    labels = [one.target for one in reader.task.examples(inputs.cell.spec["split"])]
+def _answered(inputs: Inputs, reader: Reader, array: Tensor) -> Result:
+    labels = [example.target for example in reader.task.examples(inputs.cell.spec["split"])]
 
     def write(folder: Path) -> None:
         save_file({inputs.cell.spec["array"]: array.detach().float().cpu().contiguous()}, folder / FILE)
@@ -238,8 +270,8 @@ def _leaves(backbone: Backbone, weights: Mapping[str, Tensor]) -> dict[str, Tens
     return {name: weights[name].detach().to(device, torch.float32).requires_grad_() for name in sorted(weights)}
 
 
-def _flat(leaves: Mapping[str, Tensor], found: tuple[Tensor, ...]) -> Tensor:
-    return torch.cat([x.detach().flatten().cpu() for _, x in zip(leaves, found, strict=True)])
+def _flat(leaves: Mapping[str, Tensor], gradients: tuple[Tensor, ...]) -> Tensor:
+    return torch.cat([x.detach().flatten().cpu() for _, x in zip(leaves, gradients, strict=True)])
 
 
 def _some(total: Tensor | None) -> Tensor:
@@ -268,8 +300,8 @@ def _of_each(function: Callable[[list[Row]], Tensor], rows: list[Row]) -> Tensor
     """A function of rows on all of them, in passes over inputs of like length; in the order of the rows, in fp32."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].input))
     with torch.no_grad():
-        found = [function([rows[i] for i in order[k : k + _ROWS]]).float().cpu() for k in range(0, len(rows), _ROWS)]
-    joined = torch.cat(found)
+        chunks = [order[k : k + _ROWS] for k in range(0, len(rows), _ROWS)]
+        joined = torch.cat([function([rows[i] for i in chunk]).float().cpu() for chunk in chunks])
     result = torch.empty_like(joined)
     result[torch.tensor(order)] = joined
     return result

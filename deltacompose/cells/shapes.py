@@ -41,7 +41,7 @@ def lengths_of(reader: Reader, batch: int) -> Lengths:
     rows = reader.rows("train")[: 8 * batch]
     needed = sorted(reader.lengths(row)[0] for row in rows)
     batches = [needed[k : k + batch] for k in range(0, len(needed), batch)]
-    padded = sum(-(-one[-1] // 16) * 16 * len(one) for one in batches) / len(rows)
+    padded = sum(-(-lengths[-1] // 16) * 16 * len(lengths) for lengths in batches) / len(rows)
     candidates = [candidate for row in rows for candidate in row.candidates]
     return Lengths(
         input=sum(needed) / len(needed),

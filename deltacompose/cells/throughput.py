@@ -28,13 +28,15 @@ def speed(reader: Reader, shape: Shape, lengths: Lengths, batch: int) -> dict[st
     middle = chosen[(len(chosen) - rows) // 2 :][:rows]
     learnt = flops.training(shape, _exact(reader, middle, lengths), DeltaShape(), rows)
     device = reader.backbone.model.device.type
-    found = {"train": learnt / _timed(lambda: _learn(reader, middle), device)}
-    said = [reader.rows("train")[i] for i in middle]
+    rates = {"train": learnt / _timed(lambda: _learn(reader, middle), device)}
+    asked_rows = [reader.rows("train")[i] for i in middle]
     asked = flops.evaluation(shape, lengths, DeltaShape(), rows, rows)
     choose = reader.task.kind == "choice"
     with torch.no_grad():
-        seconds = _timed(lambda: reader.rank(said) if choose else reader.generate(said, int(lengths.longest)), device)
-    return found | {"evaluate": asked / seconds}
+        seconds = _timed(
+            lambda: reader.rank(asked_rows) if choose else reader.generate(asked_rows, int(lengths.longest)), device
+        )
+    return rates | {"evaluate": asked / seconds}
 
 
 def _exact(reader: Reader, indices: list[int], lengths: Lengths) -> Lengths:

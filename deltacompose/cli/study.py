@@ -129,16 +129,18 @@ def plan(
     from deltacompose.study.config import Study
 
     asked, place = Study.read(study), store_of(study, store)
-    facts = api.cost_of(asked, _opened(place), workers, bank)
+    opened = _opened(place)
+    prepared = api.prepare(asked, opened)
+    facts = api.cost_of(prepared, opened, workers, bank)
     counts = {name: int(facts.total(name)) for name in ("cells", "stored", "to_run")}
     if as_json:
-        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": api.notes(asked)}
+        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": api.notes(prepared)}
         return output.write_json(counts | whole)
     typer.echo(f"study {asked.name}: {counts['cells']} cells, {counts['stored']} stored, {counts['to_run']} to run")
     rows = [_cost_row(row) for row in facts.kinds]
     output.print_table(rows, tuple(rows[0]))
     typer.echo(_wall(facts))
-    for note in api.notes(asked):
+    for note in api.notes(prepared):
         typer.echo(f"note: {note}")
     return None
 

@@ -9,13 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Protocol
 
+from deltacompose.analysis.similarity.stored_arrays import ANSWERED, PROBED
 from deltacompose.composition import Composition
 from deltacompose.study.config import Cell, Study
 
-PROBED = ("activations", "gradients", "drawn_gradients")
-"""Arrays that a probe collects of a delta on its own task."""
-ANSWERED = ("features", "probabilities", "predictions")
-"""Arrays that a probe collects of every delta on every task; the first two are of choice tasks alone."""
 EXAMPLES = 32
 """Training examples whose gradients a probe takes."""
 BATCH = 8

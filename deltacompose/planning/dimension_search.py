@@ -1,8 +1,8 @@
 """The cells of a search for a task's intrinsic dimension, which adds to its plan as it goes.
 
 A cell of kind `search` reads the reference's trainings and those at every d that was tried, of all seeds; its result
-says which d are next, or d₉₀ (`analysis.dimension.searched`). The trainings at those d and the next `search` cell
-follow from it and from nothing else, so whoever has the store knows the plan as it is by now.
+says which d are next, or d₉₀ (`analysis.subspace.intrinsic_dimension.searched`). The trainings at those d and the next
+`search` cell follow from it and from nothing else, so whoever has the store knows the plan as it is by now.
 
 Every training begins anew, unless the study asks for a warm start: then it begins with the solution at the next lower d
 among the trainings that the `search` cell has read, of the same seed and factor of the grid, whose key is its parent.
@@ -43,7 +43,7 @@ def greatest(chosen: DimensionChoice | None) -> list[str]:
     return [] if chosen is None else [text(settings, d=chosen.most) for settings in families(chosen)]
 
 
-def first(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
+def beginnings(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
     """The cells that begin a study's searches: they know the full score and no d."""
     study, chosen = planner.study, planner.study.dimension
     if chosen is None:
@@ -54,8 +54,8 @@ def first(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cell]:
         raise unknown("composition of the study as the reference of its dimension", str(reference), known)
     for task in study.tasks:
         full = [cell for seed in study.seeds for cell in trained[reference, task, seed] if cell.kind == "train"]
-        for given in families(chosen):
-            expression = parse(text(given))
+        for settings in families(chosen):
+            expression = parse(text(settings))
             [[part]] = expression.describe()
             spec = {
                 "composition": str(expression),
@@ -75,17 +75,19 @@ def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any])
     if cell.kind != KIND:
         return []
     study, task = planner.study, cell.spec["task"]
-    cells, begin = [], {(one["seed"], one["d"], one["grid"]): one for one in record["result"].get("begin", ())}
+    cells: list[Cell] = []
+    begin = {(start["seed"], start["d"], start["grid"]): start for start in record["result"].get("begin", ())}
     for seed, d in ((int(seed), d) for seed, waiting in record["result"]["next"].items() for d in waiting):
         expression = parse(text(cell.spec["settings"], d=d))
         for factor in study.grid:
             lower = begin.get((seed, d, factor))
-            cells += [_begun(one, lower) for one in planner.train(expression, task, seed, factor)]
+            cells += [_begun(stage, lower) for stage in planner.train(expression, task, seed, factor)]
     like = text(cell.spec["settings"], d=cell.spec["most"])
-    cells = [replace(one, cost=planner.training_cost(str(parse(like)), task, one.spec["recipe"])) for one in cells]
+    most = str(parse(like))
+    cells = [replace(new, cost=planner.training_cost(most, task, new.spec["recipe"])) for new in cells]
     if not cells:
         return []
-    return [*cells, planner.cell(KIND, cell.spec, cell.parents + tuple(one.key for one in cells))]
+    return [*cells, planner.cell(KIND, cell.spec, cell.parents + tuple(trained.key for trained in cells))]
 
 
 def _begun(cell: Cell, lower: Mapping[str, Any] | None) -> Cell:

@@ -6,8 +6,8 @@ common, and sequences that begin alike share the trained beginning.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,9 @@ from deltacompose.errors import unknown
 from deltacompose.planning import dimension_search as search
 from deltacompose.planning import flops
 from deltacompose.planning.analysis_cells import further
-from deltacompose.planning.flops import DeltaShape, Lengths, Memory, Shape
-from deltacompose.study.config import KEYS, SHARDED, Cell, Study
+from deltacompose.planning.facts import Facts
+from deltacompose.planning.flops import DeltaShape, Memory
+from deltacompose.study.config import SHARDED, Cell, Study
 
 EFFICIENCY_STEPS = 23
 """Steps of a measurement of cost, of which the first few are not timed."""
@@ -29,36 +30,6 @@ Extension = Callable[[Cell, Mapping[str, Any]], Iterable[Cell]]
 
 UNTOUCHED, RANDOM = "untouched", "random"
 """The two sources that are no task: the backbone without a delta, and random tensors of a trained delta's norms."""
-
-
-@dataclass(frozen=True)
-class TaskFacts:
-    """What a plan must know of a task: what its examples hash to, how many are read, how long they are in tokens."""
-
-    fingerprint: str
-    category: str
-    rows: Mapping[str, int]
-    lengths: Lengths
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What a plan must know of the backbone and the tasks of a study, and, for costs, of its compositions by text.
-
-    Attributes:
-        fingerprint: the digest by which keys name the backbone: of its content; of its rounded weights in version 1.
-        needs: the arrays that the study's similarity measures need.
-        implementations: digests of the methods' code by name; version 1 has none.
-        version: of the cells' keys.
-    """
-
-    fingerprint: str
-    shape: Shape
-    tasks: Mapping[str, TaskFacts]
-    deltas: Mapping[str, DeltaShape] = field(default_factory=dict)
-    needs: tuple[str, ...] = ()
-    implementations: Mapping[str, str] = field(default_factory=dict)
-    version: int = KEYS
 
 
 @dataclass(frozen=True)
@@ -189,38 +160,50 @@ class _Planner:
         return flops.evaluation(self.facts.shape, facts.lengths, delta, facts.rows[split])
 
 
-def plan(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> nx.DiGraph:
-    """The cells of a study as a directed graph from parents to children; a node is a key with the attribute `cell`.
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A study with all that is found out of it once, before it is run, estimated or read.
 
-    Those that finished cells add (`extension`) are not among them.
+    Attributes:
+        facts: of its backbone, tasks and compositions.
+        plan: its cells, a directed graph from parents to children; a node is a key with the attribute `cell`.
+        extend: the cells that a finished cell, with its record, adds to the plan.
     """
+
+    study: Study
+    facts: Facts
+    plan: nx.DiGraph
+    extend: Extension
+
+    def grown(self, record: Callable[[str], Mapping[str, Any] | None]) -> Prepared:
+        """The same with the cells that finished cells, and those that they added, have added to the plan.
+
+        Args:
+            record: the record of a finished cell by its key; None for a cell that is not finished.
+        """
+        whole = self.plan.copy()
+        waiting = [cell for _, cell in self.plan.nodes(data="cell") if cell.kind == search.KIND]
+        while waiting:
+            cell = waiting.pop()
+            finished = record(cell.key)
+            for new in () if finished is None else self.extend(cell, finished):
+                if new.key not in whole:
+                    _put(whole, new)
+                    waiting += [new] if new.kind == search.KIND else []
+        return replace(self, plan=whole)
+
+
+def prepare(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> Prepared:
+    """The plan of a study, without the cells that finished cells add.
+
+    Raises:
+        BadInput: the subspace or the dimension search names a composition or task that the study does not have.
+    """
+    planner = _Planner(study, facts)
     graph = nx.DiGraph()
-    for cell in _cells(study, _Planner(study, facts), parse):
+    for cell in _cells(planner, parse):
         _put(graph, cell)
-    return graph
-
-
-def extension(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> Extension:
-    """Gives the cells that a finished cell, with its record, adds to the plan of a study."""
-    return partial(search.added, _Planner(study, facts), parse)
-
-
-def grown(graph: nx.DiGraph, added: Extension, record: Callable[[str], Mapping[str, Any] | None]) -> nx.DiGraph:
-    """A plan with all that its finished cells have added to it, and the cells that those added.
-
-    Args:
-        record: the record of a finished cell by its key; None of one that is not finished.
-    """
-    whole = graph.copy()
-    waiting = [cell for _, cell in graph.nodes(data="cell")]
-    while waiting:
-        cell = waiting.pop()
-        found = record(cell.key) if cell.kind == search.KIND else None
-        for new in added(cell, found) if found is not None else ():
-            if new.key not in whole:
-                _put(whole, new)
-                waiting.append(new)
-    return whole
+    return Prepared(study, facts, graph, partial(search.added, planner, parse))
 
 
 def _put(graph: nx.DiGraph, cell: Cell) -> None:
@@ -228,36 +211,63 @@ def _put(graph: nx.DiGraph, cell: Cell) -> None:
     graph.add_edges_from((parent, cell.key) for parent in cell.parents)
 
 
-def memory(study: Study, facts: Facts, parse: Callable[[str], Composition], bank: int = 1) -> float:
-    """Bytes that a process of the greediest of a study's training cells takes beside itself, by estimate."""
+def memory(prepared: Prepared, bank: int = 1) -> float:
+    """Bytes that a process of the largest of a plan's trainings takes beside Python and torch, by estimate."""
+    study, facts = prepared.study, prepared.facts
     shards = study.processes if study.backbone.device == SHARDED else 1
     weights = flops.WEIGHT_BYTES[study.backbone.dtype]
-    held = max(weights, 2.0)
-    found = [0.0]
-    for part in (parse(text).until(k + 1) for text in study.compositions for k in range(len(parse(text).stages))):
-        recipe, delta = study.recipe(len(part.stages) - 1), facts.deltas.get(str(part), DeltaShape())
-        how = Memory(weights, held, bank, recipe.checkpointing, shards)
-        for task in facts.tasks.values():
-            batch = -(-min(recipe.batch, task.rows["train"]) // study.processes)
-            found.append(flops.memory(facts.shape, task.lengths, delta, batch, how))
-    return max(found)
+    cells = [cell for _, cell in prepared.plan.nodes(data="cell") if cell.kind == "train"]
+    trainings = {
+        (
+            cell.spec["composition"],
+            cell.spec["task"],
+            cell.spec["recipe"]["batch"],
+            cell.spec["recipe"]["checkpointing"],
+        )
+        for cell in cells
+    }
+    needed = [0.0]
+    for composition, task, batch, recomputed in trainings:
+        known = facts.tasks[task]
+        rows = -(-min(batch, known.rows["train"]) // study.processes)
+        how = Memory(weights, max(weights, 2.0), bank, recomputed, shards)
+        delta = facts.deltas.get(composition, DeltaShape())
+        needed.append(flops.memory(facts.shape, known.lengths, delta, rows, how))
+    return max(needed)
 
 
-def _cells(study: Study, planner: _Planner, parse: Callable[[str], Composition]) -> Iterator[Cell]:
-    for target in study.tasks:
-        yield planner.evaluate(UNTOUCHED, target, 0, None)
-    made: dict[tuple[Composition, str, int], tuple[Cell, ...]] = {}
+@dataclass(frozen=True)
+class _OfSource:
+    """The cells of one composition on one source.
+
+    Attributes:
+        cells: all of them, each after those that it reads.
+        giving: by seed the cells that give the trained delta: its cell, or a selection and its choices.
+    """
+
+    cells: tuple[Cell, ...]
+    giving: Mapping[int, tuple[Cell, ...]]
+
+
+def _cells(planner: _Planner, parse: Callable[[str], Composition]) -> list[Cell]:
+    """All cells of a study, each after those that it reads."""
+    study = planner.study
+    cells = [planner.evaluate(UNTOUCHED, target, 0, None) for target in study.tasks]
+    giving: dict[tuple[Composition, str, int], tuple[Cell, ...]] = {}
     for text in study.compositions:
         expression = parse(text)
         for source in study.tasks:
-            yield from _of_source(planner, expression, source, made)
+            of_source = _of_source(planner, expression, source)
+            cells += of_source.cells
+            giving |= {(expression, source, seed): trained for seed, trained in of_source.giving.items()}
         if study.efficiency and len(expression.stages) == 1:
-            yield from (planner.efficiency(expression, task) for task in study.tasks)
+            cells += [planner.efficiency(expression, task) for task in study.tasks]
     for text in study.compositions:
         for source in study.start_from:
-            yield from _started(study, planner, parse(text), source)
-    yield from further(replace(planner, study=_checked(study, parse)), made)
-    yield from search.first(planner, parse, made)
+            cells += _started(planner, parse(text), source)
+    cells += further(replace(planner, study=_checked(study, parse)), giving)
+    cells += search.beginnings(planner, parse, giving)
+    return cells
 
 
 def _checked(study: Study, parse: Callable[[str], Composition]) -> Study:
@@ -275,39 +285,37 @@ def _checked(study: Study, parse: Callable[[str], Composition]) -> Study:
     return replace(study, subspace=replace(study.subspace, composition=str(parse(study.subspace.composition))))
 
 
-def _of_source(
-    planner: _Planner, expression: Composition, source: str, made: dict[tuple[Composition, str, int], tuple[Cell, ...]]
-) -> Iterator[Cell]:
-    """Training on one task with every seed and factor, the choice among factors, and the evaluations.
-
-    What gives the delta of each seed is noted in `made`.
-    """
+def _of_source(planner: _Planner, expression: Composition, source: str) -> _OfSource:
+    """Training on one task with every seed and factor, the choice among factors, and the evaluations."""
     study = planner.study
+    cells: list[Cell] = []
     trained: dict[int, list[Cell]] = {seed: [] for seed in study.seeds}
     for seed in study.seeds:
         for factor in study.grid:
-            cells = planner.train(expression, source, seed, factor)
-            yield from cells
-            trained[seed].append(cells[-1])
+            stages = planner.train(expression, source, seed, factor)
+            cells += stages
+            trained[seed].append(stages[-1])
     chosen: tuple[Cell, ...] = ()
     if len(study.grid) > 1:
-        chosen = (planner.select([cell for cells in trained.values() for cell in cells]),)
-        yield chosen[0]
-        yield from (planner.evaluate(source, source, seed, cell) for seed, cells in trained.items() for cell in cells)
-    for seed, cells in trained.items():
-        made[expression, source, seed] = (*chosen, *cells)
-        among = (*chosen, *cells) if chosen else ()
-        for target in study.tasks if study.transfer else (source,):
-            yield planner.evaluate(source, target, seed, cells[0], among)
-        yield planner.evaluate(RANDOM, source, seed, cells[0], among)
+        chosen = (planner.select([cell for own in trained.values() for cell in own]),)
+        cells += chosen
+        cells += [planner.evaluate(source, source, seed, cell) for seed, own in trained.items() for cell in own]
+    for seed, own in trained.items():
+        among = (*chosen, *own) if chosen else ()
+        targets = study.tasks if study.transfer else (source,)
+        cells += [planner.evaluate(source, target, seed, own[0], among) for target in targets]
+        cells.append(planner.evaluate(RANDOM, source, seed, own[0], among))
+    return _OfSource(tuple(cells), {seed: (*chosen, *own) for seed, own in trained.items()})
 
 
-def _started(study: Study, planner: _Planner, expression: Composition, source: str) -> Iterator[Cell]:
+def _started(planner: _Planner, expression: Composition, source: str) -> list[Cell]:
     """Initialisation transfer (Vu et al. 2022): training on every other task from the source's weights."""
+    study = planner.study
+    cells: list[Cell] = []
     for seed in study.seeds:
         start = planner.train(expression.until(1), source, seed, study.grid[0])[-1]
         for target in study.tasks:
             if target != source:
-                cells = planner.train(expression, target, seed, study.grid[0], start)
-                yield from cells
-                yield planner.evaluate(target, target, seed, cells[-1])
+                stages = planner.train(expression, target, seed, study.grid[0], start)
+                cells += [*stages, planner.evaluate(target, target, seed, stages[-1])]
+    return cells

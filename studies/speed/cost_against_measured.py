@@ -20,13 +20,13 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from deltacompose import api
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.facts import facts, speed_of
 from deltacompose.cli import output
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput
 from deltacompose.planning import flops
+from deltacompose.planning.facts import Facts
 from deltacompose.planning.flops import WEIGHT_BYTES, Memory
-from deltacompose.planning.plan import Facts
 from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
 
@@ -54,7 +54,7 @@ def main() -> None:
 def compared(study: Study, store: Store) -> dict[str, list[dict[str, Any]]]:
     """Rows of `seconds` by kind and composition, and of `memory` by composition."""
     cells: Mapping[str, Cell] = dict(api.plan(study).nodes(data="cell"))
-    speeds = work.speed_of(study)
+    speeds = speed_of(study)
     kinds: dict[str, list[Timed]] = {}
     for key, cell in cells.items():
         if cell.cost and store.has(key):
@@ -66,7 +66,7 @@ def compared(study: Study, store: Store) -> dict[str, list[dict[str, Any]]]:
         for text in dict.fromkeys(str(cell.spec["composition"] or "untouched") for cell, _ in own):
             part = [one for one in own if str(one[0].spec["composition"] or "untouched") == text]
             rows.append(_row(kind, text, part, own, rate))
-    return {"seconds": rows, "memory": list(_memory(study, work.facts(study), cells, store))}
+    return {"seconds": rows, "memory": list(_memory(study, facts(study), cells, store))}
 
 
 def _row(kind: str, text: str, part: Sequence[Timed], own: Sequence[Timed], rate: float) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from deltacompose.cells.shapes import delta_shape, shape_of
 from deltacompose.cli import output
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import cost
+from deltacompose.planning.facts import Facts, TaskFacts
 from deltacompose.planning.flops import Lengths
-from deltacompose.planning.plan import Facts, TaskFacts
 from deltacompose.study import BackboneChoice, Rows, Study
 from deltacompose.study.recipe import Recipe
 
@@ -83,9 +83,10 @@ def reckoned(given: argparse.Namespace) -> dict[str, Any]:
     )
     facts = _facts(study, t5_large(), given)
     started = time.monotonic()
-    plan = planning.plan(study, facts, api.parse)
+    prepared = planning.prepare(study, facts, api.parse)
+    plan = prepared.plan
     seconds = time.monotonic() - started
-    memory = planning.memory(study, facts, api.parse, given.bank)
+    memory = planning.memory(prepared, given.bank)
     rates = {"train": given.rate, "evaluate": given.rate}
     found = cost(plan, None, lambda: rates, given.workers, memory)
     cells = [cell for _, cell in plan.nodes(data="cell")]

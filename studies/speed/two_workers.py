@@ -22,8 +22,8 @@ import networkx as nx
 
 import deltacompose as dc
 from deltacompose.api import engine_of
-from deltacompose.cells import carry_out as work
 from deltacompose.cells.grouping import by_expression
+from deltacompose.cells.sources import options_of
 from deltacompose.engine import Work, run_plan
 from deltacompose.store import open_store
 
@@ -42,7 +42,7 @@ def main() -> None:
 def measured(study: dc.Study, rounds: int, folder: Path) -> dict[str, Any]:
     """The seconds of each arm in each round, and their ratio."""
     load = os.getloadavg()[0]
-    plan, options = dc.plan(study), work.options_of(study) | {"bank": 1}
+    plan, options = dc.plan(study), options_of(study) | {"bank": 1}
     pools = {workers: engine_of("pool")({"workers": workers}) for workers in ARMS}
 
     def seconds(workers: int, place: Path) -> float:

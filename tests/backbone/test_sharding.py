@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 import deltacompose as dc
 from deltacompose import api
 from deltacompose.analysis.similarity.stored_arrays import FILE
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.facts import facts as facts_of
 from deltacompose.cells.grouping import by_expression, processes_of
+from deltacompose.cells.sources import options_of
 from deltacompose.engine import RemoteError, launched
 from deltacompose.errors import BadInput
 from deltacompose.planning import plan as planning
@@ -124,12 +125,12 @@ def test_only_cells_that_need_them_are_carried_out_by_several_processes(tmp_path
     )
     sharded = replace(study, backbone=replace(study.backbone, device="sharded"))
     for one, probes in ((study, 1), (sharded, 2)):
-        options = work.options_of(one)
+        options = options_of(one)
         asked = {cell.kind: processes_of(cell, options) for _, cell in dc.plan(one).nodes(data="cell")}
         trained = {"train": 2, "evaluate": 2, "tune": 2}
         assert asked == {**trained, "probe": probes, "subspace": probes, "reconstruct": probes}
     cells = [cell for _, cell in dc.plan(sharded).nodes(data="cell") if cell.kind != "train"]
-    groups = by_expression(cells, work.options_of(sharded))
+    groups = by_expression(cells, options_of(sharded))
     assert sorted(cell.key for group in groups for cell in group) == sorted(cell.key for cell in cells)
     assert [{cell.kind for cell in group} for group in groups].count({"probe"}) == 1
 
@@ -217,11 +218,12 @@ def test_a_process_by_itself_holds_all_of_a_sharded_backbone(tmp_path):
 
 def test_a_process_of_a_sharded_backbone_needs_less_memory(tmp_path):
     study = picostudy.make(tmp_path, processes=2)
-    facts = work.facts(study)
+    facts = facts_of(study)
     shape = facts.shape
     deep = replace(facts, shape=replace(shape, stacks={n: replace(s, layers=16) for n, s in shape.stacks.items()}))
     sharded = replace(study, processes=4, backbone=replace(study.backbone, device="sharded"))
     layers = sum(stack.parameters for stack in shape.stacks.values())
-    whole, part = (planning.memory(one, deep, api.parse) for one in (replace(study, processes=4), sharded))
+    several = (replace(study, processes=4), sharded)
+    whole, part = (planning.memory(planning.prepare(planned, deep, api.parse)) for planned in several)
     assert whole - part == pytest.approx(4 * layers * (1 - 1 / 4 - 4 / 16))
-    assert planning.memory(study, deep, api.parse) > whole
+    assert planning.memory(planning.prepare(study, deep, api.parse)) > whole

@@ -20,6 +20,11 @@ from deltacompose.analysis.interaction.selection import choose
 from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.cells import carry_out as work
 from deltacompose.cells import loaded
+from deltacompose.cells import train as train_cells
+from deltacompose.cells.evaluate import randomised
+from deltacompose.cells.facts import facts
+from deltacompose.cells.sources import Sources, options_of
+from deltacompose.cells.task_data import Cut
 from deltacompose.engine import shown
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
@@ -164,8 +169,8 @@ def test_few_shots_are_drawn_anew_for_each_seed(study, tmp_path):
     dc.run(study, tmp_path)
     keys = {record["key"] for record in records(tmp_path, "train")}
     assert len(keys) == 2
-    whole = loaded.present_task(loaded.TaskSource("mood", work.options_of(study)["tasks"]))
-    drawn = [loaded.Cut(shots=2, seed=seed).of(whole) for seed in (0, 1)]
+    whole = loaded.present_task(loaded.TaskSource("mood", Sources.of(study).own_tasks))
+    drawn = [Cut(shots=2, seed=seed).of(whole) for seed in (0, 1)]
     assert [len(task.examples("train")) for task in drawn] == [4, 4]
     assert drawn[0].examples("train") != drawn[1].examples("train")
 
@@ -200,7 +205,7 @@ def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_p
     study = replace(study, tasks=("mood",), seeds=(0, 1, 2), transfer=False, training=recipe)
     study = replace(study, compositions=("prompt(length=2) + lora(rank=2, dropout=0.1)",))
     dc.run(study, tmp_path / "whole", bank=3)
-    write, count = work.write_state, []
+    write, count = train_cells.write_state, []
 
     def write_or_stop(state, folder):
         if len(count) == written:
@@ -209,7 +214,7 @@ def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_p
         write(state, folder)
 
     with monkeypatch.context() as patched:
-        patched.setattr(work, "write_state", write_or_stop)
+        patched.setattr(train_cells, "write_state", write_or_stop)
         with pytest.raises(KeyboardInterrupt):
             dc.run(study, tmp_path / "broken", bank=3)
     dc.run(study, tmp_path / "broken", bank=1 if written else 3)
@@ -226,7 +231,7 @@ def test_a_random_delta_has_the_norms_of_the_trained_one_and_nothing_else_of_it(
     dc.run(study, tmp_path)
     [record, *_] = records(tmp_path, "train")
     trained = dc.load_delta(open_store(tmp_path).folder(record["key"]))
-    drawn = work.randomised(trained, 0)
+    drawn = randomised(trained, 0)
     for name, tensor in trained.weights.items():
         assert float(drawn.weights[name].norm()) == pytest.approx(float(tensor.norm()), rel=1e-5)
         assert not (drawn.weights[name] == tensor).all() or not tensor.any()
@@ -238,7 +243,7 @@ def test_another_backbone_than_the_plans_is_refused(study, tmp_path):
     spec = {"kind": cell.kind, "spec": {**cell.spec, "backbone": "0" * 64}, "parents": []}
     open_store(tmp_path)
     with pytest.raises(BadInput, match=r"changed after the study was planned \(content 000000000000 then"):
-        work.carry_out({"store": str(tmp_path), "cells": [spec], "options": work.options_of(study)})
+        work.carry_out({"store": str(tmp_path), "cells": [spec], "options": options_of(study)})
 
 
 def test_unknown_names_in_a_study_say_what_exists(study, tmp_path):
@@ -305,7 +310,7 @@ def test_a_budget_of_tokens_makes_banks_smaller_and_changes_nothing_else(study, 
     assert sizes(tmp_path / "wide") == [6]
     assert sizes(tmp_path / "narrow") == [1] * 6
     assert scores(tmp_path / "wide") == scores(tmp_path / "narrow")
-    known = work.facts(study).tasks["mood"]
+    known = facts(study).tasks["mood"]
     one = 4 * (known.lengths.padded + known.lengths.answer)
     dc.run(study, tmp_path / "two", bank=6, tokens=int(2.5 * one))
     assert sizes(tmp_path / "two") == [2, 2, 2]

@@ -24,9 +24,13 @@ from deltacompose.analysis.subspace import autoencoder, learned
 from deltacompose.analysis.subspace.autoencoder import Settings
 from deltacompose.analysis.transfer.part_swaps import swap_effects, swap_matrices
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.cells import carry_out as work
-from deltacompose.cells import derived
 from deltacompose.cells import probe as probes
+from deltacompose.cells.loaded import reader_as_planned
+from deltacompose.cells.sources import Sources
+from deltacompose.cells.subspace import ReconstructionLosses, reconstructed
+from deltacompose.cells.swap import swapped
+from deltacompose.cells.task_data import TaskData
+from deltacompose.cells.tune import with_other_rows
 from deltacompose.cli import app
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput
@@ -185,7 +189,7 @@ def test_a_subspace_of_all_dimensions_gives_every_delta_back():
     stacked = np.stack([flatten({n: x.numpy() for n, x in one.weights.items()}) for one in deltas])
     space = learned.learn(stacked, "pca", Settings(3, 1))
     for delta in deltas:
-        again = derived.reconstructed(delta, space)
+        again = reconstructed(delta, space)
         assert all(torch.allclose(again.weights[n], x, atol=1e-5) for n, x in delta.weights.items())
 
 
@@ -198,9 +202,9 @@ def test_the_tasks_losses_reach_every_weight_of_the_autoencoder_with_the_gradien
     stacked = np.stack([flatten({n: x.numpy() for n, x in one.weights.items()}) for one in deltas.values()])
     stacked = stacked.astype(np.float64)
     network, _ = autoencoder.learn(stacked, Settings(1, 3, steps=1), 0)
-    inputs = SimpleNamespace(cell=SimpleNamespace(spec={"seed": 0}), reader=readers.get, backbone=backbone)
+    inputs = SimpleNamespace(reader=readers.get, backbone=backbone)
     scale = 0.5
-    with derived._Losses(inputs, deltas, len(TEXTS)) as losses:
+    with ReconstructionLosses(inputs, deltas, len(TEXTS), 0) as losses:
         task_loss = autoencoder._in_units(losses, scale)
         loss, gradients = autoencoder.loss_and_gradients(network, stacked / scale, 0.7, task_loss)
     leaves = [torch.tensor(weight, requires_grad=True) for weight in autoencoder._weights(network)]
@@ -225,9 +229,9 @@ def test_the_tasks_losses_reach_every_weight_of_the_autoencoder_with_the_gradien
 def test_the_tasks_losses_read_another_batch_at_every_step():
     backbone = pico_backbone("bert")
     readers, deltas = {"mood": reader(backbone, choice(), 64)}, {"mood": delta_of(backbone, "bitfit")}
-    inputs = SimpleNamespace(cell=SimpleNamespace(spec={"seed": 0}), reader=readers.get, backbone=backbone)
+    inputs = SimpleNamespace(reader=readers.get, backbone=backbone)
     flat = flatten({n: x.numpy() for n, x in deltas["mood"].weights.items()})[None].astype(np.float64)
-    with derived._Losses(inputs, deltas, 1) as losses:
+    with ReconstructionLosses(inputs, deltas, 1, 0) as losses:
         assert len({losses(flat)[0] for _ in range(6)}) > 1
 
 
@@ -246,7 +250,7 @@ def test_a_learned_subspace_is_the_same_from_its_file(tmp_path, way):
 def test_swapping_a_part_changes_that_part_alone():
     backbone = pico_backbone("bert")
     one, other = (delta_of(backbone, "prompt(length=2) + bitfit >> lora(rank=2)", seed) for seed in (0, 1))
-    mixed = derived.swapped(one, other, "0.1.")
+    mixed = swapped(one, other, "0.1.")
     for name, tensor in mixed.weights.items():
         assert torch.equal(tensor, (other if name.startswith("0.1.") else one).weights[name])
     assert mixed.weights.keys() == one.weights.keys()
@@ -256,22 +260,22 @@ def test_new_data_shares_no_example_with_the_data_in_use():
     rows = tuple(Example(str(k), f"text {k}", "ab"[k % 2]) for k in range(10))
     whole = replace(choice(), read=lambda split: rows)
     used = whole.limited(train=4)
-    other = derived.with_other_rows(whole, used)
+    other = with_other_rows(whole, used)
     ids = [{one.id for one in task.examples("train")} for task in (used, other)]
     assert len(ids[1]) == 4
     assert not ids[0] & ids[1]
     assert other.examples("test") == rows
     with pytest.raises(BadInput, match="no training examples beside the 10 in use"):
-        derived.with_other_rows(whole, whole)
+        with_other_rows(whole, whole)
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
     backbone = pico_backbone("bert")
     one, other = delta_of(backbone, "bitfit"), delta_of(backbone, "bitfit + prompt(length=2)")
     with pytest.raises(BadInput, match="cannot stand in bitfit"):
-        derived.swapped(one, other, "0.0.")
+        swapped(one, other, "0.0.")
     with pytest.raises(BadInput, match=r"bitfit has no part '0\.1\.'; parts: 0\.0\."):
-        derived.swapped(one, one, "0.1.")
+        swapped(one, one, "0.1.")
     dc.Delta(one.expression, one.weights).save(tmp_path)
     with pytest.raises(BadInput, match="which is not a learned subspace"):
         learned.read(tmp_path / "delta.safetensors")
@@ -378,7 +382,7 @@ def test_what_a_source_gives_a_target_stands_in_the_row_of_the_source_and_the_co
         stored_deltas(api.records(store), store.folder)[STACK],
     )
     [spec] = [one["spec"] for one in cells if (one["spec"]["source"], one["spec"]["target"]) == ("hue", "tone")]
-    read = work.reader_as_planned(backbone, spec, spec["target"], work.options_of(study))
+    read = reader_as_planned(backbone, TaskData.of(spec), spec["target"], Sources.of(study).own_tasks)
     own = api.load_delta(store.folder(deltas.trained["hue", 0]))
     stored = deltas.read("features", 0)
     kept = stored["tone"].by_source[list(stored).index("hue")]

@@ -12,6 +12,8 @@ from deltacompose import api
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.cells import carry_out as work
 from deltacompose.cells import loaded
+from deltacompose.cells import train as train_cells
+from deltacompose.cells.sources import Sources, options_of
 from deltacompose.engine import Work, run_plan
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
@@ -73,7 +75,7 @@ def test_an_edit_within_a_living_process_gives_the_results_of_a_fresh_one(tmp_pa
 )
 def test_an_edit_between_plan_and_work_fails_the_cells_with_a_sentence_and_stores_nothing(tmp_path, edit, said):
     study = one(tmp_path)
-    plan, options = dc.plan(study), work.options_of(study)
+    plan, options = dc.plan(study), options_of(study)
     edit(tmp_path)
     loaded.forget()  # a worker that has read nothing yet
     store = open_store(tmp_path / "store")
@@ -92,16 +94,16 @@ def test_a_long_lived_worker_notices_that_mapped_weights_were_edited_while_it_co
     study = one(tmp_path)
     cell = next(c for _, c in dc.plan(study).nodes(data="cell") if c.kind == "train")
     written = {"kind": cell.kind, "spec": cell.spec, "parents": list(cell.parents)}
-    store, train = open_store(tmp_path / "store"), work.train
+    store, train = open_store(tmp_path / "store"), train_cells.train
 
     def edited(*arguments):
         trained = train(*arguments)
         stale_edits.nudged(tmp_path)
         return trained
 
-    monkeypatch.setattr(work, "train", edited)
+    monkeypatch.setattr(train_cells, "train", edited)
     with pytest.raises(BadInput, match="its files were edited"):
-        work.carry_out({"store": str(store.root), "cells": [written], "options": work.options_of(study)})
+        work.carry_out({"store": str(store.root), "cells": [written], "options": options_of(study)})
     assert not store.has(cell.key)
 
 
@@ -112,7 +114,7 @@ def test_a_worker_with_other_code_of_a_method_refuses_the_cell(tmp_path):
     open_store(tmp_path / "store")
     cells = [{"kind": "train", "spec": spec, "parents": []}]
     with pytest.raises(BadInput, match=r"method 'bitfit' of deltacompose .* has other code here"):
-        work.carry_out({"store": str(tmp_path / "store"), "cells": cells, "options": work.options_of(study)})
+        work.carry_out({"store": str(tmp_path / "store"), "cells": cells, "options": options_of(study)})
 
 
 def test_a_category_is_read_when_it_is_shown_and_is_in_no_cell(tmp_path):
@@ -167,7 +169,7 @@ def test_cells_record_their_libraries_and_a_report_says_where_they_differ(tmp_pa
 
 def test_places_of_a_table_that_is_written_out_keep_their_order(tmp_path):
     study = one(tmp_path)
-    own = loaded.backbone_of(work.options_of(study)["backbone"])
+    own = loaded.backbone_of(Sources.of(study).backbone)
     written = stale_edits.with_table(study)
-    again = loaded.backbone_of(work.options_of(written)["backbone"])
+    again = loaded.backbone_of(Sources.of(written).backbone)
     assert [place.name for place in again.places()] == [place.name for place in own.places()]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import deltacompose as dc
 from deltacompose import registry
 from deltacompose.cells import carry_out as work
+from deltacompose.cells.sources import options_of
 from deltacompose.cli.study import register
 from deltacompose.engine import Outcome
 from deltacompose.errors import BadInput
@@ -122,11 +123,9 @@ def test_of_several_processes_each_knows_its_gpu_before_it_loads_the_backbone(tm
         happened.append("backbone")
         raise Told
 
-    monkeypatch.setattr(work, "company", company)
-    monkeypatch.setattr(work, "backbone_of", backbone)
+    monkeypatch.setattr("deltacompose.cells.context.company", company)
+    monkeypatch.setattr("deltacompose.cells.train.backbone_of", backbone)
     spec = {"kind": cell.kind, "spec": dict(cell.spec), "parents": []}
     with pytest.raises(Told):
-        work.carry_out(
-            {"store": str(open_store(tmp_path / "s").root), "cells": [spec], "options": work.options_of(study)}
-        )
+        work.carry_out({"store": str(open_store(tmp_path / "s").root), "cells": [spec], "options": options_of(study)})
     assert happened == ["company", "backbone"]

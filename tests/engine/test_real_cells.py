@@ -12,7 +12,7 @@ import realwork
 from deltacompose_plugins.engines.inprocess import inprocess
 
 import deltacompose as dc
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.sources import options_of
 from deltacompose.engine import run_plan
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
@@ -44,7 +44,7 @@ def carried_out(study, place, function, **options):
     store = open_store(place / "store")
     how = {"bank": 1, "backoff": 0.01, "folder": str(place)} | options
     job = realwork.job_of(f"realwork:{function}")
-    return store, run_plan(dc.plan(study), store, inprocess({}), job, work.options_of(study) | how)
+    return store, run_plan(dc.plan(study), store, inprocess({}), job, options_of(study) | how)
 
 
 def events(store, name):

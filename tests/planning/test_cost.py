@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from deltacompose import api
 from deltacompose.api import cost_of
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.facts import facts, sample
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
 from deltacompose.cells.throughput import speed
 from deltacompose.planning import flops
@@ -259,19 +259,19 @@ def test_the_costs_of_a_study_need_nothing_stored(study, tmp_path):
     found = cost_of(study, None, workers=2)
     assert {row["basis"] for row in found.kinds} == {TIMED}
     assert found.seconds > 0
-    assert found.memory > 4 * work.facts(study).shape.total
+    assert found.memory > 4 * facts(study).shape.total
 
 
 def test_costs_rank_trainings_as_their_seconds_do(study):
     """Compares orders, of seconds of this process's own work, which other processes do not lengthen much."""
-    sample = work._sample(study, "long")
-    shape, known = shape_of(sample.backbone), lengths_of(sample, 8)
+    long = sample(study, "long")
+    shape, known = shape_of(long.backbone), lengths_of(long, 8)
     costs, seconds = [], []
     for steps in (2, 8, 32, 128):
         recipe = Recipe(steps=steps, batch=8, evaluate_every=steps, limit=128)
         costs.append(steps * flops.training(shape, known, DeltaShape(), 8))
         started = time.process_time()
-        train(sample.backbone, [Job(api.parse("bitfit"), sample, 0, recipe)])
+        train(long.backbone, [Job(api.parse("bitfit"), long, 0, recipe)])
         seconds.append(time.process_time() - started)
     assert spearmanr(costs, seconds).statistic > 0.7
 

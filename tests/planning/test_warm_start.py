@@ -15,12 +15,14 @@ from deltacompose import api
 from deltacompose.analysis.subspace import dimension_search as intrinsic
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.cells import carry_out as work
+from deltacompose.cells.loaded import backbone_of
+from deltacompose.cells.sources import Sources
+from deltacompose.cells.train import job_of
 from deltacompose.errors import BadInput
 from deltacompose.method.weights import carried
 from deltacompose.planning import plan as planning
+from deltacompose.planning.facts import Facts, TaskFacts
 from deltacompose.planning.flops import Lengths, Shape, StackShape
-from deltacompose.planning.plan import Facts, TaskFacts
 from deltacompose.store import open_store
 from deltacompose.study import Cell, DimensionChoice, Study
 from deltacompose.study.recipe import Recipe
@@ -198,10 +200,10 @@ def test_each_training_of_a_warm_started_search_begins_with_the_one_before_it(wh
     texts = [f"intrinsic(d={d})" for d in (1, 2, 3)]
     assert [found[text]["spec"].get("carried") for text in texts] == [None, *texts[:2]]
     assert [found[text]["parents"] for text in texts] == [[], *([found[text]["key"]] for text in texts[:2])]
-    store, options = open_store(folder / "store"), work.options_of(study)
-    backbone = work.backbone_of(options["backbone"])
+    store, sources = open_store(folder / "store"), Sources.of(study)
+    backbone = backbone_of(sources.backbone)
     first, second = (found[text] for text in texts[:2])
-    job = work._job(store, Cell("train", second["spec"], tuple(second["parents"])), backbone, options)
+    job = job_of(store, Cell("train", second["spec"], tuple(second["parents"])), backbone, sources)
     lower = dc.load_delta(store.folder(first["key"]))
     begun = carried(backbone, job.expression, lower.expression, lower.weights)
     assert begun["0.0.shared.theta"].any()
@@ -243,12 +245,13 @@ def planned(**changes):
     rows, stacks = {"train": 8, "val": 4, "test": 4}, {"encoder": StackShape(9, 1, 4, 8, 2, 4)}
     tasks = {name: TaskFacts("d" * 64, "kind", rows, Lengths(4, 4, 1, 2, 1)) for name in ("mood", "tone")}
     facts = Facts("b" * 64, Shape(9, "encoder", stacks), tasks)
-    nodes = planning.plan(study, facts, api.parse).nodes(data="cell")
+    prepared = planning.prepare(study, facts, api.parse)
+    nodes = prepared.plan.nodes(data="cell")
     cells = [cell for _, cell in nodes if cell is not None]
     [search] = [cell for cell in cells if cell.kind == "search"]
     lower = {"seed": 0, "d": 4, "grid": 1.0, "composition": "intrinsic(d=2, projection='dense')", "key": "k" * 64}
     result = {"next": {"0": [4]}, **({"begin": [lower]} if changes else {})}
-    added = planning.extension(study, facts, api.parse)(search, {"result": result})
+    added = prepared.extend(search, {"result": result})
     return [*(cell for cell in cells if cell.kind == "train"), search, *added]
 
 

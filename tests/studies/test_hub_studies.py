@@ -21,7 +21,7 @@ from huggingface_hub import constants
 import deltacompose as dc
 from deltacompose import cli, plugins
 from deltacompose.backbone.pico import pico, pico_tokenizer
-from deltacompose.cells import carry_out as work
+from deltacompose.cells import facts as cell_facts
 from deltacompose.cells import loaded
 from deltacompose.store import open_store
 from deltacompose.study import Rows, Study
@@ -107,7 +107,7 @@ def typed(home, monkeypatch, capsys):
 
 def forget():
     loaded.forget()
-    for kept in (plugins.loaded, work._speed):
+    for kept in (plugins.loaded, cell_facts.measured_speed):
         kept.cache_clear()
 
 

@@ -1,0 +1,39 @@
+"""The facts of a backbone, its tasks and its compositions that a plan is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from deltacompose.planning.flops import DeltaShape, Lengths, Shape
+from deltacompose.study.config import KEYS
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What a plan must know of a task: the fingerprint, number and lengths in tokens of its examples."""
+
+    fingerprint: str
+    category: str
+    rows: Mapping[str, int]
+    lengths: Lengths
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan must know of the backbone and the tasks of a study and, for costs, of its compositions by text.
+
+    Attributes:
+        fingerprint: the digest by which keys name the backbone: of its content; of its rounded weights in version 1.
+        needs: the arrays that the study's similarity measures need.
+        implementations: digests of the methods' code by name; version 1 has none.
+        version: of the cells' keys.
+    """
+
+    fingerprint: str
+    shape: Shape
+    tasks: Mapping[str, TaskFacts]
+    deltas: Mapping[str, DeltaShape] = field(default_factory=dict)
+    needs: tuple[str, ...] = ()
+    implementations: Mapping[str, str] = field(default_factory=dict)
+    version: int = KEYS
