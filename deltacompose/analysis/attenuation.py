@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.statistics import disattenuated, reliability
 
 

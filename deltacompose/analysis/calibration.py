@@ -16,7 +16,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from deltacompose.analysis.matrix import Floats, TransferMatrix
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import estimate
 from deltacompose.analysis.transfer.uncertainty import Against, marks, weighted
 from deltacompose.errors import unknown

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import table
 from deltacompose.study.config import RESERVED
@@ -23,8 +23,6 @@ from deltacompose.study.config import RESERVED
 REFERENCES = ("untouched", "random")
 """Names of the rows of scores that are not of a task: the backbone alone, and random deltas of the trained norms."""
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 MARGIN = 0.05
 """By how much a target's own score must exceed chance for the chance-corrected value to be defined."""
 

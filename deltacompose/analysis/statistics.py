@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Indices = NDArray[np.intp]
 PERMUTATIONS = 9999
 ENUMERATED = 50_000

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from deltacompose.analysis.matrix import MARGIN, Floats, TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import MARGIN, TransferMatrix, mean_over_seeds, shortened
 from deltacompose.errors import BadInput
 
 UNITS = {

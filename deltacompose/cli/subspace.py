@@ -24,6 +24,7 @@ from deltacompose.cli.options import (
 )
 from deltacompose.cli.output import Answer, estimated, number
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.queries import is_done
 
 if TYPE_CHECKING:
     from deltacompose.analysis.similarity.compare import Deltas
@@ -128,7 +129,7 @@ def _chosen(inputs: Inputs, composition: str) -> Mapping[str, Deltas]:
     sizes = {
         str(r["spec"]["composition"]): int(r["result"]["parameters"])
         for r in inputs.records
-        if r["kind"] == "train" and r.get("state", "done") == "done"
+        if r["kind"] == "train" and is_done(r)
     }
     return {t: d for t, d in known.items() if not t.startswith("intrinsic") and sizes.get(t, 0) <= MOST}
 

@@ -26,9 +26,11 @@ from deltacompose.cli.options import (
 )
 from deltacompose.cli.output import Answer, estimated, number
 from deltacompose.errors import BadInput
+from deltacompose.study.queries import of_kind
 
 if TYPE_CHECKING:
-    from deltacompose.analysis.matrix import Floats, TransferMatrix
+    from deltacompose.analysis.arrays import Floats
+    from deltacompose.analysis.matrix import TransferMatrix
     from deltacompose.cli.inputs import Inputs
 
 
@@ -90,7 +92,7 @@ def _further(inputs: Inputs, text: str) -> dict[str, Any]:
 def _initialisation(inputs: Inputs, text: str) -> dict[str, Any] | None:
     from deltacompose.analysis.transfer.summaries import initialisation_transfer
 
-    records = [record for record in inputs.records if record["kind"] in ("train", "evaluate")]
+    records = of_kind(inputs.records, "train", "evaluate")
     if not any(record["spec"].get("start") for record in records if record["spec"].get("composition") == text):
         return None
     starts = initialisation_transfer(records, text, inputs.split)

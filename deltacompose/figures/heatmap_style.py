@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from numpy.typing import NDArray
 
-from deltacompose.analysis.matrix import MARGIN, Bools, Floats
+from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix import MARGIN
 from deltacompose.analysis.units import SIGNED
 from deltacompose.figures.heatmap_values import Cells
 from deltacompose.figures.style import GREY, INK, Look, counted, number

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster import hierarchy
 
-from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix, mean_over_seeds
+from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import UNITS, baselines, check_chance, deviation, in_unit, ordered
 from deltacompose.errors import BadInput, unknown

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from deltacompose.analysis.matrix import Bools, TransferMatrix
+from deltacompose.analysis.arrays import Bools
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import files
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import UNITS

@@ -23,8 +23,8 @@ from deltacompose.figures.style import (
     markers_of,
     styled,
 )
+from deltacompose.study.queries import Record
 
-Record = Mapping[str, Any]
 ROW = 0.17
 """Inches that one row of text takes."""
 

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
 from deltacompose.figures.style import (
     GREY,
@@ -30,7 +30,6 @@ from deltacompose.figures.style import (
     wrapped,
 )
 
-Floats = NDArray[np.float64]
 Positions = dict[str, Floats]
 _THIN, _THICK, _NODE, _FONT = 0.3, 3.0, 7.0, 6.5
 """Width of the thinnest and of the heaviest edge, size of a node and of its name, in points."""

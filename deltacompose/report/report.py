@@ -10,7 +10,7 @@ import networkx as nx
 from deltacompose.analysis.graph import build as graph
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import files as matrix_files
-from deltacompose.analysis.transfer.findings import Findings, Record, gather
+from deltacompose.analysis.transfer.findings import Findings, gather
 from deltacompose.errors import BadInput
 from deltacompose.figures.files import slugs, write_text
 from deltacompose.figures.style import Look, save, styled
@@ -19,6 +19,7 @@ from deltacompose.report import html as page
 from deltacompose.report import result_tables as tables
 from deltacompose.report import statements as sentences
 from deltacompose.report import vega as interactive
+from deltacompose.study.queries import Record
 
 
 def write(

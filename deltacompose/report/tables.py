@@ -11,12 +11,13 @@ import numpy as np
 
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate
-from deltacompose.analysis.transfer.findings import Findings, Record
+from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
 from deltacompose.analysis.units import baselines, ordered
 from deltacompose.figures.style import counted, number
 from deltacompose.report import result_tables as tables
+from deltacompose.study.queries import Record
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any, Literal, get_args
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.graph import communities
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
@@ -27,7 +27,6 @@ from deltacompose.analysis.units import check_chance
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import counted, table
 
-Floats = NDArray[np.float64]
 Value = Literal["relative", "corrected", "raw"]
 HIGH = 0.5
 """From this relative performance of chance on, that of a source says little."""

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.graph.edges import checked
 from deltacompose.errors import BadInput
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 LEAST_TASKS = 4

@@ -7,12 +7,10 @@ from typing import Any, Literal, get_args
 
 import networkx as nx
 import numpy as np
-from numpy.typing import NDArray
 
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput, unknown
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 Kind = Literal["knn", "mutual_knn", "mst", "threshold", "disparity"]
 
 

@@ -12,8 +12,8 @@ from deltacompose.analysis.interaction.convergence import Training, history
 from deltacompose.analysis.interaction.factorial import NONE
 from deltacompose.analysis.interaction.runs import Columns
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.queries import Record, by_key, done, of_kind
 
-Record = Mapping[str, Any]
 COLUMNS = Columns(
     score="score",
     unit="task",
@@ -42,15 +42,15 @@ def rows(records: Iterable[Record], shared: Sequence[str] = ()) -> list[dict[str
     Raises:
         BadInput: no such evaluation, or an unknown column.
     """
-    done = {str(record["key"]): record for record in records if record.get("state", "done") == "done"}
-    wanted = [record for record in done.values() if _own_task(record)]
+    finished = by_key(done(records))
+    wanted = [record for record in finished.values() if _own_task(record)]
     tests = sorted((record for record in wanted if record["spec"]["split"] == "test"), key=_simplest_first)
     if not tests:
         splits = sorted({str(record["spec"]["split"]) for record in wanted})
         raise BadInput(
             f"no evaluation of a delta on its own task's test split; splits found: {', '.join(splits) or 'none'}"
         )
-    table = [_row(record, done) for record in tests]
+    table = [_row(record, finished) for record in tests]
     names = list(dict.fromkeys([*COLUMNS.named().values(), *(name for row in table for name in row)]))
     for name in shared:
         if name not in names:
@@ -68,7 +68,7 @@ def trainings(records: Iterable[Record], size: Callable[[str], int | None]) -> d
         records: finished cells of every kind.
         size: the bytes that the delta of a training cell takes on disk.
     """
-    kept = [record for record in records if record["kind"] in ("train", "efficiency")]
+    kept = of_kind(records, "train", "efficiency")
     alone = {_subject(record): _alone(record["result"]) for record in kept if record["kind"] == "efficiency"}
     result = {str(record["key"]): (record, _training(record, size)) for record in kept if record["kind"] == "train"}
     return {
@@ -90,9 +90,11 @@ def _simplest_first(record: Record) -> tuple[int, int, str, str, str]:
     return text.count(">>"), text.count("+"), text, str(spec["target"]), str(spec["seed"])
 
 
-def _row(record: Record, done: Mapping[str, Record]) -> dict[str, str]:
+def _row(record: Record, finished: Mapping[str, Record]) -> dict[str, str]:
     spec, result = record["spec"], record["result"]
-    trained = [done[key] for key in record.get("parents", ()) if key in done and done[key]["kind"] == "train"]
+    trained = [
+        finished[key] for key in record.get("parents", ()) if key in finished and finished[key]["kind"] == "train"
+    ]
     training = trained[-1] if trained else None
     known = training["result"] if training else {}
     return {

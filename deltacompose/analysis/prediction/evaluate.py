@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
 from deltacompose.analysis.prediction.matrix_completion import Completion, choose_cells, complete, completion_quality
 from deltacompose.analysis.prediction.mixtures import similarities_to, softmax_mixture, top_k, weighted_top_k
 from deltacompose.analysis.statistics import PermutationTest, adjusted, against, mantel, permuted_orders, qap

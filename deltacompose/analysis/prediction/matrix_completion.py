@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from deltacompose.analysis.matrix import Bools, Floats
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput, unknown
 
 METHODS = ("additive", "target mean", "rank-2")

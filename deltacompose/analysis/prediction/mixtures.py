@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput, unknown
 
 

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.errors import BadInput, unknown
 
-Floats = NDArray[np.float64]
 Way = Literal["auto", "all", "milp"]
 
 ALL_UP_TO = 12

@@ -25,7 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 from deltacompose.analysis import tensors
 from deltacompose.errors import BadInput, unknown
 
-Floats = NDArray[np.float32]
+Singles = NDArray[np.float32]
 Kind = Literal["float32", "float16"]
 
 FORMAT = 1
@@ -57,11 +57,11 @@ class Stack:
         mapped: NDArray[Any] = np.load(self.folder / _MATRIX, mmap_mode="r", allow_pickle=False)
         return mapped
 
-    def rows(self, first: int, count: int) -> Floats:
+    def rows(self, first: int, count: int) -> Singles:
         """Some deltas, (count, parameters)."""
         return np.array(self.matrix()[first : first + count], dtype=np.float32)
 
-    def columns(self, first: int, count: int) -> Floats:
+    def columns(self, first: int, count: int) -> Singles:
         """Some parameters of all deltas, (deltas, count). Mapped anew each time, so that pages read are given back."""
         return np.array(self.matrix()[:, first : first + count], dtype=np.float32)
 
@@ -114,7 +114,7 @@ def opened(folder: Path) -> Stack:
     return Stack(folder, tuple(index["names"]), index["parameters"], index["dtype"], layout)
 
 
-def inner_products(stack: Stack, columns: int = _COLUMNS) -> Floats:
+def inner_products(stack: Stack, columns: int = _COLUMNS) -> Singles:
     """⟨δ_i, δ_j⟩ of all pairs, (deltas, deltas), in single precision, a block of parameters at a time."""
     n = len(stack.names)
     total = np.zeros((n, n), dtype=np.float32, order="F")
@@ -126,7 +126,7 @@ def inner_products(stack: Stack, columns: int = _COLUMNS) -> Floats:
     return np.asarray(total)
 
 
-def cosines(inner: Floats) -> Floats:
+def cosines(inner: Singles) -> Singles:
     """Cosines from inner products, written over them, (deltas, deltas).
 
     Raises:
@@ -140,7 +140,7 @@ def cosines(inner: Floats) -> Floats:
     return np.clip(inner, -1, 1, out=inner)
 
 
-def spectrum(inner: Floats, values: int = 10) -> dict[str, Any]:
+def spectrum(inner: Singles, values: int = 10) -> dict[str, Any]:
     """Leading singular values of the deltas about their mean, participation ratio and stable rank, from inner products.
 
     None of it needs the other eigenvalues: Σσ² is the trace and Σσ⁴ the square norm of the centred inner products.
@@ -164,7 +164,7 @@ def spectrum(inner: Floats, values: int = 10) -> dict[str, Any]:
     }
 
 
-def sketch(stack: Stack, width: int, seed: int = 0) -> Floats:
+def sketch(stack: Stack, width: int, seed: int = 0) -> Singles:
     """Count-sketches of the deltas, (deltas, width): every parameter is added, with a random sign, to one column.
 
     Inner products are kept on average, with a standard error of about ‖u‖‖v‖/√width (Charikar et al. 2002).
@@ -179,7 +179,7 @@ def sketch(stack: Stack, width: int, seed: int = 0) -> Floats:
     return np.concatenate([np.asarray(block @ projection) for block in _row_blocks(stack)])
 
 
-def neighbours(vectors: Floats, k: int) -> tuple[NDArray[np.intp], Floats]:
+def neighbours(vectors: Singles, k: int) -> tuple[NDArray[np.intp], Singles]:
     """The k nearest of each vector by cosine, itself left out, and their cosines, (vectors, k) each, nearest first."""
     if not 1 <= k < len(vectors):
         raise BadInput(f"{len(vectors)} deltas have at most {len(vectors) - 1} neighbours each; k = {k} was asked for")
@@ -187,7 +187,7 @@ def neighbours(vectors: Floats, k: int) -> tuple[NDArray[np.intp], Floats]:
     return near, np.asarray(1 - far, dtype=np.float32)
 
 
-def neighbour_graph(names: Sequence[str], near: NDArray[np.intp], weights: Floats) -> nx.Graph:
+def neighbour_graph(names: Sequence[str], near: NDArray[np.intp], weights: Singles) -> nx.Graph:
     """The graph that joins each delta with its neighbours, an edge where either is among the other's.
 
     Args:
@@ -244,5 +244,5 @@ def _shape_of(path: Path) -> tuple[tuple[int, ...], str]:
     return mapped.shape, str(mapped.dtype)
 
 
-def _row_blocks(stack: Stack) -> Iterator[Floats]:
+def _row_blocks(stack: Stack) -> Iterator[Singles]:
     return (stack.rows(first, _ROWS) for first in range(0, len(stack.names), _ROWS))

@@ -21,8 +21,8 @@ from deltacompose.analysis.matrix import shortened
 from deltacompose.analysis.similarity.formulas import flatten, low_rank
 from deltacompose.analysis.similarity.measure import Needs, Responses
 from deltacompose.errors import BadInput
+from deltacompose.study.queries import Record, done, of_kind
 
-Record = Mapping[str, Any]
 Key = tuple[str, int]
 
 PROBED = ("activations", "gradients", "drawn_gradients")
@@ -130,13 +130,13 @@ def stored_deltas(
         folder: where the cell of a key keeps its files.
         order: tasks in the order in which they are to stand, by name if none is given.
     """
-    done = [record for record in records if record.get("state", "done") == "done"]
-    texts = {str(r["spec"]["composition"]) for r in done if r["kind"] == "evaluate" and r["spec"]["composition"]}
+    finished = done(records)
+    texts = {str(r["spec"]["composition"]) for r in finished if r["kind"] == "evaluate" and r["spec"]["composition"]}
     by_text: dict[str, list[Record]] = defaultdict(list)
-    for record in done:
+    for record in finished:
         if record["kind"] in ("probe", "select"):
             by_text[str(record["spec"].get("composition"))].append(record)
-    trained = {text: _trained([r for r in done if r["kind"] == "train"], by_text[text], text) for text in texts}
+    trained = {text: _trained(of_kind(finished, "train"), by_text[text], text) for text in texts}
     return {
         text: StoredDeltas(text, trained[text], by_text[text], folder, order)
         for text in sorted(texts, key=lambda text: (len(text), text))

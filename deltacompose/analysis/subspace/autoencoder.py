@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
 
-Floats = NDArray[np.float64]
 TaskLoss = Callable[[Floats], tuple[float, Floats]]
 """From the reconstructed deltas (tasks, parameters) to the loss, summed over tasks, and its gradient of that shape."""
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from deltacompose.analysis.subspace.dimension_search import Search, next_dimensions, start_from
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.queries import Record, done, of_kind
 
-Record = Mapping[str, Any]
 Scores = dict[int, dict[int, float]]
 """Seed → d → development score."""
 Family = tuple[str, bool]
@@ -50,16 +50,16 @@ def intrinsic_dimensions(
         BadInput: `intrinsic` deltas without the full ones to compare them with, or searches that differ in what they
             compare with.
     """
-    done = [record for record in records if record.get("state", "done") == "done"]
-    trained = [r for r in done if r["kind"] == "train" and not r["spec"].get("start")]
-    searches = [record for record in done if record["kind"] == "search"]
+    finished = done(records)
+    trained = [r for r in finished if r["kind"] == "train" and not r["spec"].get("start")]
+    searches = of_kind(finished, "search")
     families, scales = _families(trained, searches), _scales(trained)
     if not families:
         return []
     reference = _agreed(searches, "reference", REFERENCE) if reference is None else reference
     share = _agreed(searches, "share", SHARE) if share is None else share
     full = _full(trained, reference)
-    chance = {r["spec"]["target"]: float(r["result"]["chance"]) for r in done if r["kind"] == "evaluate"}
+    chance = {r["spec"]["target"]: float(r["result"]["chance"]) for r in finished if r["kind"] == "evaluate"}
     chance |= {r["spec"]["task"]: r["result"]["chance"] for r in searches}  # that of development data
     latest = {(_family(r), r["spec"]["task"]): r for r in sorted(searches, key=_tried)}
     return [

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from deltacompose.analysis import tensors
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.subspace import autoencoder
 from deltacompose.analysis.subspace import linear as subspace
 from deltacompose.analysis.subspace.autoencoder import Settings, TaskLoss
 from deltacompose.errors import BadInput, unknown
 
-Floats = NDArray[np.float64]
 Way = Literal["pca", "autoencoder"]
 _NETWORK = tuple(autoencoder.Network.__dataclass_fields__)
 

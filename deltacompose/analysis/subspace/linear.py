@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.neighbors import NearestNeighbors
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.similarity.measure import stack
 from deltacompose.analysis.subspace import random_baseline as directions
 from deltacompose.errors import BadInput
 
-Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 LEAST_FOR_TWO_NN = 100

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from deltacompose.analysis.arrays import Floats
+
 Statistic = Callable[[Floats], float]
 """Statistics of a Gram matrix (tasks, tasks)."""
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from deltacompose.analysis.subspace.readouts import Outcome, readouts
 from deltacompose.errors import BadInput
+from deltacompose.study.queries import Record, done
 
-Record = Mapping[str, Any]
 _SETTINGS = ("composition", "way", "dimensions", "seen")
 
 
@@ -25,17 +25,17 @@ def readouts_of(records: Iterable[Record], categories: Mapping[str, str], split:
         categories: of each task.
         split: whose evaluations are read.
     """
-    done = [record for record in records if record.get("state", "done") == "done"]
-    spaces = {record["key"]: record for record in done if record["kind"] == "subspace"}
+    finished = done(records)
+    spaces = {record["key"]: record for record in finished if record["kind"] == "subspace"}
     own = {
         (r["spec"]["composition"], r["spec"]["target"], r["spec"]["seed"]): r["result"]
-        for r in done
+        for r in finished
         if r["kind"] == "evaluate" and r["spec"]["source"] == r["spec"]["target"] and r["spec"]["split"] == split
         and r["spec"].get("grid") is None and not r["spec"].get("start")
     }  # fmt: skip
     groups: dict[str, list[Outcome]] = defaultdict(list)
     seeds: dict[str, set[int]] = defaultdict(set)
-    for record in done:
+    for record in finished:
         if record["kind"] in ("reconstruct", "tune") and record["spec"]["split"] == split:
             space = spaces[next(parent for parent in record["parents"] if parent in spaces)]["spec"]
             about = json.dumps({name: space[name] for name in _SETTINGS})

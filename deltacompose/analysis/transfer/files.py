@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.analysis.transfer.csv_cells import frame_of_csv
 from deltacompose.analysis.transfer.plain_scores import read_scores, write_scores
 from deltacompose.analysis.transfer.score_checks import MOST, check_size, checked, number_of

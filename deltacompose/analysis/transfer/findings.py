@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.environments import differences
-from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.errors import BadInput, unknown
-
-Record = Mapping[str, Any]
+from deltacompose.study.queries import Record, done, failed
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,27 +86,27 @@ def gather(
     if not records:
         raise BadInput("a report needs at least one record of a cell, found none; run the study first")
     records = _wanted(records, compositions)
-    done = [record for record in records if record.get("state", "done") == "done"]
-    failed = [record for record in records if record.get("state", "done") != "done"]
+    finished = done(records)
+    failures = failed(records)
     evaluations = [record for record in records if record["kind"] == "evaluate" and record["spec"]["split"] == split]
-    evaluations += _blocked(failed, evaluations, split)
+    evaluations += _blocked(failures, evaluations, split)
     read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
     matrices = {text: from_records(evaluations, text, categories, split, order=order) for text in read}
-    searched = {parent for record in done if record["kind"] == "search" for parent in record["parents"]}
-    ordinary = [r for r in done if r["kind"] == "train" and not r["spec"].get("carried")]
+    searched = {parent for record in finished if record["kind"] == "search" for parent in record["parents"]}
+    ordinary = [r for r in finished if r["kind"] == "train" and not r["spec"].get("carried")]
     trainings = [r for r in ordinary if _text(r) in read or r.get("key") not in searched]
     return Findings(
         split=split,
         matrices=_on_common_axes(matrices, order or tuple(categories)),
         trainings=sorted(trainings, key=_name),
-        failures=sorted(failed, key=_name),
+        failures=sorted(failures, key=_name),
         unread=sorted(
             text
             for text in set(map(_text, trainings))
             if not any(_begins(text, composition_read) for composition_read in read)
         ),
-        names={r["spec"]["backbone"]: r["result"]["backbone"] for r in done if _names_its_backbone(r)},
-        environments=differences(r["environment"] for r in done if "environment" in r),
+        names={r["spec"]["backbone"]: r["result"]["backbone"] for r in finished if _names_its_backbone(r)},
+        environments=differences(r["environment"] for r in finished if "environment" in r),
     )
 
 

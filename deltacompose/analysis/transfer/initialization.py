@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Bools, Floats
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.queries import Record, is_done
 
-Record = Mapping[str, Any]
 Key = tuple[int, str, str]
 
 
@@ -95,11 +95,11 @@ def initialisation_transfer(records: Iterable[Record], composition: str, split: 
         grid = run["spec"].get("grid")
         alone = fresh.get((seed, target, grid))
         best = float(alone["result"]["dev"]) if alone is not None else np.nan
-        failed[k, s, t] = not _is_done(run)
+        failed[k, s, t] = not is_done(run)
         test[k, s, t] = evaluated.get((seed, source, target, grid), np.nan)
         own[k, t], own_test[k, t] = best, evaluated.get((seed, "", target, grid), np.nan)
         own_steps[k, t] = _first_step(alone, best) if alone is not None else np.nan
-        if _is_done(run):
+        if is_done(run):
             scores[k, s, t], steps[k, s, t] = float(run["result"]["dev"]), _first_step(run, best)
     return InitTransfer(sources, targets, seeds, scores, own, steps, own_steps, test, own_test, failed, composition)
 
@@ -115,17 +115,17 @@ def _by_cell(
         seed, target = int(spec["seed"]), str(spec["task"])
         if source:
             _place(runs, (seed, source, target), record)
-        elif _is_done(record):
+        elif is_done(record):
             _place(fresh, (seed, target, spec.get("grid")), record)
     return runs, fresh
 
 
 def _place(cells: dict[Any, Record], key: Any, record: Record) -> None:
     """One run per cell; a finished one stands before a failed one, two finished ones are refused."""
-    if key in cells and _is_done(cells[key]) and _is_done(record):
+    if key in cells and is_done(cells[key]) and is_done(record):
         cell = ", ".join(map(str, key))
         raise BadInput(f"two trainings of {record['spec']['composition']!r} for one cell ({cell}): choose one")
-    if key not in cells or _is_done(record):
+    if key not in cells or is_done(record):
         cells[key] = record
 
 
@@ -151,16 +151,12 @@ def _evaluated(
     cells = {}
     for record in records:
         spec = record["spec"]
-        own = record.get("kind") == "evaluate" and spec["source"] == spec["target"] and _is_done(record)
+        own = record.get("kind") == "evaluate" and spec["source"] == spec["target"] and is_done(record)
         if own and spec["composition"] == composition and spec["split"] == split:
             grid = only if spec.get("grid") is None else spec["grid"]
             key = (int(spec["seed"]), str(spec.get("start") or ""), str(spec["target"]), grid)
             cells[key] = float(record["result"]["score"])
     return cells
-
-
-def _is_done(record: Record) -> bool:
-    return bool(record.get("state", "done") == "done")
 
 
 def _first_step(record: Record, score: float) -> float:

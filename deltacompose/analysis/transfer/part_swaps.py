@@ -18,8 +18,7 @@ from deltacompose.analysis.transfer.stacking import stack_effect
 from deltacompose.analysis.transfer.summaries import compare_categories
 from deltacompose.analysis.transfer.uncertainty import complete, weighted
 from deltacompose.errors import BadInput
-
-Record = Mapping[str, Any]
+from deltacompose.study.queries import Record
 
 
 def swap_matrices(

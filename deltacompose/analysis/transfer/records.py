@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from deltacompose.analysis.matrix import REFERENCES, Floats, TransferMatrix
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.errors import BadInput, unknown
 from deltacompose.formats.row_files import read_json_rows
+from deltacompose.study.queries import Record, is_done
 from deltacompose.validation import validated
 
-Record = Mapping[str, Any]
 Key = tuple[int, str, str]
 
 
@@ -32,7 +33,7 @@ def with_examples(
         BadInput: predictions cannot be read, and nobody is to be told.
     """
     for record in records:
-        if record.get("kind") != "evaluate" or record.get("state", "done") != "done":
+        if record.get("kind") != "evaluate" or not is_done(record):
             yield record
             continue
         path = folder(str(record["key"])) / "predictions.jsonl"
@@ -85,13 +86,11 @@ def from_records(
     if not trained:
         raise _nothing_found(evaluations, composition, split)
     cells = _one_per_cell(trained)
-    done = {key: record for key, record in cells.items() if record.get("state", "done") == "done"}
+    done = {key: record for key, record in cells.items() if is_done(record)}
     seeds = sorted({seed for seed, _, _ in cells})
     sources = _in_order({source for _, source, _ in cells}, order)
     targets = _in_order({target for _, _, target in cells}, order)
-    references = [
-        r for r in here if r["spec"]["composition"] in (None, composition) and r.get("state", "done") == "done"
-    ]
+    references = [r for r in here if r["spec"]["composition"] in (None, composition) and is_done(r)]
     shape = (seeds, sources, targets)
     return TransferMatrix(
         sources=tuple(sources),
@@ -102,7 +101,7 @@ def from_records(
         untouched=_reference(references, "untouched", [None], targets)[0],
         random=_reference(references, "random", seeds, targets),
         trivial=_array(done, shape, lambda record: bool(record["result"]["trivial"]), 0) == 1,
-        failed=_array(cells, shape, lambda record: record.get("state", "done") != "done", 0) == 1,
+        failed=_array(cells, shape, lambda record: not is_done(record), 0) == 1,
         metric=_metric([*done.values(), *references], targets),
         categories=categories or {},
         composition=composition,
@@ -138,9 +137,9 @@ def _one_per_cell(records: list[Record]) -> dict[Key, Record]:
         if key in chosen and record["spec"].get("grid", 1) is not None:
             continue
         other = cells.get(key)
-        if other is None or other.get("state", "done") != "done":
+        if other is None or not is_done(other):
             cells[key] = record
-        elif record.get("state", "done") == "done" and record != other:
+        elif is_done(record) and record != other:
             raise BadInput(
                 f"two evaluations of {key[1]} → {key[2]} with seed {key[0]} of {record['spec']['composition']!r}: "
                 f"a matrix holds one; their settings differ in {_difference(record['spec'], other['spec'])}"

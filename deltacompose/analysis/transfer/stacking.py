@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix
+from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate, estimate
 from deltacompose.analysis.transfer.uncertainty import influence
 from deltacompose.errors import BadInput

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.matrix import MARGIN, Bools, TransferMatrix, mean_over_seeds
+from deltacompose.analysis.arrays import Bools
+from deltacompose.analysis.matrix import MARGIN, TransferMatrix, mean_over_seeds
 from deltacompose.analysis.statistics import Estimate, PermutationTest, asymmetry, label_test, reliability
 from deltacompose.analysis.transfer.files import (
     frame,

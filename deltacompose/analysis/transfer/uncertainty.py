@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Bools, Floats, TransferMatrix
+from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate, adjusted, estimate
 from deltacompose.errors import BadInput, unknown
 
