@@ -55,7 +55,7 @@ def estimate(per_seed: Floats, influences: Sequence[Floats] = (), level: float =
         mean ± √( t²_{S−1} s²/S + t²_{n−1} Σ_g max(V_g − W_g, 0) )
 
     (Banerjee 1960, Sankhyā 22: it covers with at least its level). A percentile bootstrap of few seeds covers far too
-    seldom: `python -m deltacompose.analysis.calibration` prints how seldom, and `docs/studies.md` has the table.
+    seldom: `python studies/interval_coverage.py` prints how seldom, and `docs/studies.md` has the table.
     Satterthwaite's degrees of freedom make too many discoveries.
 
     Args:

@@ -112,7 +112,7 @@ class Marks:
     interval: they are not transfer, and their sure discoveries would loosen the bar for the others.
 
     Figures show `by`. The p-values are Student's t, which takes the luck of seeds as normal: where it is skewed, `bh`
-    exceeds its rate in simulated nulls (`python -m deltacompose.analysis.calibration discoveries`). Against chance,
+    exceeds its rate in simulated nulls (`python studies/interval_coverage.py discoveries`). Against chance,
     which has no examples of its own to pair with, neither rule holds its rate where luck is skewed.
     """
 

@@ -1,6 +1,6 @@
-"""Whether the intervals and marks keep their word, on simulated transfer matrices whose truth is known.
+"""Coverage of the intervals and the rate of false marks, on simulated transfer matrices whose truth is known.
 
-`python -m deltacompose.analysis.calibration coverage` prints how often a 95 % interval covers the truth with 2, 3, 5
+`python studies/interval_coverage.py coverage` prints how often a 95 % interval covers the truth with 2, 3, 5
 and 8 seeds, next to a percentile bootstrap of the seeds; `… discoveries` how often a matrix without any effect gets a
 mark. Both take the number of simulated matrices as a second word. Their results are in `docs/studies.md`.
 """
@@ -207,7 +207,7 @@ def discoveries(repeats: int = 1000) -> str:
 
 
 def main(words: Sequence[str]) -> str:
-    """Prints what `python -m deltacompose.analysis.calibration WHAT REPEATS` asks for."""
+    """The table that `python studies/interval_coverage.py WHAT REPEATS` prints."""
     tables = {"coverage": coverage, "discoveries": discoveries}
     what, repeats = [*words, "coverage"][0], [*words[1:], "1000"][0]
     if what not in tables:
