@@ -22,8 +22,9 @@ from deltacompose.scoring.as_trained import Reading, as_trained, mismatches
 from deltacompose.study.config import recipe_of
 from deltacompose.task.task import Task
 from deltacompose.training import loop as training
+from deltacompose.training.evaluation import Evaluation
+from deltacompose.training.evaluation import evaluate as evaluated
 from deltacompose.training.learner import Job
-from deltacompose.training.loop import Evaluation
 
 
 def init_weights(backbone: Backbone, expression: Term | str, seed: int = 0) -> dict[str, Tensor]:
@@ -83,7 +84,7 @@ def evaluate(
     if delta is not None:
         for sentence in mismatches(scorer, Reading.of(delta.record)):
             warnings.warn(sentence, stacklevel=2)
-    return training.evaluate(scorer, delta, split)
+    return evaluated(scorer, delta, split)
 
 
 def reader_for(backbone: Backbone, delta: Delta | None, task: Task | str, limit: int | None = None) -> Reader:

@@ -14,7 +14,7 @@ from deltacompose.distributed import Company
 from deltacompose.scoring import Reader
 from deltacompose.task.metrics import Score
 from deltacompose.task.task import Task
-from deltacompose.training.loop import Evaluation, evaluate
+from deltacompose.training.evaluation import Evaluation, evaluate
 
 ANSWERS = "predictions.jsonl"
 """The file with the answer, and the right answer, of every example of a split."""

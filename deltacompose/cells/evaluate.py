@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
 
-from deltacompose import registry
-from deltacompose.cells.answers import scored
-from deltacompose.cells.context import Inputs, Result, each
+from deltacompose.cells.answers import result_of
+from deltacompose.cells.context import Inputs, check, inputs_of, missing, process_group
+from deltacompose.cells.loaded import backbone_of, stored_delta
+from deltacompose.cells.sources import Sources
 from deltacompose.delta.delta import Delta
+from deltacompose.distributed import Company
+from deltacompose.errors import Diverged
 from deltacompose.method.weights import generator
 from deltacompose.planning.plan import RANDOM
+from deltacompose.scoring import Reader
+from deltacompose.store.store import Store
+from deltacompose.study.config import Cell
+from deltacompose.training.evaluation import evaluate_many
 
 
 @dataclass(frozen=True)
@@ -31,14 +39,36 @@ class EvaluateSpec:
         return cls(spec["source"], spec["target"], spec["seed"], spec["split"])
 
 
-def evaluated(inputs: Inputs) -> Result:
-    """The score of the cell's delta, with the name of the backbone, which reports show."""
-    spec = EvaluateSpec.of(inputs.cell.spec)
-    result, write = scored(inputs.reader(spec.target), delta_of(inputs), spec.split, inputs.company)
-    return result | {"backbone": inputs.backbone.name}, write
+def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
+    """Scores the deltas of some cells, those of one composition on one task in shared passes.
+
+    A delta whose scores are not numbers fails alone.
+    """
+    with process_group(sources) as group:
+        backbone = backbone_of(sources.backbone)
+        check(backbone, cells)
+        together: dict[tuple[Reader, str], list[Inputs]] = {}
+        for cell in list(missing(group, store, cells, backbone)):
+            spec, inputs = EvaluateSpec.of(cell.spec), inputs_of(store, cell, backbone, sources)
+            together.setdefault((inputs.reader(spec.target), spec.split), []).append(inputs)
+        for (reader, split), alike in together.items():
+            _score(store, reader, split, alike, group)
 
 
-carry = each(evaluated)
+def _score(store: Store, reader: Reader, split: str, alike: Sequence[Inputs], group: Company) -> None:
+    started = time.monotonic()
+    evaluations = evaluate_many(reader, [delta_of(inputs) for inputs in alike], split, group)
+    cells = [inputs.cell for inputs in alike]
+    check(reader.backbone, cells)
+    seconds = (time.monotonic() - started) / len(cells)
+    for cell, evaluation in zip(cells, evaluations, strict=True):
+        if group.rank:
+            continue
+        if isinstance(evaluation, Diverged):
+            store.fail(cell, evaluation)
+            continue
+        result, write = result_of(reader.task, split, evaluation)
+        store.add(cell, result | {"backbone": reader.backbone.name}, write, seconds)
 
 
 def delta_of(inputs: Inputs) -> Delta | None:
@@ -50,7 +80,7 @@ def delta_of(inputs: Inputs) -> Delta | None:
         return None
     chosen = next((record["result"]["grid"] for record in inputs.parents if record["kind"] == "select"), None)
     trained = [r for r in inputs.parents if r["kind"] == "train" and (chosen is None or r["spec"]["grid"] == chosen)]
-    delta, spec = registry.load_delta(inputs.folder(trained[0]["key"])), EvaluateSpec.of(inputs.cell.spec)
+    delta, spec = stored_delta(inputs.folder(trained[0]["key"])), EvaluateSpec.of(inputs.cell.spec)
     return randomised(delta, spec.seed) if spec.source == RANDOM else delta
 
 

@@ -32,6 +32,8 @@ def by_expression(
 ) -> list[list[Cell]]:
     """The grouping of a study: a bank is training cells of one expression, within the budget of tokens if any.
 
+    Evaluations of one composition on one task go together, whose deltas share passes.
+
     Where the backbone lies in shards, which takes long to read and to deal out, other cells that read it go together
     too, up to 64 of one kind.
 
@@ -49,7 +51,20 @@ def by_expression(
         return min(batch, task.rows["train"]) * (task.lengths.padded + task.lengths.answer)
 
     others = [cell for cell in ready if cell.kind not in kinds]
-    return together + by_bank(others, options, lambda cell: str(cell.spec["composition"]), tokens)
+    return together + by_bank(others, options, lambda cell: str(cell.spec["composition"]), tokens, _evaluated)
+
+
+def _evaluated(cell: Cell) -> object:
+    """What evaluations in shared passes have in common: the composition, and the examples as they are read.
+
+    The untouched backbone has one evaluation for each task, and these go together.
+    """
+    spec = cell.spec
+    if spec["composition"] is None:
+        return spec["backbone"]
+    few = (spec["shots"], spec["seed"]) if spec["shots"] is not None else None
+    examples = (spec["target"], spec["data"], tuple(spec["rows"].items()), few, spec["template"], spec["split"])
+    return spec["backbone"], spec["composition"], examples, spec["limit"]
 
 
 def _sharded(options: Mapping[str, Any]) -> bool:

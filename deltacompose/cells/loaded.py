@@ -19,6 +19,7 @@ from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.cells.sources import BackboneSource, OwnTasks
 from deltacompose.cells.task_data import Cut, TaskData
+from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader, reader
 from deltacompose.study.config import Cell
@@ -29,6 +30,9 @@ BACKBONES = 2
 """Backbones that a process keeps."""
 TASKS = 64
 """Tasks, with all their examples, that a process keeps."""
+
+DELTA_BYTES = 1 << 28
+"""Bytes of trained deltas that a process keeps; their cells never change, for a key names all that they come from."""
 
 AGAIN = "run the study again, which plans it for what is there now, or restore what was there"
 
@@ -64,6 +68,7 @@ class TaskSource:
 _backbones: OrderedDict[BackboneSource, Backbone] = OrderedDict()
 _tasks: OrderedDict[tuple[TaskSource, str], Task] = OrderedDict()
 _last: dict[TaskSource, tuple[str, Task]] = {}
+_deltas: OrderedDict[Path, Delta] = OrderedDict()
 
 
 def backbone_of(source: BackboneSource) -> Backbone:
@@ -142,6 +147,21 @@ def whole_task(data: TaskData, task: str, own: OwnTasks) -> Task:
     return task_of_content(TaskSource(task, own, data.template, data.ranking), data.fingerprint(task))
 
 
+def stored_delta(folder: Path) -> Delta:
+    """The trained delta of a stored cell; read once for the cells of several targets."""
+    delta = _deltas.pop(folder, None)
+    if delta is None:
+        delta = registry.load_delta(folder)
+    _deltas[folder] = delta
+    while len(_deltas) > 1 and sum(map(_bytes, _deltas.values())) > DELTA_BYTES:
+        _deltas.popitem(last=False)
+    return delta
+
+
+def _bytes(delta: Delta) -> int:
+    return sum(x.nbytes for x in (*delta.weights.values(), *delta.constants.values()))
+
+
 def check_backbone(backbone: Backbone, cell: Cell) -> None:
     """Refuses a backbone whose content is not the one that a cell was planned for, or whose files changed since.
 
@@ -176,6 +196,7 @@ def forget() -> None:
     _backbones.clear()
     _tasks.clear()
     _last.clear()
+    _deltas.clear()
     _reader.cache_clear()
 
 

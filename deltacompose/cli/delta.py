@@ -85,7 +85,7 @@ def evaluate(
     """
     from deltacompose import api
     from deltacompose.scoring.as_trained import Reading, mismatches
-    from deltacompose.training.loop import evaluate as evaluated
+    from deltacompose.training.evaluation import evaluate as evaluated
 
     trained = api.load_delta(delta)
     loaded = _own_backbone(trained, backbone, dtype)

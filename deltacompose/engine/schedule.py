@@ -28,24 +28,30 @@ def tokens_of_spec(cell: Cell) -> float:
     return float(cell.spec.get("batch_tokens", 0))
 
 
+def delta_of_spec(cell: Cell) -> object:
+    """What evaluation cells of one delta have in common: their parents and the backbone."""
+    return cell.parents, str(cell.spec.get("backbone"))
+
+
 def by_bank(
     ready: Sequence[Cell],
     options: Mapping[str, Any],
     bank: Callable[[Cell], str | None] = bank_of_spec,
     tokens: Callable[[Cell], float] = tokens_of_spec,
+    evaluated: Callable[[Cell], object] = delta_of_spec,
 ) -> list[list[Cell]]:
     """The ordinary grouping: trainings that can be banked, evaluations of one delta, all else alone.
 
     Training cells go together if `bank` gives the same text for them (None for one that cannot be banked), up to
-    `options["tokens"]` tokens per step and `options["bank"]` cells (16). Evaluation cells go together if they have the
-    same parents and backbone, up to `options["evaluations"]` of them (64). No group is so large that one of
-    `options["slots"]` idle workers would stay so. A training that asks for several processes goes alone.
+    `options["tokens"]` tokens per step and `options["bank"]` cells (16). Evaluation cells go together if `evaluated`
+    gives the same for them (their parents and backbone), up to `options["evaluations"]` of them (64). No group is so
+    large that one of `options["slots"]` idle workers would stay so. A training by several processes goes alone.
     """
     share = max(1, math.ceil(len(ready) / options.get("slots", 1)))
     most = {"train": options.get("bank", 16), "evaluate": options.get("evaluations", 64)}
     alike: dict[object, list[Cell]] = defaultdict(list)
     for cell in sorted(ready, key=lambda cell: -cell.cost):
-        alike[_likeness(cell, bank)].append(cell)
+        alike[_likeness(cell, bank, evaluated)].append(cell)
     groups = []
     for cells in alike.values():
         room = options.get("tokens", math.inf) if cells[0].kind == "train" else math.inf
@@ -54,11 +60,13 @@ def by_bank(
     return groups
 
 
-def _likeness(cell: Cell, bank: Callable[[Cell], str | None]) -> object:
+def _likeness(
+    cell: Cell, bank: Callable[[Cell], str | None], evaluated: Callable[[Cell], object] = delta_of_spec
+) -> object:
     if cell.kind == "train" and cell.spec.get("processes", 1) == 1 and bank(cell) is not None:
         return cell.kind, bank(cell)
     if cell.kind == "evaluate":
-        return cell.kind, cell.parents, str(cell.spec.get("backbone"))
+        return cell.kind, evaluated(cell)
     return cell.key
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deltacompose.errors import BadInput
-from deltacompose.scoring.rows import Batch, Reader, Row
+from deltacompose.scoring.rows import Batch, Reader, Row, repeated
 
 TEMPERATURE = 20.0
 """Scale of an encoder's cosines; fixed, so that it is not part of what is learned (Reimers & Gurevych 2019)."""
@@ -58,9 +58,9 @@ class EncoderReader(Reader):
         each = F.cross_entropy(scores.flatten(0, 1), labels.flatten(), reduction="none")
         return each.view(deltas, -1).mean(1)
 
-    def scores(self, rows: Sequence[Row]) -> Tensor:
+    def scores(self, rows: Sequence[Row], deltas: int = 1) -> Tensor:
         lengths = max(len(row.input) for row in rows), max(len(c) for row in rows for c in row.candidates)
-        return self._scores(self.collate(rows, lengths), 1)[0]
+        return self._scores(repeated(self.collate(rows, lengths), deltas), deltas).flatten(0, 1)
 
     def logits(self, batch: Batch) -> Tensor:
         raise BadInput(f"{self.backbone.name} is an encoder and draws no tokens, as task {self.task.name!r} asks")
@@ -70,7 +70,7 @@ class EncoderReader(Reader):
         longest = max(map(len, inputs))
         return self._pooled(self._tensor(inputs, longest, self._pad), self._mask(inputs, longest))
 
-    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+    def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:
         raise BadInput(f"{self.backbone.name} is an encoder and cannot generate, as task {self.task.name!r} asks")
 
     def _scores(self, batch: Batch, deltas: int) -> Tensor:

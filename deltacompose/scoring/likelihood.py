@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,8 @@ from transformers import GenerationConfig
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.chat import Conversation
 from deltacompose.errors import BadInput
+from deltacompose.scoring import best_first
+from deltacompose.scoring.best_first import Start
 from deltacompose.scoring.ranking import ranked
 from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation
 from deltacompose.task.examples import Example
@@ -40,7 +43,8 @@ class LikelihoodReader(Reader):
         grouped, known = each.view(deltas, -1), (answers != IGNORED).view(deltas, -1)
         return grouped.sum(1) / known.sum(1)
 
-    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+    def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:
+        rows = [*rows] * deltas
         self._check_positions(max(map(self._read_before, rows)), tokens)
         with _generating(self.backbone.model, self.generation(tokens)):
             ids = self._generated(rows)
@@ -66,8 +70,23 @@ class LikelihoodReader(Reader):
             decoder_start_token_id=self._start,
         )
 
-    def scores(self, rows: Sequence[Row]) -> Tensor:
+    def rank(self, rows: Sequence[Row], deltas: int = 1) -> list[int]:
+        """Every rule but the plain sum needs the scores of all candidates."""
+        if (self.task.ranking or "sum") != "sum":
+            return super().rank(rows, deltas)
+        return best_first.ranked(self, [*rows] * deltas, deltas)
+
+    @abstractmethod
+    def begin(self, rows: Sequence[Row]) -> Start:
+        """Reads the inputs once, up to the first token of the answer."""
+
+    @abstractmethod
+    def go_on(self, start: Start, which: Tensor, answers: Tensor) -> Tensor:
+        """Logits of all tokens of some answers but the first; see `best_first.Decodes`."""
+
+    def scores(self, rows: Sequence[Row], deltas: int = 1) -> Tensor:
         """Candidates' log-likelihoods by the task's rule; the input is read once."""
+        rows = [*rows] * deltas
         sums, tokens = self._log_likelihoods(rows)
         rule, empty = self.task.ranking or "sum", None
         if rule == "pmi":
@@ -225,22 +244,28 @@ class DecoderReader(LikelihoodReader):
         ).logits
         return logits[:, -length - 1 : -1]  # type: ignore[no-any-return]
 
-    def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
-        model, (ids, mask) = self.backbone.model, self._inputs(rows)
-        start = model(
+    def begin(self, rows: Sequence[Row]) -> Start:
+        ids, mask = self._inputs(rows)
+        output = self.backbone.model(
             input_ids=ids, attention_mask=mask, position_ids=_positions(mask), use_cache=True, logits_to_keep=1
         )
-        start.past_key_values.batch_repeat_interleave(count)
-        known = candidates != IGNORED
-        whole = torch.cat([mask.repeat_interleave(count, 0), known.long()], 1)
-        rest = model(
-            input_ids=candidates.clamp(min=0)[:, :-1],
+        return Start(output.logits[:, -1], mask, output.past_key_values)
+
+    def go_on(self, start: Start, which: Tensor, answers: Tensor) -> Tensor:
+        mask = start.mask[which]
+        whole = torch.cat([mask, (answers != IGNORED).long()], 1)
+        return self.backbone.model(  # type: ignore[no-any-return]
+            input_ids=answers.clamp(min=0)[:, :-1],
             attention_mask=whole[:, :-1],
             position_ids=_positions(whole)[:, mask.shape[1] : -1],
-            past_key_values=start.past_key_values,
+            past_key_values=_selected(start.cache, which),
             use_cache=True,
         ).logits
-        return torch.cat([start.logits[:, -1:].repeat_interleave(count, 0), rest], 1)
+
+    def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
+        start = self.begin(rows)
+        which = torch.arange(len(rows), device=candidates.device).repeat_interleave(count)
+        return torch.cat([start.logits[which, None], self.go_on(start, which, candidates)], 1)
 
     def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         ids, mask = self._inputs(rows)
@@ -289,6 +314,28 @@ class EncoderDecoderReader(LikelihoodReader):
             use_cache=False,
         ).logits
 
+    def begin(self, rows: Sequence[Row]) -> Start:
+        batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
+        encoded = self.backbone.model.get_encoder()(input_ids=batch["ids"], attention_mask=batch["mask"])
+        output = self.backbone.model(
+            encoder_outputs=encoded,
+            attention_mask=batch["mask"],
+            decoder_input_ids=batch["ids"].new_full((len(rows), 1), self._start),
+            use_cache=True,
+        )
+        return Start(output.logits[:, -1], batch["mask"], output.past_key_values, encoded)
+
+    def go_on(self, start: Start, which: Tensor, answers: Tensor) -> Tensor:
+        encoded = copy(start.encoded)
+        encoded.last_hidden_state = encoded.last_hidden_state[which]
+        return self.backbone.model(  # type: ignore[no-any-return]
+            encoder_outputs=encoded,
+            attention_mask=start.mask[which],
+            decoder_input_ids=answers[:, :-1].masked_fill(answers[:, :-1] == IGNORED, self._pad),
+            past_key_values=_selected(start.cache, which),
+            use_cache=True,
+        ).logits
+
     def _states(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
         batch = self.collate(rows, (max(len(row.input) for row in rows), max(len(row.answer) for row in rows)))
         encoded = self.backbone.model.get_encoder()(input_ids=batch["ids"], attention_mask=batch["mask"])
@@ -328,6 +375,13 @@ def _generating(model: Any, settings: GenerationConfig) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
+
+
+def _selected(cache: Any, which: Tensor) -> Any:
+    """A copy of a cache with the keys and values of some rows, any of them several times."""
+    selected = deepcopy(cache)  # a model writes to the cache that it is given, and the original may be read again
+    selected.batch_select_indices(which)
+    return selected
 
 
 def _positions(mask: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.errors import BadInput
-from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation, encoded
+from deltacompose.scoring.rows import IGNORED, Batch, Reader, Row, continuation, encoded, repeated
 from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
 
@@ -72,8 +72,8 @@ class MaskedReader(Reader):
         each = F.cross_entropy(self._scores(batch), batch["label"], reduction="none")
         return each.view(deltas, -1).mean(1)
 
-    def scores(self, rows: Sequence[Row]) -> Tensor:
-        return self._scores(self._together(rows))
+    def scores(self, rows: Sequence[Row], deltas: int = 1) -> Tensor:
+        return self._scores(repeated(self._together(rows), deltas))
 
     def logits(self, batch: Batch) -> Tensor:
         """At the masks `(rows, masks, vocabulary)`; the head is asked nowhere else."""
@@ -112,7 +112,7 @@ class MaskedReader(Reader):
         states = self.backbone.model.base_model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # type: ignore[no-any-return]
 
-    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
+    def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:
         raise BadInput(f"{self.backbone.name} is an encoder and cannot generate, as task {self.task.name!r} asks")
 
     def _together(self, rows: Sequence[Row]) -> Batch:

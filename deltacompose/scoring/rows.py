@@ -74,6 +74,13 @@ def first(scores: Tensor) -> list[int]:
     return scores.argmax(-1).tolist()
 
 
+def repeated(batch: Batch, deltas: int) -> Batch:
+    """A batch for each of a bank's deltas, one after another along the first axis of each tensor."""
+    if deltas == 1:
+        return batch
+    return {name: x.repeat(deltas, *(1 for _ in x.shape[1:])) for name, x in batch.items()}
+
+
 class Reader(ABC):
     """One task as one backbone reads it.
 
@@ -128,9 +135,16 @@ class Reader(ABC):
         return 1
 
     @abstractmethod
-    def scores(self, rows: Sequence[Row]) -> Tensor:
-        """For rows of equally many candidates what they are ranked by, `(rows, candidates)`: log p(candidate|input) but
-        for a constant of the row."""
+    def scores(self, rows: Sequence[Row], deltas: int = 1) -> Tensor:
+        """For rows of equally many candidates what they are ranked by: log p(candidate|input) but for a constant of the
+        row.
+
+        Args:
+            deltas: how many deltas are attached as a bank; each reads all rows.
+
+        Returns:
+            `(deltas · rows, candidates)`, one delta after another.
+        """
 
     @abstractmethod
     def logits(self, batch: Batch) -> Tensor:
@@ -140,13 +154,13 @@ class Reader(ABC):
     def features(self, rows: Sequence[Row]) -> Tensor:
         """The mean of the last states of each input's tokens, `(rows, width)`."""
 
-    def rank(self, rows: Sequence[Row]) -> list[int]:
-        """For rows of equally many candidates, the index of the one that the backbone puts first."""
-        return first(self.scores(rows))
+    def rank(self, rows: Sequence[Row], deltas: int = 1) -> list[int]:
+        """For rows of equally many candidates, the index of the one that the backbone puts first; for each delta."""
+        return first(self.scores(rows, deltas))
 
     @abstractmethod
-    def generate(self, rows: Sequence[Row], tokens: int) -> list[str]:
-        """The text of at most so many tokens that the backbone gives for each row."""
+    def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:
+        """The text of at most so many tokens that the backbone gives for each row; for each delta."""
 
     def predict(self, split: str, budget: int = 4096, company: Company = ALONE) -> list[str]:
         """A prediction for every example of a split, in its order: a label, or a text.
@@ -158,30 +172,42 @@ class Reader(ABC):
         Raises:
             Diverged: the backbone's numbers, in any of the processes, are none.
         """
+        return self.predict_each(split, 1, budget, company)[0]
+
+    def predict_each(self, split: str, deltas: int, budget: int = 4096, company: Company = ALONE) -> list[list[str]]:
+        """The predictions of each of the deltas that are attached as a bank; see `predict`.
+
+        Args:
+            budget: how many tokens to hold at once, those of all deltas.
+        """
         rows, own, failure = self.rows(split), [], ""
         with torch.no_grad(), evaluating(self.backbone.model):
-            for chunk in _chunks(rows, budget * company.size):
+            for chunk in _chunks(rows, budget * company.size // deltas):
                 share = company.share(chunk)
-                try:  # who has no share passes over an example all the same: the others may need its shards
-                    predicted = self._predicted([rows[i] for i in share or chunk[:1]])
+                # A process without a share passes over an example all the same: the others may need its shards.
+                read = [rows[i] for i in share or chunk[:1]]
+                try:
+                    predicted = self._predicted(read, deltas)
                 except Diverged as error:
                     if company.size == 1:
                         raise
                     failure = failure or str(error)  # to be raised when all have made all their passes
                     continue
-                own += list(zip(share, predicted[: len(share)], strict=True))
-        predictions = [""] * len(rows)
+                of_deltas = [predicted[k * len(read) : (k + 1) * len(read)] for k in range(deltas)]
+                own += [(i, [each[at] for each in of_deltas]) for at, i in enumerate(share)]
+        predictions = [[""] * len(rows) for _ in range(deltas)]
         for theirs, reported in company.gathered([own, failure], self.backbone.model.device):
             if reported:
                 raise Diverged(reported)
-            for i, prediction in theirs:
-                predictions[i] = prediction
+            for i, of_row in theirs:
+                for each, prediction in zip(predictions, of_row, strict=True):
+                    each[i] = prediction
         return predictions
 
-    def _predicted(self, rows: Sequence[Row]) -> list[str]:
+    def _predicted(self, rows: Sequence[Row], deltas: int) -> list[str]:
         if self.task.kind == "choice":
-            return [self.task.labels[k] for k in self.rank(rows)]
-        return self.generate(rows, self._longest)
+            return [self.task.labels[k] for k in self.rank(rows, deltas)]
+        return self.generate(rows, self._longest, deltas)
 
     @property
     def _longest(self) -> int:

@@ -1,4 +1,4 @@
-"""Training one stage of a composition, for a bank of deltas at once, and evaluating deltas.
+"""Training one stage of a composition, for a bank of deltas at once.
 
 Each delta has its own batches, optimiser, learning rates and record; all that a bank shares is the pass through the
 backbone. So what a delta becomes does not depend on its neighbours but for rounding, where a device multiplies larger
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -20,15 +19,13 @@ from torch import Tensor
 from deltacompose.attach.attachment import Attachment, attach
 from deltacompose.attach.bound import Stacked
 from deltacompose.backbone.backbone import Backbone, evaluating
-from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
-from deltacompose.distributed import ALONE, Company
 from deltacompose.errors import Diverged
 from deltacompose.method.contract import Penalizes, Prepares, Tensors
 from deltacompose.method.weights import generator, parts, penalty
 from deltacompose.scoring import Batch, Reader
-from deltacompose.task.metrics import Score
 from deltacompose.task.task import score
+from deltacompose.training.evaluation import is_banked, predict_many, tokens_at_once
 from deltacompose.training.flat import Matrices, copy
 from deltacompose.training.learner import Job, Learner, advance
 from deltacompose.training.memory import count_anew
@@ -46,18 +43,6 @@ class Checkpoints(Protocol):
     def load(self) -> Mapping[int, State]:
         """States that were saved together, by the number of their job."""
         ...
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """A score on a split with the prediction behind each example's."""
-
-    score: Score
-    predictions: tuple[str, ...]
-
-    def __repr__(self) -> str:
-        trivial = ", all predictions the same" if self.score.trivial else ""
-        return f"<evaluation: {self.score.metric} {self.score.value:.3f} on {len(self.predictions)} examples{trivial}>"
 
 
 def train(
@@ -84,7 +69,7 @@ def train(
             while running := [learner for learner in learners if learner.running]:
                 _evaluate_due(attachment, learners, checkpoints)
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
-                    for group in _groups(attachment, running, budget or _budget(backbone)):
+                    for group in _groups(attachment, running, budget or tokens_at_once(backbone)):
                         learn(attachment, group)
             _evaluate_due(attachment, learners, checkpoints)
     finally:
@@ -92,25 +77,19 @@ def train(
     return [learner.failure or learner.delta() for learner in learners]
 
 
-def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
-    """Scores a delta, or the untouched backbone, on a split of a task, whose examples a company of processes shares."""
-    with evaluating(reader.backbone.model), delta.attached(reader.backbone) if delta else nullcontext():
-        predictions = reader.predict(split, company=company)
-    return Evaluation(score(reader.task, reader.task.examples(split), predictions), tuple(predictions))
-
-
 def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoints: Checkpoints | None) -> None:
-    due = [learner for learner in learners if learner.due]
-    for learner in due:
-        attachment.put({**learner.kept(), **learner.constants})
-        reader = learner.job.reader
-        try:
-            predictions = reader.predict("val", company=learner.job.company)
-            value = score(reader.task, reader.task.examples("val"), predictions).value
-        except Diverged as error:
-            learner.failure = learner.diverged(str(error))
-            continue
-        learner.evaluated(value, predictions)
+    """Evaluates the learners that are due, those of one task in shared passes."""
+    due: dict[Reader, list[Learner]] = {}
+    for learner in (learner for learner in learners if learner.due):
+        due.setdefault(learner.job.reader, []).append(learner)
+    for reader, together in due.items():
+        first, tensors = together[0].job, [{**learner.kept(), **learner.constants} for learner in together]
+        predictions = predict_many(attachment, first.expression, tensors, reader, "val", first.company)
+        for learner, own in zip(together, predictions, strict=True):
+            if isinstance(own, Diverged):
+                learner.failure = learner.diverged(str(own))
+            else:
+                learner.evaluated(score(reader.task, reader.task.examples("val"), own).value, own)
     if checkpoints and due:
         checkpoints.save([learner.state() for learner in learners])
 
@@ -194,7 +173,7 @@ def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) ->
     Those that are behind catch up apart, so that the others' passes are what they would be without them. With dropout
     only batches of one length pass together: a mask is drawn for the padded batch, and must not depend on the bank.
     """
-    banked = _banked(attachment, learners[0].job.expression)
+    banked = is_banked(attachment, learners[0].job.expression)
     alike: dict[Any, list[Learner]] = {}
     for learner in learners:
         lengths = learner.lengths if attachment.drops else None
@@ -230,16 +209,6 @@ def _share_constants(learners: Sequence[Learner]) -> None:
         for name, x in learner.constants.items():
             if name in first and torch.equal(x, first[name]):
                 learner.constants[name] = first[name]
-
-
-def _banked(attachment: Attachment, expression: Composition) -> bool:
-    apart = attachment.backbone.mixes_padding  # texts of one length at a time, which leaves no equal groups of rows
-    return attachment.once is None and not apart and all(part.banked for _, part in parts(expression))
-
-
-def _budget(backbone: Backbone) -> int:
-    """The tokens of one pass: on a CPU a larger pass leaves the caches; a GPU wants far more work at once."""
-    return 4096 if backbone.model.device.type == "cpu" else 1 << 17
 
 
 @contextmanager
