@@ -1,6 +1,6 @@
 """The built-in tasks: 26 embedded ones, whose rows are next to this file, and those of the Hugging Face hub.
 
-Each is a row of data in `embedded.yaml` or `hub.yaml`; listing them reads these two files and no examples.
+Each is a row of data in `embedded.yaml`, `hub.yaml` or `peft_bench.yaml`; listing them reads no examples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def members() -> dict[str, Lazy]:
     """Every built-in task by name, made when it is first read."""
     return {
         name: Lazy("deltacompose_plugins.tasks:task", name)
-        for name in (*descriptions("embedded"), *descriptions("hub"))
+        for name in (*descriptions("embedded"), *descriptions("hub"), *descriptions("peft_bench"))
     }
 
 
@@ -36,12 +36,12 @@ def task(name: str) -> Task:
         return task_from_mapping(
             name, {**_EMBEDDED, "path": f"rows/{name}.jsonl", **descriptions("embedded")[name]}, HERE
         )
-    described = descriptions("hub")[name]
+    described = descriptions("peft_bench" if name in descriptions("peft_bench") else "hub")[name]
     return task_from_mapping(name, {"licence": f"see its card, hf.co/datasets/{described['path']}", **described}, HERE)
 
 
 @cache
 def descriptions(kind: str) -> Mapping[str, Mapping[str, Any]]:
-    """The descriptions of the "embedded" or the "hub" tasks by name."""
+    """The descriptions of the "embedded", the "hub" or the "peft_bench" tasks by name."""
     with (HERE / f"{kind}.yaml").open(encoding="utf-8") as file:
         return dict(yaml.load(file, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {})
