@@ -27,8 +27,9 @@ from deltacompose.method.weights import finalized, named
 SEED = 0x5EED_0D17A
 """Seed of the generator that `init` gets, a number that nobody else chooses."""
 REPEATS = 4
-DAYS = 1000.37
-"""How far the clock is moved: to another day of the week and another hour."""
+DAYS = 1003.37
+"""How far the clock is moved: to another hour, and at any time of day to another day of the week (1003 and 1004 are
+no multiples of 7)."""
 ROUNDING = 1e-6
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from checks import broken_bank, broken_batch, broken_precision, broken_shape, broken_statements, broken_training
@@ -114,3 +115,11 @@ def test_a_method_that_is_broken_in_one_way_fails_the_check_of_its_kind(name, me
         assert re.search(message, str(raised.value)), str(raised.value)
     finally:
         anew()
+
+
+@pytest.mark.parametrize("hour", range(0, 24, 3))
+def test_a_method_of_the_day_of_the_week_is_noticed_at_every_hour(hour, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: 20_000 * 86_400.0 + hour * 3_600)
+    with pytest.raises(Broken, match="depends on the clock"):
+        CHECKS["clock_and_environment"](Subject(broken_statements.OfTheClock(), "bert"))
+    anew()
