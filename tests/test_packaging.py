@@ -89,7 +89,11 @@ def test_the_wheel_has_every_file_of_both_packages(built):
 
 def test_the_wheel_has_its_data(built):
     inside = set(zipfile.ZipFile(built[0]).namelist())
-    assert {"deltacompose/py.typed", "deltacompose/report/templates/report.html"} <= inside
+    assert {
+        "deltacompose/py.typed",
+        "deltacompose/report/templates/report.html",
+        "deltacompose/report/templates/main.js",
+    } <= inside
     assert "deltacompose/plugins/scaffold/plugin/pyproject.toml.jinja" in inside
     assert {"deltacompose_plugins/DATA_LICENSES.md", "deltacompose_plugins/tasks/hub.yaml"} <= inside
     assert {f"deltacompose_plugins/tasks/rows/{name}.jsonl" for name in descriptions("embedded")} <= inside
@@ -107,7 +111,7 @@ def test_the_wheel_says_its_command_its_door_and_its_licences(built):
     assert f"{info}/licenses/plugins/deltacompose_plugins/DATA_LICENSES.md" in wheel.namelist()
     metadata = wheel.read(f"{info}/METADATA").decode()
     assert "License-Expression: Apache-2.0" in metadata
-    for extra in ("demo", "report", "cluster", "hub", "dev"):
+    for extra in ("demo", "browser", "cluster", "hub", "dev"):
         assert f"Provides-Extra: {extra}\n" in metadata
 
 

@@ -18,6 +18,7 @@ from deltacompose.cli import (
     listings,
     predict,
     recommend,
+    report,
     similarity,
     store,
     study,
@@ -52,6 +53,7 @@ def program(
 
 for commands in (
     study,
+    report,
     delta,
     transfer,
     similarity,

@@ -1,4 +1,4 @@
-"""Commands on a study and its store: run, plan, status, retry, report, lift, verify, gc."""
+"""Commands on a study and its store: run, plan, status, retry, lift, verify, gc; `report` has a module of its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds these commands to the program."""
-    for command in (run, plan, status, retry, report, verify, gc):
+    for command in (run, plan, status, retry, verify, gc):
         app.command(rich_help_panel=STUDIES)(command)
     app.command(rich_help_panel=ANALYSES)(lift)
 
@@ -197,35 +197,6 @@ def retry(study: StudyOrStore, store: StudyStore = None, as_json: AsJson = False
     if as_json:
         return output.write_json({"store": str(store_of(study, store)), "forgotten": list(keys)})
     typer.echo(f"the next run will retry {len(keys)} failed cells")
-    return None
-
-
-def report(
-    study: StudyOrStore,
-    store: StudyStore = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report.  [default: <store>/figures]")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write figures, tables and an HTML report."""
-    from deltacompose import api
-    from deltacompose.report import report as pages
-    from deltacompose.study.config import Study
-
-    opened = needed(study, store)
-    folder = out or opened.root / "figures"
-    asked = None if study.is_dir() else Study.read(study)
-    damaged: list[Problem] = []
-    records = api.of_transfer(api.records(opened, asked, damaged))
-    output.print_damaged(damaged)
-    categories, order = api.categories_of(records, opened, asked), asked.tasks if asked else ()
-    written = pages.write_figures(records, folder, categories, order=order)
-    page = pages.write(records, folder, asked.name if asked else opened.root.name, categories, order=order)
-    if as_json:
-        files = [str(path) for path in written]
-        return output.write_json(
-            {"store": str(store_of(study, store)), "folder": str(folder), "report": str(page), "files": files}
-        )
-    typer.echo(f"{len(written)} figures and tables in {folder}\nreport: {page}")
     return None
 
 

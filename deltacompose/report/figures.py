@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,8 +15,6 @@ from deltacompose.analysis.interaction.convergence import history
 from deltacompose.analysis.matrix import TransferMatrix, shortened
 from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.analysis.transfer.lift import Lift
-from deltacompose.analysis.transfer.lift import lifts as lifts_of
-from deltacompose.analysis.transfer.summaries import CategoryComparison, compare_categories, kinds_of
 from deltacompose.analysis.transfer.uncertainty import Kind, Marks, can_be_tested, marks
 from deltacompose.analysis.units import UNITS, graph_value, unknown_chance
 from deltacompose.figures import heatmaps as heatmap
@@ -24,7 +22,10 @@ from deltacompose.figures import interactions as interaction
 from deltacompose.figures import lifts as lift
 from deltacompose.figures import task_graphs as graph
 from deltacompose.figures.heatmap_values import cells
-from deltacompose.figures.style import Look
+from deltacompose.figures.style import Look, counted
+
+Stability = Mapping[tuple[str, str], float]
+"""How often each edge stands when the seeds are drawn again."""
 
 
 class Drawing(NamedTuple):
@@ -51,7 +52,7 @@ def heatmaps(matrix: TransferMatrix, look: Look, marked: Marks | None) -> Iterat
     """Relative and corrected performance where every chance level is known, else raw scores."""
     for unit in ratios(matrix) or ("score",):
         shown = cells(matrix, unit, marks=marked)
-        caption = f"Transfer of {matrix.composition}: {UNITS[unit]}. {_tested(marked)}"
+        caption = f"Transfer of {matrix.composition}: {UNITS[unit]}. {tested_by(marked)}"
         yield Drawing(unit, partial(heatmap.draw, matrix, shown, "category", look), caption)
 
 
@@ -67,7 +68,8 @@ def ratios(matrix: TransferMatrix) -> tuple[Kind, ...]:
     return () if unknown_chance(matrix) else ("relative", "corrected")
 
 
-def _tested(marked: Marks | None) -> str:
+def tested_by(marked: Marks | None) -> str:
+    """A sentence on the test behind the marks, or on why there is none."""
     if marked is None:
         return "No cell is marked: a test needs two seeds, or per-example scores."
     covers = ", ".join(cover for cover in marked.covers if cover != "nothing")
@@ -78,45 +80,55 @@ def _tested(marked: Marks | None) -> str:
 
 
 def nearest(matrix: TransferMatrix) -> nx.Graph:
-    """The graph of each task's three nearest ones, fewer where there are few tasks.
+    """The graph of each task's three nearest ones, fewer where there are few tasks; cells without a value are skipped.
 
     Raises:
-        BadInput: a cell without a value.
+        BadInput: fewer than two tasks, or no cell with a value.
     """
     value = graph_value(matrix)
     drawn = [name for name in matrix.tasks if value == "raw" or name not in matrix.left_out]
-    return task_graph(matrix, k=min(3, max(1, len(drawn) - 2)), value=value)
+    return task_graph(matrix, k=min(3, max(1, len(drawn) - 2)), value=value, missing="skip")
 
 
-def network(matrix: TransferMatrix, tasks: nx.Graph, look: Look) -> Drawing:
-    """The graph of `nearest`, unstable edges dotted where seeds and cells allow to tell."""
+def stability_of(matrix: TransferMatrix, tasks: nx.Graph) -> Stability | None:
+    """How often each edge stands when the seeds are drawn again; None for one seed or incomplete cells."""
     whole = len(matrix.seeds) > 1 and not incomplete(matrix, tasks)
-    stability = edge_stability(matrix, tasks) if whole else None
+    return edge_stability(matrix, tasks) if whole else None
+
+
+def network(matrix: TransferMatrix, tasks: nx.Graph, stability: Stability | None, look: Look) -> Drawing:
+    """The graph of `nearest`, unstable edges dotted where seeds and cells allow to tell."""
     caption = (
         f"Task graph of {matrix.composition} by {tasks.graph['value']} values; the width of an edge is proportional to "
-        "its weight, and edges within a category have its colour."
+        f"its weight, and edges within a category have its colour.{missing_from(tasks)}"
     )
     return Drawing("graph", partial(graph.draw, tasks, stability, look, 0), caption)
 
 
-def lifts(findings: Findings) -> list[Lift]:
-    """The lifts of every composition."""
-    return [each for matrix in findings.matrices.values() for each in lifts_of(matrix)]
+def missing_from(tasks: nx.Graph) -> str:
+    """A sentence on the cells without a value that a graph was made without; empty where there are none."""
+    if not (absent := tasks.graph.get("missing", 0)):
+        return ""
+    partly = sum(1 for _, _, directions in tasks.edges(data="directions") if directions == 1)
+    return (
+        f" {counted(absent, 'cell')} without a value: {counted(partly, 'edge')} with the value of one direction only, "
+        "pairs without any value have no edge."
+    )
 
 
-def overall(findings: Findings) -> Iterator[Drawing]:
+def overall(findings: Findings, lifts: Sequence[Lift]) -> Iterator[Drawing]:
     """Figures over all compositions: lift and convergence, where there is something to draw."""
     look = look_of(findings)
-    if known := [each for each in lifts(findings) if not np.isnan(each.value)]:
+    if known := [each for each in lifts if not np.isnan(each.value)]:
         caption = "Each delta on the task it was trained on, minus the untouched backbone, with 95 % intervals."
         yield Drawing("lift", partial(lift.draw, known, look), caption)
-    if rows := _curves(findings):
+    if rows := curves(findings):
         caption = "Score on the development split against training steps: mean over seeds, the band is their range."
         yield Drawing("convergence", partial(interaction.curves, rows, "step", look), caption)
 
 
-def _curves(findings: Findings) -> list[dict[str, Any]]:
-    """The evaluations during training, as `interaction.curves` takes them."""
+def curves(findings: Findings) -> list[dict[str, Any]]:
+    """The evaluations during training: composition, unit (the task), seed, metric, step, seconds and score."""
     return [
         {**_training(record), "step": point.step, "seconds": point.seconds, "score": point.score}
         for record in findings.trainings
@@ -128,14 +140,3 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     spec = record["spec"]
     about = {"composition": str(spec["composition"]), "unit": str(spec["task"]), "seed": int(spec["seed"])}
     return {**about, "metric": str(record["result"].get("metric", ""))}
-
-
-def compared(findings: Findings) -> list[tuple[str, CategoryComparison]]:
-    """Same- against cross-category transfer of every composition, in every ratio that may be shown, and in lift."""
-    return [
-        (text, compare_categories(matrix, kind))
-        for text, matrix in findings.transfer.items()
-        if matrix.categories
-        for kind in kinds_of(matrix)
-        if kind == "lift" or kind in ratios(matrix)
-    ]

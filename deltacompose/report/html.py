@@ -1,67 +1,118 @@
-"""The report as one HTML page that needs no network."""
+"""The report as one HTML page that needs no network: text and tables here, figures drawn by its own script."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata, resources
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
-from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.findings import Findings
-from deltacompose.errors import BadInput
-from deltacompose.figures.style import Look, counted, rendered, styled
-from deltacompose.report import figures as pictures
-from deltacompose.report import statements as sentences
-from deltacompose.report import tables as sections
-from deltacompose.report import vega as interactive
+from deltacompose.figures.style import counted
+from deltacompose.report import figures, page_data, statements, tables
+from deltacompose.report.analysed import Analysed
+from deltacompose.report.headline import headline
+from deltacompose.report.methods_text import methods
+from deltacompose.report.scores import scores
+
+SCRIPTS = (
+    "dom.js", "export.js", "tables.js", "heatmap.js", "heatmap_cells.js", "heatmap_marks.js", "graph.js", "lines.js",
+    "main.js",
+)  # fmt: skip
+"""The page's script in the order in which its files follow each other."""
+SECTIONS = {
+    "result": "Result",
+    "scores": "Scores",
+    "explore": "Transfer and training",
+    "run": "What was run",
+    "failed": "Failed and missing",
+    "methods": "Methods",
+    "limits": "Limits",
+}
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure inside the page: an image as a `data:` address, what it is, and how to read it."""
+class File:
+    """A file beside the page: its name as it is shown, and its address relative to the page."""
 
-    source: str
-    alternative: str
-    caption: str
+    text: str
+    address: str
 
 
 @dataclass(frozen=True)
-class Part:
-    """What the page shows of one composition; `absent` says why a figure could not be drawn."""
+class FileGroup:
+    """The files of one composition, or of the study."""
 
-    composition: str
-    pictures: Sequence[Picture]
-    absent: Sequence[str]
-    scores: sections.Table
-    chart: Mapping[str, Any] | None
+    title: str
+    files: tuple[File, ...]
 
 
-def html(findings: Findings, title: str, lively: bool) -> str:
-    """The page; `lively` makes heatmaps that can be pointed at. Every text of the study is escaped."""
-    script = interactive.script() if lively and findings.transfer else ""
+def html(
+    study: Analysed,
+    title: str,
+    beside: Mapping[str, Sequence[str]] | None = None,
+    step: Callable[[str], None] | None = None,
+) -> str:
+    """The page. Every text of the study is escaped, and no address in it leads to another place than its folder.
+
+    Args:
+        beside: names of the files in the page's folder, by composition and, under "", of the whole study.
+        step: called with each composition whose data are in the page.
+    """
+    script, style = (
+        '(function () {\n"use strict";\n' + "\n".join(map(_template, SCRIPTS)) + "})();\n",
+        _template("report.css"),
+    )
+    files = beside or {}
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=title,
+            summary=_summary(study.findings),
+            script=Markup(script),  # our own lines, none of the study's
+            style=Markup(style),
+            policy=_policy(script, style),
+            version=metadata.version("deltacompose"),
+            sections=list((SECTIONS | ({"files": "Files"} if files else {})).items()),
+            files=[
+                FileGroup(text or "Whole study", tuple(File(name, quote(name)) for name in names))
+                for text, names in files.items()
+                if names
+            ],
+            embedded=_embedded(study, files, step),
+            **_context(study),
+        )
+    )
+
+
+def _environment() -> jinja2.Environment:
     loader = jinja2.PackageLoader("deltacompose.report", "templates")
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("report.html").render(
-        title=title,
-        summary=_summary(findings),
-        script=Markup(script),  # Vega's lines and our own, none of the study's
-        policy=_policy(script),
-        **_context(findings, bool(script)),
+
+
+def _template(name: str) -> str:
+    return resources.files("deltacompose.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _policy(script: str, style: str) -> str:
+    """What the page may do: show itself, and use the one script and the one style sheet whose hashes stand here."""
+    script_digest, style_digest = (
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)
     )
-
-
-def _policy(script: str) -> str:
-    """What the page may do: show itself, and run the one script whose hash stands here."""
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"'sha256-{digest}' 'unsafe-eval'" if script else "'none'"  # Vega compiles its expressions
-    return f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}"
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{style_digest}'; script-src 'sha256-{script_digest}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def _summary(findings: Findings) -> list[str]:
@@ -76,40 +127,70 @@ def _summary(findings: Findings) -> list[str]:
     ]
 
 
-def _context(findings: Findings, lively: bool) -> dict[str, Any]:
+def _context(study: Analysed) -> dict[str, Any]:
     """Everything that the template prints."""
-    lifts, compared = pictures.lifts(findings), pictures.compared(findings)
+    findings, compared = study.findings, study.compared
     return {
-        "known": sentences.known(lifts, compared, list(findings.transfer.values())),
-        "unknown": sentences.unknown(findings),
-        "tasks": sections.tasks(findings),
-        "compositions": sections.compositions(findings),
-        "results": sections.results(findings),
-        "lifts": sections.lifts(lifts) if lifts else None,
-        "categories": sections.categories(compared) if compared else None,
-        "overall": {drawing.name: _picture(drawing) for drawing in pictures.overall(findings)},
-        "parts": [_part(matrix, pictures.look_of(findings), lively) for matrix in findings.transfer.values()],
-        "failures": sections.failures(findings),
-        "missing": sections.missing(findings),
-        "lively": lively,
+        "headline": headline(study),
+        "known": statements.known(study.lifts, compared, list(findings.transfer.values())),
+        "unknown": statements.unknown(findings),
+        "methods": methods(study),
+        "scores": scores(findings),
+        "tasks": tables.tasks(findings),
+        "compositions": tables.compositions(findings),
+        "lifts": bool(study.lifts),
+        "categories": tables.categories(compared) if compared else None,
+        "transfer": bool(study.parts),
+        "curves": bool(figures.curves(findings)),
+        "failures": tables.failures(findings),
+        "missing": tables.missing(findings),
     }
 
 
-def _part(matrix: TransferMatrix, look: Look, lively: bool) -> Part:
-    """Heatmaps, graph and raw scores of one composition."""
-    marked = pictures.tested(matrix)
-    shown, absent = [_picture(drawing) for drawing in pictures.heatmaps(matrix, look, marked)], []
-    if not pictures.ratios(matrix):
-        absent.append("No relative performance is shown, because the chance level of some target is unknown.")
-    try:
-        shown.append(_picture(pictures.network(matrix, pictures.nearest(matrix), look)))
-    except BadInput as reason:
-        absent.append(f"No task graph: {reason}.")
-    chart = interactive.chart(matrix, marked) if lively else None
-    return Part(matrix.composition, shown, absent, sections.raw_scores(matrix), chart)
+def _embedded(
+    study: Analysed, files: Mapping[str, Sequence[str]], step: Callable[[str], None] | None
+) -> list[tuple[str, Markup]]:
+    """The data of the figures by the id of their element: shared, of each composition, and the curves."""
+    names = page_data.Names.of(study)
+    shown = {part.matrix.composition: page_data.cells_of(part) for part in study.parts}
+    scale = page_data.scale_of(study)
+    whole = _named(files.get("", ()), ("results", "lift", "convergence"))
+    blocks = {"study-data": embedded(page_data.shared(study, names, shown, whole))}
+    for part in study.parts:
+        text = part.matrix.composition
+        data = page_data.transfer(part, names, shown[text], scale, _of_part(files.get(text, ()), shown[text]))
+        blocks[f"composition-data-{names.compositions.index(text)}"] = embedded(data)
+        if step is not None:
+            step(text)
+    if rows := figures.curves(study.findings):
+        blocks["curve-data"] = embedded(page_data.curves(rows, names))
+    return list(blocks.items())
 
 
-def _picture(drawing: pictures.Drawing) -> Picture:
-    with styled():
-        image = base64.b64encode(rendered(drawing.draw(), "png", dpi=200)).decode()
-    return Picture(f"data:image/png;base64,{image}", drawing.name, drawing.caption)
+def _of_part(names: Sequence[str], units: Mapping[str, Any]) -> dict[str, Any]:
+    """The files of one composition by figure: those of the heatmap by unit."""
+    table = [pair for pairs in _named(names, ("transfer",)).values() for pair in pairs]
+    heatmaps = _named(names, tuple(units))
+    return {
+        "heatmap": {unit: [*heatmaps.get(unit, ()), *table] for unit in units},
+        "graph": _named(names, ("graph",)).get("graph", []),
+    }
+
+
+def _named(names: Sequence[str], figures: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    """(ending, address) of the files whose name before the last ending ends with that of a figure."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for name in names:
+        stem, _, ending = name.rpartition(".")
+        figure = stem.rpartition(".")[2]
+        if figure in figures:
+            found.setdefault(figure, []).append((ending.upper(), quote(name)))
+    return found
+
+
+def embedded(data: object) -> Markup:
+    """JSON that can stand inside a script element: no text of a study ends the element or opens another."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import networkx as nx
-
 from deltacompose.analysis.graph import build as graph
-from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import files as matrix_files
-from deltacompose.analysis.transfer.findings import Findings, gather
-from deltacompose.errors import BadInput
+from deltacompose.analysis.transfer.findings import gather
 from deltacompose.figures.files import slugs, write_text
-from deltacompose.figures.style import Look, save, styled
+from deltacompose.figures.style import save, styled
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import result_tables as tables
 from deltacompose.report import statements as sentences
-from deltacompose.report import vega as interactive
+from deltacompose.report.analysed import Analysed, Part, Step, analysed
+from deltacompose.report.headline import headline
 from deltacompose.study.queries import Record
+
+FORMATS = ("pdf", "png")
+"""The formats of the figures for print."""
 
 
 def write(
@@ -32,8 +32,7 @@ def write(
 ) -> Path:
     """Write the report of a study as one HTML file that works offline, and give its path.
 
-    With the packages of the extra `report` the heatmaps can be pointed at; without them they are static, and the
-    report says so. The same records give the same bytes.
+    The page holds the data of its figures and draws them itself. The same records give the same bytes.
 
     Args:
         records: cells of the study, finished and failed, as the store gives them.
@@ -47,10 +46,7 @@ def write(
         BadInput: no records, an unknown composition, records that contradict each other, or a file that cannot be
             written.
     """
-    out = Path(out)
-    path = out / "report.html" if out.is_dir() or not out.suffix else out
-    findings = gather(records, categories, compositions, order=order)
-    return write_text(path, page.html(findings, title, interactive.available()))
+    return write_page(analysed(gather(records, categories, compositions, order=order)), out, title)
 
 
 def write_figures(
@@ -64,57 +60,90 @@ def write_figures(
 
     Per composition, `<stem>` being its slug: `<stem>.transfer.csv` (tidy), `<stem>.relative` and `<stem>.corrected`
     (`<stem>.score` where chance is unknown) and `<stem>.graph` as PDF and PNG, `<stem>.graph.graphml`. For the study:
-    `results.csv`, `.md` and `.tex`, `lift` and `convergence` as PDF and PNG, and `notes.md` with what is known, what
-    is not, and why a figure is not there.
+    `results.csv`, `.md` and `.tex`, `lift` and `convergence` as PDF and PNG, and `notes.md` with the result, what is
+    known, what is not, and why a figure is not there.
 
     Raises:
         BadInput: as `write`.
     """
-    findings, folder = gather(records, categories, compositions, order=order), Path(out)
+    return list(write_files(analysed(gather(records, categories, compositions, order=order)), out))
+
+
+def write_page(
+    study: Analysed, out: str | Path, title: str, with_files: bool = False, step: Step | None = None
+) -> Path:
+    """Write the page.
+
+    Args:
+        with_files: link the files that `write_files` writes into the same folder.
+        step: called with each composition whose data are in the page.
+
+    Raises:
+        BadInput: a file that cannot be written.
+    """
+    out = Path(out)
+    path = out / "report.html" if out.is_dir() or not out.suffix else out
+    return write_text(path, page.html(study, title, names_of_files(study) if with_files else None, step))
+
+
+def names_of_files(study: Analysed) -> dict[str, list[str]]:
+    """The names of the files that `write_files` writes, by composition and, under "", of the whole study."""
+    names, findings = {}, study.findings
+    whole = [f"results.{kind}" for kind in ("csv", "md", "tex")] if findings.matrices else []
+    whole += [f"{drawing.name}.{kind}" for drawing in pictures.overall(findings, study.lifts) for kind in FORMATS]
     stems = slugs(findings.matrices)
-    written: list[Path] = []
-    absent: list[str] = []
-    for text, matrix in findings.transfer.items():
-        try:
-            tasks = pictures.nearest(matrix)
-        except BadInput as reason:
-            tasks = None
-            absent.append(f"{text}, no task graph: {reason}.")
-        written += _of_composition(matrix, tasks, pictures.look_of(findings), folder / stems[text])
-    return [*written, *_of_study(findings, folder, absent)]
+    for part in study.parts:
+        stem = stems[part.matrix.composition]
+        drawn = [f"{stem}.{drawing.name}.{kind}" for drawing in _drawings(study, part) for kind in FORMATS]
+        graphs = [] if part.tasks is None else [f"{stem}.graph.graphml"]
+        names[part.matrix.composition] = [f"{stem}.transfer.csv", *drawn, *graphs]
+    return {"": [*whole, "notes.md"], **names}
 
 
-def _of_composition(matrix: TransferMatrix, tasks: nx.Graph | None, look: Look, stem: Path) -> Iterator[Path]:
-    """Table, heatmaps and graph of one composition, in files whose names begin with the stem."""
-    folder, name = stem.parent, stem.name
-    yield matrix_files.write(matrix, folder / f"{name}.transfer.csv")
-    for drawing in pictures.heatmaps(matrix, look, pictures.tested(matrix)):
-        yield from _saved(drawing, folder, f"{name}.")
-    if tasks is not None:
-        graph.write(tasks, folder / f"{name}.graph.graphml")
-        yield folder / f"{name}.graph.graphml"
-        yield from _saved(pictures.network(matrix, tasks, look), folder, f"{name}.")
-
-
-def _of_study(findings: Findings, folder: Path, absent: Sequence[str]) -> Iterator[Path]:
-    """Tables and figures over all compositions, and the notes."""
-    if findings.matrices:
-        table = tables.own_task(findings.matrices)
+def write_files(study: Analysed, out: str | Path) -> Iterator[Path]:
+    """Write the files of `write_figures`, giving each path when it is written."""
+    folder, stems = Path(out), slugs(study.findings.matrices)
+    for part in study.parts:
+        stem = stems[part.matrix.composition]
+        yield matrix_files.write(part.matrix, folder / f"{stem}.transfer.csv")
+        if part.tasks is not None:
+            graph.write(part.tasks, folder / f"{stem}.graph.graphml")
+            yield folder / f"{stem}.graph.graphml"
+        for drawing in _drawings(study, part):
+            yield from _saved(drawing, folder, f"{stem}.")
+    if study.findings.matrices:
+        table = tables.own_task(study.findings.matrices)
         yield from (tables.write(table, folder / f"results{suffix}") for suffix in (".csv", ".md", ".tex"))
-    for drawing in pictures.overall(findings):
+    for drawing in pictures.overall(study.findings, study.lifts):
         yield from _saved(drawing, folder)
-    known = sentences.known(pictures.lifts(findings), pictures.compared(findings), list(findings.transfer.values()))
-    parts = {"Known": known, "Not known": [*sentences.unknown(findings), *absent]}
-    text = "\n".join(f"## {head}\n\n{_listed(lines)}" for head, lines in parts.items())
-    yield write_text(folder / "notes.md", text)
+    yield write_text(folder / "notes.md", _notes(study))
+
+
+def _drawings(study: Analysed, part: Part) -> Iterator[pictures.Drawing]:
+    """The heatmaps and the graph of one composition."""
+    yield from pictures.heatmaps(part.matrix, study.look, part.marked)
+    if part.tasks is not None:
+        yield pictures.network(part.matrix, part.tasks, part.stability, study.look)
+
+
+def _notes(study: Analysed) -> str:
+    absent = [f"{part.matrix.composition}, no task graph: {part.ungraphed}." for part in study.parts if part.ungraphed]
+    matrices = list(study.findings.transfer.values())
+    parts = {
+        "Result": headline(study),
+        "Known": sentences.known(study.lifts, study.compared, matrices),
+        "Not known": [*sentences.unknown(study.findings), *absent],
+    }
+    return "\n".join(f"## {head}\n\n{_listed(lines)}" for head, lines in parts.items())
 
 
 def _listed(lines: Sequence[str]) -> str:
     return "".join(f"- {tables.plain(line)}\n" for line in lines or ["Nothing yet: no evaluation is finished."])
 
 
-def _saved(drawing: pictures.Drawing, folder: Path, prefix: str = "") -> list[Path]:
-    """One figure as PDF and PNG."""
+def _saved(drawing: pictures.Drawing, folder: Path, prefix: str = "") -> Iterator[Path]:
+    """One figure in every format."""
     with styled():
         figure = drawing.draw()
-        return [save(figure, folder / f"{prefix}{drawing.name}.{kind}") for kind in ("pdf", "png")]
+        for kind in FORMATS:
+            yield save(figure, folder / f"{prefix}{drawing.name}.{kind}")

@@ -24,9 +24,24 @@ def known(
     """What the intervals and tests show: lifts, same-category transfer, and how well the maps repeat over seeds."""
     return [
         *_about_lifts(lifts),
-        *(sentence for text, one in compared for sentence in _about_categories(text, one)),
+        *(sentence for text, comparison in preferred(compared) for sentence in _about_categories(text, comparison)),
         *(sentence for matrix in matrices for sentence in _about_reliability(matrix)),
     ]
+
+
+def preferred(compared: Sequence[tuple[str, CategoryComparison]]) -> list[tuple[str, CategoryComparison]]:
+    """One comparison for each composition: of corrected values, else of the lift, else of what there is.
+
+    The others say the same in other units; the table of categories has them all.
+    """
+    chosen: dict[str, CategoryComparison] = {}
+    for text, comparison in compared:
+        if text not in chosen or _RANKS[comparison.kind] < _RANKS[chosen[text].kind]:
+            chosen[text] = comparison
+    return list(chosen.items())
+
+
+_RANKS = {"corrected": 0, "lift": 1, "relative": 2, "raw": 3}
 
 
 def _about_lifts(lifts: Sequence[Lift]) -> Iterator[str]:

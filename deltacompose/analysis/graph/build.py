@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 import networkx as nx
 import numpy as np
 
-from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.graph import communities
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
@@ -28,6 +28,7 @@ from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import counted, table
 
 Value = Literal["relative", "corrected", "raw"]
+Missing = Literal["refuse", "skip"]
 HIGH = 0.5
 """From this relative performance of chance on, that of a source says little."""
 
@@ -57,6 +58,7 @@ def task_graph(
     level: float | None = None,
     value: str = "relative",
     directed: bool = False,
+    missing: str = "refuse",
 ) -> nx.Graph:
     """The graph of the tasks of a transfer matrix; edges carry `weight`, nodes their `category` and `own` score.
 
@@ -67,13 +69,19 @@ def task_graph(
         level: least weight (`threshold`) or greatest significance (`disparity`) of an edge.
         value: `relative` R, `corrected` C or `raw` scores A.
         directed: edges run from source to target and weigh W; otherwise they weigh (W + Wᵀ)/2.
+        missing: cells without a value are refused (`refuse`), or the graph is made of the others (`skip`): an edge of
+            which one direction is known weighs that one and has `directions` 1, a pair of which none is known has no
+            edge, and the graph's `missing` counts the cells.
 
     Raises:
-        BadInput: unknown kind or value, missing cells, or too few tasks for k neighbours.
+        BadInput: unknown kind, value or treatment of missing cells, missing cells that are refused, no known cell, or
+            too few tasks for k neighbours.
     """
-    names, weights = affinity(matrix, value)
-    built = network.build(names, weights, kind, k=k, level=level, directed=directed)
+    names, weights = affinity(matrix, value, missing)
+    filled, unknown_cells = _filled(weights, kind, directed)
+    built = network.build(names, filled, kind, k=k, level=level, directed=directed)
     graph = DirectedTaskGraph(built) if directed else TaskGraph(built)
+    _mark_missing(graph, names, unknown_cells)
     left_out = [name for name in matrix.names if name not in names]
     graph.graph.update(value=value, seeds=len(matrix.seeds), left_out=", ".join(left_out))
     own = dict(zip(matrix.targets, mean_over_seeds(matrix.own)))
@@ -84,25 +92,61 @@ def task_graph(
     return graph
 
 
-def affinity(matrix: TransferMatrix, value: str = "relative") -> tuple[tuple[str, ...], Floats]:
+def _filled(weights: Floats, kind: str, directed: bool) -> tuple[Floats, Bools]:
+    """The weights with a number in every cell, and which off-diagonal cells had none.
+
+    Undirected, an unknown direction takes the value of the other one, so that the mean of both is what is known. A pair
+    of which nothing is known is made farther than every known one; its edge, if any, is removed afterwards.
+    """
+    unknown_cells = np.isnan(weights) & ~np.eye(len(weights), dtype=bool)
+    if not unknown_cells.any():
+        return weights, unknown_cells
+    filled = weights if directed else np.where(np.isnan(weights), weights.T, weights)
+    least = 0.0 if kind == "disparity" else float(np.nanmin(np.where(np.eye(len(weights)) == 1, np.nan, weights))) - 1
+    return np.where(np.isnan(filled), least, filled), unknown_cells
+
+
+def _mark_missing(graph: nx.Graph, names: Sequence[str], unknown_cells: Bools) -> None:
+    """Remove the edges of which nothing is known, and mark those of which one direction is known."""
+    if not unknown_cells.any():
+        return
+    at = {name: place for place, name in enumerate(names)}
+    for source, target in list(graph.edges):
+        forth, back = unknown_cells[at[source], at[target]], unknown_cells[at[target], at[source]]
+        if forth and (back or graph.is_directed()):
+            graph.remove_edge(source, target)
+        elif (forth or back) and not graph.is_directed():
+            graph.edges[source, target]["directions"] = 1
+    graph.graph["missing"] = int(unknown_cells.sum())
+
+
+def affinity(
+    matrix: TransferMatrix, value: str = "relative", missing: str = "refuse"
+) -> tuple[tuple[str, ...], Floats]:
     """The tasks that are source and target, and their (sources, targets) values, averaged over seeds.
 
     Tasks whose corrected value is undefined (`matrix.left_out`) are left out.
 
+    Args:
+        missing: cells without a value are refused (`refuse`) or NaN (`skip`).
+
     Raises:
-        BadInput: an unknown value, a relative or corrected one without the chance levels, a cell without a value, or
-            fewer than two tasks.
+        BadInput: an unknown value, a relative or corrected one without the chance levels, a cell without a value, no
+            cell with one, or fewer than two tasks.
     """
     if value not in get_args(Value):
         raise unknown("value", value, get_args(Value))
+    if missing not in get_args(Missing):
+        raise unknown("treatment of missing cells", missing, get_args(Missing))
     check_chance(matrix, value)
     names = tuple(name for name in matrix.tasks if value != "corrected" or name not in matrix.left_out)
     weights = mean_over_seeds(_of_names(matrix, value, names))
-    missing = [f"{names[s]} → {names[t]}" for s, t in np.argwhere(np.isnan(weights))]
-    if missing:
-        shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+    without = [f"{names[s]} → {names[t]}" for s, t in np.argwhere(np.isnan(weights))]
+    others = ~np.eye(len(names), dtype=bool)
+    if without and (missing == "refuse" or np.isnan(weights[others]).all()):
+        shown = ", ".join(without[:5]) + (", …" if len(without) > 5 else "")
         raise BadInput(
-            f"{len(missing)} cells of the transfer matrix have no {value} value: {shown}; a graph needs them all"
+            f"{len(without)} cells of the transfer matrix have no {value} value: {shown}; a graph needs them all"
         )
     if len(names) < 2:
         raise BadInput(f"a graph needs at least 2 tasks that are source and target, found {len(names)}")

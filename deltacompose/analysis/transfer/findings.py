@@ -91,7 +91,9 @@ def gather(
     evaluations = [record for record in records if record["kind"] == "evaluate" and record["spec"]["split"] == split]
     evaluations += _blocked(failures, evaluations, split)
     read = [text for text in _compositions(evaluations) if not compositions or text in compositions]
-    matrices = {text: from_records(evaluations, text, categories, split, order=order) for text in read}
+    grouped = _by_composition(evaluations)
+    untouched = grouped.get(None, [])
+    matrices = {text: from_records([*grouped[text], *untouched], text, categories, split, order=order) for text in read}
     searched = {parent for record in finished if record["kind"] == "search" for parent in record["parents"]}
     ordinary = [r for r in finished if r["kind"] == "train" and not r["spec"].get("carried")]
     trainings = [r for r in ordinary if _text(r) in read or r.get("key") not in searched]
@@ -108,6 +110,14 @@ def gather(
         names={r["spec"]["backbone"]: r["result"]["backbone"] for r in finished if _names_its_backbone(r)},
         environments=differences(r["environment"] for r in finished if "environment" in r),
     )
+
+
+def _by_composition(evaluations: Sequence[Record]) -> dict[str | None, list[Record]]:
+    """The evaluations of each composition, under None those of the untouched backbone."""
+    grouped: dict[str | None, list[Record]] = {}
+    for record in evaluations:
+        grouped.setdefault(record["spec"]["composition"], []).append(record)
+    return grouped
 
 
 def _text(record: Record) -> str:

@@ -156,8 +156,7 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
 
 def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estimate]:
     """A(t → t) minus the level of reference, for every task whose own score and level are known in every seed."""
-    cells = _differences(matrix, against)
-    return {matrix.targets[t]: cell for s, t, cell in cells if matrix.sources[s] == matrix.targets[t]}
+    return {matrix.targets[t]: cell for _, t, cell in _differences(matrix, against, ~matrix.off_diagonal)}
 
 
 def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
@@ -168,11 +167,14 @@ def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
     return any(off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))
 
 
-def _differences(matrix: TransferMatrix, against: Against) -> Iterator[tuple[int, int, Estimate]]:
-    """Each cell's difference from the level, where it is known in every seed."""
+def _differences(
+    matrix: TransferMatrix, against: Against, wanted: Bools | None = None
+) -> Iterator[tuple[int, int, Estimate]]:
+    """Each cell's difference from the level, where it is known in every seed; of the wanted cells alone if given."""
     level = _level(matrix, against)
     gap = matrix.values - level[:, None, :]
-    for s, t in np.argwhere(~np.isnan(gap).any(axis=0)):
+    known = ~np.isnan(gap).any(axis=0)
+    for s, t in np.argwhere(known if wanted is None else known & wanted):
         scores = _examples(matrix, matrix.sources[s], matrix.targets[t])
         other = _level_examples(matrix, against, t)
         paired = scores is not None and other is not None and other.shape in ((), scores.shape)

@@ -1,0 +1,107 @@
+"""The command `report`: an HTML page, figures and tables from a store."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
+
+import typer
+
+from deltacompose.cli import output
+from deltacompose.cli.options import STUDIES, AsJson, StudyOrStore, StudyStore
+from deltacompose.cli.study import needed, store_of
+
+if TYPE_CHECKING:
+    from deltacompose.store.store import Problem
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the program."""
+    app.command(rich_help_panel=STUDIES)(report)
+
+
+def report(
+    study: StudyOrStore,
+    store: StudyStore = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the report.  [default: <store>/figures]")] = None,
+    page_only: Annotated[
+        bool, typer.Option("--page-only", help="HTML page alone, without the figures and tables in files.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write figures, tables and an HTML report.
+
+    The page is written first. It draws its figures itself, needs no network, and links the other files.
+    """
+    from deltacompose import api
+    from deltacompose.analysis.transfer.findings import gather
+    from deltacompose.report import report as pages
+    from deltacompose.report.analysed import analysed
+    from deltacompose.study.config import Study
+
+    opened = needed(study, store)
+    folder = out or opened.root / "figures"
+    asked = None if study.is_dir() else Study.read(study)
+    damaged: list[Problem] = []
+    with _progress() as phase:
+        phase("reading the store", None)
+        records = api.of_transfer(api.records(opened, asked, damaged))
+        categories, order = api.categories_of(records, opened, asked), asked.tasks if asked else ()
+        findings = gather(records, categories, order=order)
+        results = analysed(findings, phase("analysing", len(findings.matrices)))
+        title = asked.name if asked else opened.root.name
+        file = folder if folder.is_dir() else folder / "report.html"
+        step = phase("writing the page", len(results.parts))
+        page = pages.write_page(results, file, title, with_files=not page_only, step=step)
+        written: list[Path] = []
+        if not page_only:
+            step = phase("drawing figures", sum(map(len, pages.names_of_files(results).values())))
+            for path in pages.write_files(results, folder):
+                written.append(path)
+                step(path.name)
+    output.print_damaged(damaged)
+    if as_json:
+        files = [str(path) for path in written]
+        return output.write_json(
+            {"store": str(store_of(study, store)), "folder": str(folder), "report": str(page), "files": files}
+        )
+    typer.echo(f"{len(written)} figures and tables in {folder}\nreport: {page}")
+    return None
+
+
+class _Phase(Protocol):
+    """Begins a phase of so many steps, None if unknown, and returns what is called after each step."""
+
+    def __call__(self, name: str, steps: int | None) -> _Step: ...
+
+
+class _Step(Protocol):
+    def __call__(self, text: str) -> None: ...
+
+
+@contextmanager
+def _progress() -> Iterator[_Phase]:
+    """A bar on stderr where that is a terminal, which disappears at the end; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda name, steps: lambda text: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: tuple[Any, ...] = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bars:
+        bar = bars.add_task("")
+
+        def phase(name: str, steps: int | None) -> _Step:
+            bars.reset(bar, total=steps, description=name)
+            return lambda text: bars.advance(bar)
+
+        yield phase

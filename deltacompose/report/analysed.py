@@ -1,0 +1,90 @@
+"""What the report states of a study, computed once for the page, the figures and the notes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import networkx as nx
+
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.transfer.findings import Findings
+from deltacompose.analysis.transfer.lift import Lift
+from deltacompose.analysis.transfer.lift import lifts as lifts_of
+from deltacompose.analysis.transfer.summaries import CategoryComparison, compare_categories, kinds_of
+from deltacompose.analysis.transfer.uncertainty import Marks
+from deltacompose.errors import BadInput
+from deltacompose.figures.style import Look
+from deltacompose.report import figures
+
+Step = Callable[[str], None]
+"""Called with what was just finished."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One composition with transfer.
+
+    Attributes:
+        marked: cells that differ from the untouched backbone; None where nothing can be tested.
+        tasks: the task graph; None where there is none, for the reason in `ungraphed`.
+        stability: of its edges; None where it is unknown.
+        compared: same- against cross-category transfer in each unit that may be shown; empty without categories.
+    """
+
+    matrix: TransferMatrix
+    marked: Marks | None
+    tasks: nx.Graph | None
+    ungraphed: str
+    stability: Mapping[tuple[str, str], float] | None
+    compared: tuple[CategoryComparison, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysed:
+    """Findings with everything that is computed from them.
+
+    Attributes:
+        lifts: of every composition, also of those without transfer.
+        parts: the compositions with transfer.
+    """
+
+    findings: Findings
+    look: Look
+    lifts: tuple[Lift, ...]
+    parts: tuple[Part, ...]
+
+    @property
+    def compared(self) -> list[tuple[str, CategoryComparison]]:
+        """Every comparison of categories with its composition."""
+        return [(part.matrix.composition, comparison) for part in self.parts for comparison in part.compared]
+
+
+def analysed(findings: Findings, step: Step | None = None) -> Analysed:
+    """Compute marks, graphs, lifts and comparisons of categories of every composition.
+
+    Args:
+        step: called with each composition when it is finished, see `steps`.
+    """
+    lifts, parts = [], []
+    transfer = findings.transfer
+    for text, matrix in findings.matrices.items():
+        lifts += lifts_of(matrix)
+        if text in transfer:
+            parts.append(_part(matrix))
+        if step is not None:
+            step(text)
+    return Analysed(findings, figures.look_of(findings), tuple(lifts), tuple(parts))
+
+
+def _part(matrix: TransferMatrix) -> Part:
+    tasks, stability, reason = None, None, ""
+    try:
+        tasks = figures.nearest(matrix)
+        stability = figures.stability_of(matrix, tasks)
+    except BadInput as error:
+        reason = str(error)
+    kinds = kinds_of(matrix) if matrix.categories else ()
+    shown = [kind for kind in kinds if kind == "lift" or kind in figures.ratios(matrix)]
+    compared = tuple(compare_categories(matrix, kind) for kind in shown)
+    return Part(matrix, figures.tested(matrix), tasks, reason, stability, compared)
