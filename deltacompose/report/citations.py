@@ -35,6 +35,9 @@ METHODS = {
     "diff_pruning": "Guo et al. 2021, Parameter-Efficient Transfer Learning with Diff Pruning, arXiv 2012.07463",
     "masked": "Sung et al. 2021, Training Neural Networks with Fixed Sparse Masks, arXiv 2111.09839",
     "lora": "Hu et al. 2022, LoRA: Low-Rank Adaptation of Large Language Models, arXiv 2106.09685",
+    "arrow": (
+        "Ostapenko et al. 2024, Towards Modular LLMs by Building and Reusing a Library of LoRAs, arXiv 2405.11157"
+    ),
     "vera": "Kopiczko et al. 2023, VeRA: Vector-based Random Matrix Adaptation, arXiv 2310.11454",
     "intrinsic": "Li et al. 2018, Measuring the Intrinsic Dimension of Objective Landscapes, arXiv 1804.08838",
     "intrinsic_prompt": (

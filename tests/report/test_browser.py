@@ -1,7 +1,7 @@
 """The page driven in a browser: values, pointing, keys, dragging, filters, linked selection, downloads, accessibility.
 
 Needs the extra `browser` and a Chromium (Debian: `apt install chromium`; the variable CHROMIUM names another). The
-check of accessibility needs axe-core (`npm install axe-core`), found in `node_modules` here or at the variable AXE_CORE.
+check of accessibility needs axe-core (`npm install axe-core`): in `node_modules` here, or named by AXE_CORE.
 """
 
 import dataclasses
