@@ -1,26 +1,27 @@
-"""The look-ups of what is installed: methods, tasks, measures, engines and backbones by their registered names."""
+"""The look-ups of what is installed: methods, tasks, measures, engines and backbones by their registered names.
+
+Listing names imports no torch: what needs it is imported inside the functions that load a backbone or a delta.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.backbone import loading, skeleton
-from deltacompose.backbone.backbone import Backbone
 from deltacompose.composition import Composition, Part, Term
-from deltacompose.delta import delta
-from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.implementation import implementation, sources
 from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
+
+if TYPE_CHECKING:
+    from deltacompose.backbone.backbone import Backbone
+    from deltacompose.delta.delta import Delta
 
 
 def methods() -> Mapping[str, type[Part]]:
@@ -74,6 +75,10 @@ def load_backbone(model: Any, tokenizer: Any = None, **options: Any) -> Backbone
     A backbone loaded by name or folder is placed on a GPU if there is one. See `deltacompose.backbone.loading` for
     head, dtype, device and table.
     """
+    import torch
+
+    from deltacompose.backbone import loading
+
     if isinstance(model, str | Path):
         options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     return loading.load_backbone(model, tokenizer, tables=plugins.loaded().backbones, **options)
@@ -81,11 +86,15 @@ def load_backbone(model: Any, tokenizer: Any = None, **options: Any) -> Backbone
 
 def load_skeleton(model: str, **options: Any) -> Backbone:
     """The backbone of a name or folder with shapes in place of weights: see `deltacompose.backbone.skeleton`."""
+    from deltacompose.backbone import skeleton
+
     return skeleton.load_skeleton(model, tables=plugins.loaded().backbones, **options)
 
 
 def fetch_backbone(model: str) -> Path:
     """The folder with the files of a backbone, fetched from the hub if necessary, without loading them."""
+    from deltacompose.backbone import loading
+
     return loading.fetch(model, plugins.loaded().backbones)
 
 
@@ -139,4 +148,6 @@ def with_origins(trained: Delta) -> Delta:
 
 def load_delta(folder: str | Path) -> Delta:
     """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`)."""
+    from deltacompose.delta import delta
+
     return delta.load(folder, methods())

@@ -14,10 +14,6 @@ from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer import lift
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.analysis.transfer.records import with_examples
-from deltacompose.api.studies import prepare
-from deltacompose.cells.answers import ANSWERS
-from deltacompose.cells.evidence import rows_fault
-from deltacompose.cells.sources import Sources
 from deltacompose.errors import BadInput, unknown
 from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Problem, Store, open_store
@@ -32,6 +28,11 @@ def verify(study: Study | Prepared, store: Store) -> tuple[list[Problem], list[s
     files and answers to the examples of the task. Cells of the same study from earlier inputs are valid for those
     inputs; the notes count them by what has changed.
     """
+    from deltacompose.api.studies import prepare
+    from deltacompose.cells.answers import ANSWERS
+    from deltacompose.cells.evidence import rows_fault
+    from deltacompose.cells.sources import Sources
+
     problems, prepared = store.verify(), prepare(study, store)
     damaged = {problem.key for problem in problems if problem.key}
     planned, own = prepared.plan, Sources.of(prepared.study).own_tasks
@@ -41,6 +42,15 @@ def verify(study: Study | Prepared, store: Store) -> tuple[list[Problem], list[s
             problems += [Problem(key, ANSWERS, fault)] if fault else []
     others = [record for record in store.records() if record["key"] not in planned] if not damaged else []
     return problems, list(_outdated([cell for _, cell in planned.nodes(data="cell")], others))
+
+
+def _plan(study: Study | Prepared, store: Store) -> Iterable[str]:
+    """The keys of a study's cells, for which torch is imported unless the study is prepared."""
+    if isinstance(study, Prepared):
+        return list(study.plan)
+    from deltacompose.api.studies import plan
+
+    return list(plan(study, store))
 
 
 _INPUTS = {
@@ -79,7 +89,7 @@ def records(
         damaged: a list that receives a problem for each damaged cell, which is left out; if None, the first is raised.
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
-    wanted = None if study is None else set(prepare(study, store).plan)
+    wanted = None if study is None else set(_plan(study, store))
     stored = [*store.records(damaged=damaged), *store.records(state="failed", damaged=damaged)]
     chosen = [record for record in stored if wanted is None or record["key"] in wanted]
 
@@ -134,9 +144,9 @@ def transfer_matrix(store: Store | str | Path, composition: str, split: str = "t
     """
     store = store if isinstance(store, Store) else open_store(store, create=False)
     chosen = of_transfer(records(store))
-    text = str(registry.parse(composition))
     evaluated = (record["spec"]["composition"] for record in of_kind(chosen, "evaluate"))
     known = {name for name in evaluated if name}
+    text = composition if composition in known else str(registry.parse(composition))
     if text not in known:
         raise unknown("composition", text, known)
     return gather(chosen, categories_of(chosen, store), [text], split).matrices[text]

