@@ -20,6 +20,8 @@ from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
 
 if TYPE_CHECKING:
+    import torch
+
     from deltacompose.backbone.backbone import Backbone
     from deltacompose.delta.delta import Delta
 
@@ -69,19 +71,53 @@ def parse(text: str) -> Composition:
     return algebra.parse(text, known.methods, known.expressions)
 
 
-def load_backbone(model: Any, tokenizer: Any = None, **options: Any) -> Backbone:
+def load_backbone(
+    model: Any,
+    tokenizer: Any = None,
+    *,
+    head: str | None = None,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device | None = None,
+    table: Any = None,
+    attention: str | None = None,
+    chat: bool = False,
+    system: str | None = None,
+) -> Backbone:
     """Loads the backbone of a name (`embedded`, or one on the hub), a folder, or a loaded transformers model.
 
-    A backbone loaded by name or folder is placed on a GPU if there is one. See `deltacompose.backbone.loading` for
-    head, dtype, device and table.
+    Args:
+        model: a name that a plugin gives, a folder, a GGUF file, a name on the Hugging Face hub, or a model in hand.
+        tokenizer: in hand, or a folder; the checkpoint's own if None.
+        head: `mlm` for an encoder with its masked-language head.
+        dtype: `float32`, `bfloat16`, `float16`, or `int8`, `nf4` by bitsandbytes.
+        device: `cpu`, `cuda:1`, `auto`, `sharded`; if None, a backbone that is read from files goes to a GPU if there
+            is one, and a model in hand stays where it is.
+        table: the table of places: a name, a mapping, a `Table`, or "derived".
+        attention: `eager`, `sdpa` or `flash_attention_2`; transformers' own choice if None.
+        chat: whether inputs are read through the tokenizer's chat template.
+        system: the system prompt of a chat.
+
+    Raises:
+        BadInput: nothing of that name is available, or its files cannot be used: see `deltacompose.backbone.loading`.
     """
     import torch
 
     from deltacompose.backbone import loading
 
-    if isinstance(model, str | Path):
-        options.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
-    return loading.load_backbone(model, tokenizer, tables=plugins.loaded().backbones, **options)
+    if device is None and isinstance(model, str | Path):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return loading.load_backbone(
+        model,
+        tokenizer,
+        head=head,
+        dtype=dtype,
+        device=device,
+        tables=plugins.loaded().backbones,
+        table=table,
+        attention=attention,
+        chat=chat,
+        system=system,
+    )
 
 
 def load_skeleton(model: str, **options: Any) -> Backbone:

@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved notebook file_digests limits validation formats
+0   errors moved notebook file_digests limits validation formats remembered
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring
@@ -39,6 +39,7 @@ NO_TORCH = {
     "formats",
     "moved",
     "file_digests",
+    "remembered",
     "composition",
     "study",
     "places",

@@ -20,11 +20,11 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers.models.auto import modeling_auto
 
-from deltacompose.plugins.checkpoint import Checkpoint
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.file_digests import WEIGHTS, file_digest
 from deltacompose.formats.files import is_folder
+from deltacompose.plugins.checkpoint import Checkpoint
 from deltacompose.study.config import SHARDED
 
 __all__ = ["Checkpoint", "Manner", "class_name", "find", "kind_of", "read_config", "read_model", "read_tokenizer"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,7 +113,7 @@ def _measured(machine: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
     with _one_thread(device), torch.random.fork_rng(devices=[]):
         models = {width: _model(width, dtype, device) for width in (NARROW, WIDE)}
         for kind, act in (("train", _learn), ("evaluate", _look)):
-            times = {width: _timed(lambda model=model: act(model), device) for width, model in models.items()}
+            times = {width: _timed(partial(act, model), device) for width, model in models.items()}
             found[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
     return found
 
@@ -189,4 +190,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return "unknown processor"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "unknown processor")

@@ -12,6 +12,7 @@ import typer
 from deltacompose.cli import output
 from deltacompose.cli.options import CATALOGUE, AsJson
 from deltacompose.cli.plugin_check import checked
+from deltacompose.cli.waiting import waiting
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins.isolation import value_text
 
@@ -35,16 +36,14 @@ def methods(
 
     Category, places, parameters, settings, learning rate, abilities, source, and faults.
     """
-    from deltacompose import api
-    from deltacompose.method import catalogue
-
     columns: tuple[str, ...]
+    with waiting("reading the methods"):
+        rows = _remembered("peft" if peft else "methods", _peft_types if peft else _methods)
     if peft:
-        rows = api.methods()["peft"].table()  # type: ignore[attr-defined]
         columns = ("type", "works", "acts", "places", "neutral", "banked", "mergeable", "note")
     else:
-        rows = [{"name": row["method"], **row} for row in catalogue.table(api.methods())]
-        columns = tuple(key for key in catalogue.COLUMNS if key != "fault" or any(row[key] for row in rows))
+        named = (key for row in rows[:1] for key in row if key != "name")
+        columns = tuple(key for key in named if key != "fault" or any(row[key] for row in rows))
     if as_json:
         return output.write_json(rows)
     rates = (row.get("learning_rate") for row in rows)
@@ -53,6 +52,41 @@ def methods(
     ]
     output.print_table(shown, columns)
     return None
+
+
+def _methods() -> list[dict[str, Any]]:
+    from deltacompose import registry
+    from deltacompose.method import catalogue
+
+    return [{"name": row["method"], **row} for row in catalogue.table(registry.methods())]
+
+
+def _peft_types() -> list[dict[str, Any]]:
+    from deltacompose import registry
+
+    return registry.methods()["peft"].table()  # type: ignore[attr-defined,no-any-return]
+
+
+def _remembered(kind: str, find: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A listing that needs torch, recalled where the same code and the same libraries gave it before.
+
+    It is not remembered where a member has no file that describes it, or a fault that may pass.
+    """
+    from deltacompose.plugins import loader as door
+    from deltacompose.plugins.packages import packages
+    from deltacompose.remembered import entry, installed, recall, remember, sources
+
+    known = door.loaded()
+    folders = packages(known)
+    if folders is None:
+        return find()
+    path = entry(kind, [installed(), sources(folders), door.describe(known)])
+    rows: list[dict[str, Any]] | None = recall(path, list[dict[str, Any]])
+    if rows is None:
+        rows = find()
+        if not any(str(row.get("fault") or "").startswith("cannot") for row in rows):
+            remember(path, rows)
+    return rows
 
 
 def tasks(

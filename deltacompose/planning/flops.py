@@ -121,12 +121,17 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
     tokens = _tokens(shape, lengths, delta)
     kept = sum(_activations(one, tokens[name], how) for name, one in shape.stacks.items())
     head = batch * (lengths.answer or 1.0) * shape.vocabulary * (how.bytes + 8)
-    delta_bytes = 20 * delta.trained + how.bytes * delta.dense  # fp32: weights, gradients, two moments, the best so far
-    return how.weights * _held(shape, how.shards) + how.bank * (batch * kept * how.bytes + head + delta_bytes)
+    own = delta_bytes(delta) + how.bytes * delta.dense
+    return how.weights * held(shape, how.shards) + how.bank * (batch * kept * how.bytes + head + own)
 
 
-def _held(shape: Shape, shards: int) -> float:
-    """Frozen weights in one process.
+def delta_bytes(delta: DeltaShape) -> float:
+    """Bytes that one delta takes in training, in fp32: weights, gradients, two moments, and the best so far."""
+    return 20.0 * delta.trained
+
+
+def held(shape: Shape, shards: int = 1) -> float:
+    """How many frozen weights are in one process.
 
     Of layers in shards that is its part, and the two that are whole at a time, the one at work and the next, each
     twice, for it is copied out of the buffer in which it came.
