@@ -25,7 +25,7 @@ class EncoderReader(Reader):
         if not row.candidates:
             raise BadInput(
                 f"{self.backbone.name} is an encoder, which ranks candidates; task {self.task.name!r} is a generation "
-                "task and needs a decoder or an encoder-decoder"
+                "task and needs a decoder or an encoder-decoder, or a verbalizer with the words of its labels"
             )
         return len(row.input), max(map(len, row.candidates))
 

@@ -16,8 +16,12 @@ from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.task.description import LETTERS, Columns, TaskRow, row_from_mapping
 from deltacompose.task.examples import SPLITS, Example
 from deltacompose.task.instructions import answer, question
-from deltacompose.task.sources import column, own_splits, read_rows, state_of, text
+from deltacompose.task.metrics import METRICS
+from deltacompose.task.sources import column, is_file, own_splits, read_rows, state_of, text
 from deltacompose.task.task import Kind, Task
+
+_LISTED, _LONGEST = 8, 20
+"""At most so many labels, of so many characters, are quoted where a verbalizer is missing."""
 
 _CARVED = {"val": (10, 1000), "test": (5, 2000)}
 """A split that a data set lacks is one part in so many of its training rows, and at most so many rows."""
@@ -43,6 +47,8 @@ def task_from_row(name: str, row: TaskRow, folder: Path | str = ".") -> Task:
     """
     for problem in _misfits(row):
         raise BadInput(f"task {name!r}: {problem}")
+    if not row.words and row.metric in METRICS and METRICS[row.metric].compares == "labels":
+        raise BadInput(f"task {name!r}: {_without_labels(row, Path(folder))}")
     kind: Kind = "choice" if row.words else "generation"
     return Task(
         name=name,
@@ -262,6 +268,22 @@ def _misfits(row: TaskRow) -> Iterator[str]:
     for name in _names(row.template):
         if name and not set(name) & set(".[]") and name not in names:
             yield f"template {quoted(row.template)}: {unknown('column', name, names)}"
+
+
+def _without_labels(row: TaskRow, folder: Path) -> str:
+    """Why a metric of labels needs a verbalizer, with the labels of the training data where these are few."""
+    able = ", ".join(name for name, each in METRICS.items() if each.compares in ("texts", "numbers"))
+    labels: list[str] = []
+    if row.columns.target is not None and isinstance(row.path, str) and is_file(row.path):
+        with contextlib.suppress(BadInput):
+            rows = read_rows(row.path, row.data, "train", folder)
+            labels = sorted({text(column(each, row.columns.target)).strip() for each in rows})
+    few = 1 < len(labels) <= _LISTED and all(label and len(label) <= _LONGEST for label in labels)
+    shown = ", ".join(f"{label}: {label}" for label in labels) if few else "no: no, yes: yes"
+    return (
+        f"metric {row.metric!r} compares labels, and without a verbalizer the task has none and answers in free text; "
+        f"add `verbalizer: {{{shown}}}` (label: the words that are ranked for it), or choose a metric of texts: {able}"
+    )
 
 
 def _names(template: str) -> Iterator[str | None]:

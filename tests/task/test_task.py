@@ -591,3 +591,21 @@ def test_a_random_prediction_is_near_chance_on_a_balanced_embedded_task():
     found = score(one, rows, [draw.choice(one.labels) for _ in rows])
     assert found.value == pytest.approx(1 / 12, abs=0.04)
     assert not found.trivial
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"),
+    [
+        (("good", "bad"), r"add `verbalizer: \{bad: bad, good: good\}` \(label: the words that are ranked for it\)"),
+        (tuple(f"label {n}" for n in range(9)), r"add `verbalizer: \{no: no, yes: yes\}`"),
+        (("one answer",), r"add `verbalizer: \{no: no, yes: yes\}`"),
+    ],
+)
+def test_labels_without_a_verbalizer_are_answered_with_the_verbalizer_to_add(tmp_path, labels, advice):
+    rows = "".join(f"text {n},{labels[n % len(labels)]}\n" for n in range(40))
+    (tmp_path / "own.csv").write_text("text,label\n" + rows)
+    described = {"path": "own.csv", "category": "c", "metric": "accuracy"}
+    described["columns"] = {"input": "text", "target": "label"}
+    with pytest.raises(BadInput, match=f"task 'own': metric 'accuracy' compares labels, .*{advice}, or choose a metric"):
+        task_from_mapping("own", described, tmp_path)
+    task_from_mapping("own", described | {"metric": "exact_match"}, tmp_path)
