@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
 from deltacompose.composition import Composition, Part, Term
+from deltacompose.delta import delta
+from deltacompose.delta.delta import Delta
+from deltacompose.engine.loggers import Maker
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.implementation import implementation, sources
@@ -152,6 +155,11 @@ def task_of(task: Task | str) -> Task:
     return tasks()[task]
 
 
+def loggers() -> Mapping[str, Maker]:
+    """Every installed logger of runs by name."""
+    return plugins.loaded().loggers
+
+
 def engine_of(name: str) -> Any:
     """The function that makes an engine's executor from its options.
 
@@ -184,6 +192,5 @@ def with_origins(trained: Delta) -> Delta:
 
 def load_delta(folder: str | Path) -> Delta:
     """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`)."""
-    from deltacompose.delta import delta
 
     return delta.load(folder, methods())

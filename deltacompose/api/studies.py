@@ -13,6 +13,7 @@ import torch
 
 from deltacompose import registry
 from deltacompose.analysis.subspace.dimension_search import most_tries
+from deltacompose.api.observers import observers
 from deltacompose.cells.carry_out import under_way
 from deltacompose.cells.facts import facts, speed_of
 from deltacompose.cells.facts import notes as notes_of
@@ -128,7 +129,8 @@ def run(study: Study | Prepared | str | Path, store: str | Path, engine: str = "
         options: options of the engine (`workers`, `threads`, `devices`, ...); `bank`, the number of deltas of one
             expression that train in one pass (default 16 on a GPU, 8 on a CPU); `tokens`, the maximum number of tokens
             in a pass, padding included; `timeout`, seconds that a cell may take; `attempts` and `backoff`, see
-            `run_plan`; `progress`, a function that is called with every event.
+            `run_plan`; `progress`, a function that is called with every event (if None, the progress is shown on stderr
+            or in the notebook; False for nothing); `log_to`, loggers as `tensorboard`, `wandb:project`, `run.jsonl`.
 
     Raises:
         BadInput: the study, the engine or one of its options is not valid, or the store is read-only.
@@ -140,7 +142,7 @@ def run(study: Study | Prepared | str | Path, store: str | Path, engine: str = "
     }
     settings["bank"] = options.pop("bank", _bank())
     settings |= {"tokens": options.pop("tokens")} if "tokens" in options else {}
-    progress = options.pop("progress", None)
+    progress, targets = options.pop("progress", None), options.pop("log_to", ())
     if engine == "pool" or (engine == "dask" and not {"scheduler", "scheduler_file"} & options.keys()):
         options = _workers(_study_of(asked), options.get("devices")) | options
     executor = make(options)  # before the plan, whose data may take minutes to read: a missing cluster fails at once
@@ -152,7 +154,9 @@ def run(study: Study | Prepared | str | Path, store: str | Path, engine: str = "
         opened.keep_labels({name: task.category for name, task in prepared.facts.tasks.items()})
         group = partial(by_expression, known=prepared.facts.tasks)
         work = Work(group=group, extend=prepared.extend, peek=under_way, processes=processes_of)
-        return run_plan(prepared.plan, opened, executor, work, options_of(prepared.study) | settings, progress)
+        sent = options_of(prepared.study) | settings
+        with observers(prepared.study.name, opened, progress, targets) as tell:
+            return run_plan(prepared.plan, opened, executor, work, sent, tell)
     finally:
         executor.close()
 

@@ -24,6 +24,7 @@ from deltacompose.cli import (
     study,
     subspace,
     transfer,
+    watch,
 )
 from deltacompose.cli.grouped import GroupedCommands
 from deltacompose.cli.options import DELTAS, STUDIES
@@ -54,6 +55,7 @@ def program(
 for commands in (
     study,
     report,
+    watch,
     delta,
     transfer,
     similarity,

@@ -62,6 +62,9 @@ def run(
         bool, typer.Option("--insecure", help="Permission to use a remote dask scheduler without TLS.")
     ] = False,
     timeout: Annotated[float | None, typer.Option(help="Seconds until a running cell is stopped and retried.")] = None,
+    log_to: Annotated[
+        list[str] | None, typer.Option(help="Logger: tensorboard, wandb, or a file NAME.jsonl; may be repeated.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the cells that the store lacks.
@@ -85,6 +88,7 @@ def run(
     options |= {"scheduler_file": str(scheduler_file) if scheduler_file else None, "wait": wait}
     files = {"tls_ca_file": tls_ca_file, "tls_cert": tls_cert, "tls_key": tls_key}
     options |= {name: str(file) for name, file in files.items() if file} | ({"insecure": True} if insecure else {})
+    options |= {"log_to": log_to or None}
     options = {name: value for name, value in options.items() if value is not None}
     place = store_of(study, store)
     with shown() as progress:

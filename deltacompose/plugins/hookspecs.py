@@ -1,4 +1,4 @@
-"""The six hooks of the plugin door.
+"""The seven hooks of the plugin door.
 
 A plugin is a module (or any object) that an entry point of the group `deltacompose` names. It defines functions of the
 names below, without arguments, and each returns a mapping of names to members. Nothing registers by being imported,
@@ -55,3 +55,8 @@ def deltacompose_measures() -> Mapping[str, Any]:  # type: ignore[empty-body]
 @hookspec
 def deltacompose_engines() -> Mapping[str, Any]:  # type: ignore[empty-body]
     """Engines that carry out a plan, by name."""
+
+
+@hookspec
+def deltacompose_loggers() -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Loggers of runs by name: functions of a target and a `deltacompose.engine.loggers.Run`."""

@@ -72,6 +72,7 @@ class Loaded:
     backbones: Mapping[str, Any]
     measures: Mapping[str, Any]
     engines: Mapping[str, Any]
+    loggers: Mapping[str, Any]
     plugins: tuple[Plugin, ...]
 
     def origin(self, kind: str, name: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from deltacompose.errors import BadInput
 from deltacompose.plugins.isolation import attempted, isolated, value_text
 
-KINDS = ("method", "expression", "task", "backbone", "measure", "engine")
+KINDS = ("method", "expression", "task", "backbone", "measure", "engine", "logger")
 TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 LONGEST_NAME = 100
 

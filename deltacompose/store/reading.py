@@ -119,6 +119,30 @@ def events(path: Path, damaged: list[Problem]) -> Iterator[dict[str, Any]]:
             yield event
 
 
+def events_after(path: Path, offset: int, damaged: list[Problem]) -> tuple[list[dict[str, Any]], int]:
+    """The events of a log behind so many bytes, and the number of bytes to begin with next time.
+
+    A last line without its end is left for the next time: another process is writing it.
+    """
+    try:
+        with opened(path) as file:
+            file.seek(offset)
+            content = file.read()
+    except Missing:
+        return [], offset
+    except BadInput as error:
+        damaged.append(Problem("", path.name, f"is damaged: {error}"))
+        return [], offset
+    whole = content[: content.rfind(b"\n") + 1]
+    found = []
+    for line in whole.splitlines():
+        try:
+            found.append(validated(_Event, parsed_json(line, path.name), path.name))
+        except BadInput as error:
+            damaged.append(Problem("", path.name, f"is damaged: {error}"))
+    return found, offset + len(whole)
+
+
 def missing_of(event: Mapping[str, Any]) -> str:
     """The name of an entry that an event of a run lacks; empty where it lacks none."""
     needed = ("event", "run", "counts", "eta", *_NEEDED.get(event.get("event", ""), ()))

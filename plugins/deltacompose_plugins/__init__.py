@@ -72,6 +72,12 @@ def deltacompose_engines() -> Mapping[str, Any]:
     return ENGINES
 
 
+def deltacompose_loggers() -> Mapping[str, Any]:
+    from deltacompose_plugins.loggers import LOGGERS
+
+    return LOGGERS
+
+
 _CLASSES = {target.partition(":")[2]: target for target in METHODS.values()}
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -678,9 +679,10 @@ def test_off_a_terminal_each_cell_is_a_line(store):
     with shown(stream) as progress:
         run_plan(plan_of(training(), bad, evaluation(bad, "imdb")), store, inprocess({}), WORK, QUICK, progress)
     lines = stream.getvalue().splitlines()
-    assert any(line.startswith("[1/3] done: train lora on sst2, seed 0, 0.0 s, score 0.") for line in lines)
+    done = r"\[1/3\] \d\d:\d\d:\d\d done: train lora on sst2, seed 0, 0\.0 s, score 0\.\d+; \d+ s left"
+    assert any(re.fullmatch(done, line) for line in lines), lines
     failed = "failed: train lora on bad, seed 0: ValueError: the loss is not finite; this blocks 1 cells"
-    assert f"[3/3] {failed}" in lines
+    assert any(re.fullmatch(rf"\[3/3\] \d\d:\d\d:\d\d {re.escape(failed)}", line) for line in lines), lines
 
 
 def test_on_a_terminal_there_is_a_bar_with_the_latest_score(store, monkeypatch):
@@ -705,6 +707,34 @@ def test_the_bar_shows_what_runs_what_failed_and_the_time_left(monkeypatch, eta,
     last = [line for line in re.split(r"[\r\n]", plain) if "running" in line][-1]
     facts = f"running 2, failed 1, blocked 3{left}"
     assert last.split("9/12")[1].split() == f"75% {facts} train lora on sst2, seed 0, score 0.812".split()
+
+
+@pytest.mark.parametrize("columns", [80, 95, 110])
+def test_a_narrow_terminal_keeps_the_counts_and_cuts_the_label(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream, label = io.StringIO(), "train prompt(length=100) + bitfit + adapter(bottleneck=64) on a_long_name, seed 0"
+    counts = {"cells": 1234, "stored": 1, "running": 12, "done": 4, "failed": 1, "blocked": 3}
+    with shown(stream, terminal=True) as progress:
+        progress({"event": "done", "label": label, "seconds": 1.0, "score": 0.5, "counts": counts, "eta": 9000.0})
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
+    lines = [line.rstrip() for line in re.split(r"[\r\n]", plain)]
+    last = [line for line in lines if "running" in line][-1]
+    assert "9/1234   1% running 12, failed 1, blocked 3, 2.5 h left" in last
+    assert last.endswith("…")
+    assert max(map(len, lines)) <= columns
+
+
+def test_a_notebook_has_one_output_that_is_replaced(monkeypatch):
+    shell = type("ZMQInteractiveShell", (), {})()
+    texts = []
+    handle = types.SimpleNamespace(update=lambda page: texts.append(page))
+    module = types.SimpleNamespace(HTML=str, display=lambda page, display_id: handle)
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell, display=module))
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
+    counts = {"cells": 2, "stored": 0, "running": 1, "done": 1, "failed": 0, "blocked": 0}
+    with shown() as progress:
+        progress({"event": "done", "label": "train <b>", "seconds": 1.0, "score": 0.5, "counts": counts, "eta": 40.0})
+    assert texts == ["<pre>[1/2] running 1, failed 0, blocked 0, 40 s left train &lt;b&gt;, score 0.500</pre>"]
 
 
 def test_the_log_has_what_the_bars_show_as_json_lines(store):

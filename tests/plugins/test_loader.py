@@ -378,7 +378,7 @@ def test_one_wrong_hook_or_member_leaves_a_plugins_others_to_be_used():
     assert (found.methods["soft"], found.expressions["mild"]) == (Soft, "soft")
 
 
-@pytest.mark.parametrize("kind", ["methods", "expressions", "tasks", "backbones", "measures", "engines"])
+@pytest.mark.parametrize("kind", ["methods", "expressions", "tasks", "backbones", "measures", "engines", "loggers"])
 def test_a_taken_name_stays_with_the_first_and_both_are_named(kind):
     value = "a + b" if kind == "expressions" else here("made")
     points = [
