@@ -31,11 +31,10 @@ def observers(
     """
     targets = [log_to] if isinstance(log_to, str) else list(log_to)
     with ExitStack() as closing:
-        own = (
-            [closing.enter_context(logging_to(targets, registry.loggers(), Run(name, store.root), store))]
-            if targets
-            else []
-        )
+        own: list[Tell] = []
+        if targets:
+            run = Run(name, store.root)
+            own.append(closing.enter_context(logging_to(targets, registry.loggers(), run, store)))
         if progress is None or progress is True:
             own.append(closing.enter_context(shown()))
         elif callable(progress):

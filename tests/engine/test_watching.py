@@ -71,7 +71,8 @@ def test_what_runs_is_seen_while_it_runs_and_scores_grow(tmp_path):
     assert cells == {len(study(2, 2))}
     assert all(sum(s.counts.values()) == 2 * s.counts["cells"] for _, s in seen), "the states sum to the cells"
     last = seen[-1][1]
-    assert last.scores and {"composition", "tasks", "seeds", "dev"} <= set(last.scores[0])
+    assert last.scores
+    assert {"composition", "tasks", "seeds", "dev"} <= set(last.scores[0])
 
 
 def test_a_second_look_reads_only_what_is_new(tmp_path, monkeypatch):
