@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from deltacompose.store.reading import missing_of
+from deltacompose.store.reading import events_after, missing_of
 from deltacompose.store.store import Problem, Store, alive, machine
 
 WINDOW = 300.0
@@ -109,7 +109,7 @@ class Watch:
         self._failures = {key: record for key, record in failed.items() if key not in self._records}
 
     def _read_events(self) -> None:
-        events, self._offset = self.store.events_after(self._offset, self._damaged)
+        events, self._offset = events_after(self.store.root / "events.jsonl", self._offset, self._damaged)
         for event in events:
             if missing_of(event):
                 continue

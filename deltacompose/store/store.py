@@ -395,9 +395,5 @@ class Store:
         """
         return reading.events(self.root / "events.jsonl", [] if damaged is None else damaged)
 
-    def events_after(self, offset: int, damaged: list[Problem]) -> tuple[list[dict[str, Any]], int]:
-        """The events behind so many bytes of the log, and where to begin the next time; see `events`."""
-        return reading.events_after(self.root / "events.jsonl", offset, damaged)
-
     def _failure(self, key: str) -> Path:
         return self.root / "failed" / f"{checked_key(key)}.json"
