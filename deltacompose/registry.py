@@ -5,6 +5,8 @@ Listing names imports no torch: what needs it is imported inside the functions t
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
 from deltacompose.composition import Composition, Part, Term
-from deltacompose.delta import delta
-from deltacompose.delta.delta import Delta
 from deltacompose.engine.loggers import Maker
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.implementation import implementation, sources
+from deltacompose.plugins.packages import packages
+from deltacompose.remembered import installed
+from deltacompose.remembered import sources as source_digest
 from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
 
@@ -61,6 +64,19 @@ def origin_of(method: str) -> str:
 def sources_of(method: str) -> list[Path]:
     """The source files of a method that are part of cell keys; empty for a built-in method of a release."""
     return sources(plugins.loaded(), method)
+
+
+def code() -> str | None:
+    """A digest of the code of all installed members and of deltacompose, found without importing them.
+
+    None where a member is given as an object, so that no file tells whether it has changed.
+    """
+    known = plugins.loaded()
+    folders = packages(known)
+    if folders is None:
+        return None
+    content = [source_digest(folders), installed(), plugins.describe(known)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def parse(text: str) -> Composition:

@@ -72,15 +72,13 @@ def _remembered(kind: str, find: Callable[[], list[dict[str, Any]]]) -> list[dic
 
     It is not remembered where a member has no file that describes it, or a fault that may pass.
     """
-    from deltacompose.plugins import loader as door
-    from deltacompose.plugins.packages import packages
-    from deltacompose.remembered import entry, installed, recall, remember, sources
+    from deltacompose import registry
+    from deltacompose.remembered import entry, recall, remember
 
-    known = door.loaded()
-    folders = packages(known)
-    if folders is None:
+    code = registry.code()
+    if code is None:
         return find()
-    path = entry(kind, [installed(), sources(folders), door.describe(known)])
+    path = entry(kind, [code])
     rows: list[dict[str, Any]] | None = recall(path, list[dict[str, Any]])
     if rows is None:
         rows = find()
