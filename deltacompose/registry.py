@@ -208,5 +208,6 @@ def with_origins(trained: Delta) -> Delta:
 
 def load_delta(folder: str | Path) -> Delta:
     """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`)."""
+    from deltacompose.delta import delta
 
     return delta.load(folder, methods())
