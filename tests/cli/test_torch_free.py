@@ -57,7 +57,6 @@ READING = (
     ("transfer", "store"),
     ("graph", "--scores", "scores.csv", "--k", "1"),
     ("report", "store", "--out", "report"),
-    ("interaction", "store"),
 )
 
 
