@@ -606,7 +606,7 @@ def test_labels_without_a_verbalizer_are_answered_with_the_verbalizer_to_add(tmp
     (tmp_path / "own.csv").write_text("text,label\n" + rows)
     described = {"path": "own.csv", "category": "c", "metric": "accuracy"}
     described["columns"] = {"input": "text", "target": "label"}
-    expected = f"task 'own': metric 'accuracy' compares labels, .*{advice}, or choose a metric of texts"
+    expected = f"task 'own': metric 'accuracy' compares labels, .*{advice}.*, or choose a metric of texts"
     with pytest.raises(BadInput, match=expected):
         task_from_mapping("own", described, tmp_path)
     task_from_mapping("own", described | {"metric": "exact_match"}, tmp_path)
