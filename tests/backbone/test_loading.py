@@ -163,9 +163,7 @@ def offline_hub(tmp_path, monkeypatch):
 
 
 def test_a_hub_name_without_a_network_says_what_to_do(offline_hub):
-    with pytest.raises(
-        BadInput, match=f"the cache {offline_hub} has no copy.*run `hf download someone/model`"
-    ) as said:
+    with pytest.raises(BadInput, match=f"the cache {offline_hub} has no copy.*run `hf download someone/model`") as said:
         load_backbone("someone/model", tables=tables())
     assert "or `deltacompose prefetch` for all of a study" in str(said.value)
 
