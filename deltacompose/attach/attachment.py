@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from deltacompose.attach.bound import Bound, Held, Stacked
+from deltacompose.attach.first_layer import first_touched
 from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
@@ -128,6 +129,13 @@ class Attachment:
                 f"another; {bank.size} deltas cannot differ there; attach one at a time"
             )
         self._replace(Stacked(bank.size, self._moved(bank.tensors)), dropout)
+
+    def first_touched(self) -> dict[str, int]:
+        """For each stack the number of its first layers that nothing attached to the model touches."""
+        rack = self._rack
+        modules = {*rack.sites, *(() if rack.prefixes is None else rack.prefixes.modules)}
+        streams = [name for name, stream in rack.streams.items() if stream.prompts or stream.positioned]
+        return first_touched(self.backbone, modules, streams)
 
     def detach(self) -> None:
         """Takes all edits out of force; the model is what it was before."""

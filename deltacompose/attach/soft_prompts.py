@@ -155,7 +155,7 @@ class Stream:
         return torch.cat(pieces, 1)
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        kwargs = _by_name(module, args, kwargs)
+        kwargs = by_name(module, args, kwargs)
         self._layout, self._padded = None, None
         mask = kwargs.get("attention_mask")
         if self.prompts or self.view.readers:
@@ -260,7 +260,7 @@ class Stream:
         return output
 
     def _before_reader(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        kwargs = _by_name(module, args, kwargs)
+        kwargs = by_name(module, args, kwargs)
         mask, states = kwargs.get("encoder_attention_mask"), kwargs.get("encoder_hidden_states")
         if mask is not None and states is not None and mask.shape[-1] < states.shape[1]:
             kwargs["encoder_attention_mask"] = F.pad(mask, (states.shape[1] - mask.shape[-1], 0), value=1)
@@ -293,7 +293,7 @@ class Stream:
 
     def _before_counter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """Ids that tell padding from tokens, for a module that counts by them and is given embeddings."""
-        kwargs = _by_name(module, args, kwargs)
+        kwargs = by_name(module, args, kwargs)
         if self._padded is not None and kwargs.get("input_ids") is None:
             padding: Any = module.padding_idx
             kwargs["input_ids"] = padding + (self._padded != 0).long()
@@ -312,7 +312,7 @@ def _parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(inspect.signature(forward).parameters)[1:]
 
 
-def _by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(_parameters(type(module).forward), args)) | kwargs if args else dict(kwargs)
 
 

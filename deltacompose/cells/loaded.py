@@ -21,9 +21,10 @@ from deltacompose.cells.sources import BackboneSource, OwnTasks
 from deltacompose.cells.task_data import Cut, TaskData
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
-from deltacompose.scoring import Reader, reader
+from deltacompose.scoring import Reader, Row, reader
 from deltacompose.study.config import Cell
 from deltacompose.task.build import Rows, task_from_mapping
+from deltacompose.task.examples import Example
 from deltacompose.task.task import Task
 
 BACKBONES = 2
@@ -77,6 +78,7 @@ def backbone_of(source: BackboneSource) -> Backbone:
     if backbone is None or not (backbone.files is None or backbone.files.unchanged):
         backbone = registry.load_backbone(source.model, **source.options())
         _reader.cache_clear()  # readers keep the weights of the backbone before in memory
+        _token_rows.cache_clear()
     _backbones[source] = backbone
     while len(_backbones) > BACKBONES:
         _backbones.popitem(last=False)
@@ -198,6 +200,7 @@ def forget() -> None:
     _last.clear()
     _deltas.clear()
     _reader.cache_clear()
+    _token_rows.cache_clear()
 
 
 def _keep(source: TaskSource, task: Task) -> None:
@@ -208,4 +211,13 @@ def _keep(source: TaskSource, task: Task) -> None:
 
 @lru_cache(maxsize=256)
 def _reader(backbone: Backbone, source: TaskSource, fingerprint: str, cut: Cut, limit: int) -> Reader:
-    return reader(backbone, cut.of(task_of_content(source, fingerprint)), limit)
+    task = task_of_content(source, fingerprint)
+    result = reader(backbone, cut.of(task), limit)
+    result.known = _token_rows(backbone, source, fingerprint, limit)
+    return result
+
+
+@lru_cache(maxsize=64)
+def _token_rows(backbone: Backbone, source: TaskSource, fingerprint: str, limit: int) -> dict[int, tuple[Example, Row]]:
+    """The rows in tokens of a task's examples, for all cells that read any of them."""
+    return {}

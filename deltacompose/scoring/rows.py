@@ -86,9 +86,14 @@ class Reader(ABC):
 
     Args:
         limit: the longest input in tokens; longer ones lose their middle.
+
+    Attributes:
+        known: rows of examples by the example's identity. Readers of one task at one limit, which differ in the choice
+            of examples alone, may share it: each example is then put into tokens once.
     """
 
     def __init__(self, backbone: Backbone, task: Task, limit: int = 128) -> None:
+        self.known: dict[int, tuple[Example, Row]] = {}
         if backbone.tokenizer is None:
             raise BadInput(f"{backbone.name} has no tokenizer; give one to load_backbone(model, tokenizer)")
         longest = backbone.stream(backbone.streams[0]).limit
@@ -101,8 +106,15 @@ class Reader(ABC):
     def rows(self, split: str) -> list[Row]:
         """The examples of a split in tokens; read once."""
         if split not in self._rows:
-            self._rows[split] = [self._row(example) for example in self.task.examples(split)]
+            self._rows[split] = [self._known(example) for example in self.task.examples(split)]
         return self._rows[split]
+
+    def _known(self, example: Example) -> Row:
+        """The row of an example, from `known` if the same object was read before."""
+        if id(example) not in self.known:
+            # The example is kept with its row, so that its identity is not given to another one.
+            self.known[id(example)] = example, self._row(example)
+        return self.known[id(example)][1]
 
     def batch(self, split: str, indices: Sequence[int], lengths: tuple[int, int]) -> Batch:
         """Rows of a split as tensors, padded to `lengths` of input and answer.

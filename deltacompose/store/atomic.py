@@ -97,6 +97,22 @@ def sync(path: Path) -> None:
         os.close(number)
 
 
+def sync_name(folder: Path) -> None:
+    """Wait until the name of a folder is on the disk; once in a process for each folder, whose name then stays there.
+
+    A folder that was removed and made again has another number, and is synced again.
+    """
+    status = os.stat(folder)
+    known = (str(folder), status.st_dev, status.st_ino)
+    if known not in _NAMED:
+        sync(folder.parent)
+        _NAMED.add(known)
+
+
+_NAMED: set[tuple[str, int, int]] = set()
+"""Folders whose names this process has seen on the disk: a store has 256 for its cells."""
+
+
 def sync_all(folder: Path) -> None:
     """Wait until a folder with all that it holds is on the disk."""
     for path in folder.rglob("*"):

@@ -200,8 +200,8 @@ class Store:
                 write(folder)
             outputs = {"result": dict(result), "files": disk.checksums(folder), "seconds": seconds}
             record = inputs(cell) | outputs | {"state": "done"} | dict(origin or self._origin())
-            disk.written(folder / "record.json", sealed(record, cell))
-            disk.sync_all(folder)
+            (folder / "record.json").write_text(sealed(record, cell), encoding="utf-8")
+            disk.sync_all(folder)  # the record with the other files, each once
             won = self._placed(folder, cell.key)
         with self._writing():
             self._failure(cell.key).unlink(missing_ok=True)
@@ -222,7 +222,7 @@ class Store:
             self.set_aside(key)
             return self._placed(folder, key)
         disk.sync(place.parent)
-        disk.sync(place.parent.parent)
+        disk.sync_name(place.parent)
         return True
 
     def intact(self, key: str) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ has fewer rows of each delta. The predictions are those of evaluating each delta
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deltacompose.attach.attachment import Attachment, attach
 from deltacompose.attach.bound import Stacked
+from deltacompose.attach.frozen_prefix import frozen_prefix
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
@@ -121,6 +122,16 @@ def predict_many(
                     yield from predict_many(attachment, expression, [own], reader, split, company, budget)
 
 
+def prefix_of(attachment: Attachment, company: Company) -> AbstractContextManager[object]:
+    """Within, the layers below the first touched one are computed once for each text.
+
+    Not where several processes pass together: their shards of a layer must be gathered by all or by none.
+    """
+    if company.size > 1:
+        return nullcontext()
+    return frozen_prefix(attachment.backbone, attachment.first_touched())
+
+
 def is_banked(attachment: Attachment, expression: Composition) -> bool:
     """Whether several deltas of an expression can pass through the backbone at once."""
     apart = attachment.backbone.mixes_padding  # texts of one length at a time, which leaves no equal groups of rows
@@ -163,7 +174,7 @@ def _of_one_composition(
     expression, tensors = deltas[0].expression, [{**delta.weights, **delta.constants} for delta in deltas]
     attachment = attach(reader.backbone, expression)
     try:
-        with evaluating(reader.backbone.model):
+        with evaluating(reader.backbone.model), prefix_of(attachment, company):
             predictions = list(predict_many(attachment, expression, tensors, reader, split, company, budget))
     finally:
         attachment.detach()

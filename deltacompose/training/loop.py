@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -25,7 +25,7 @@ from deltacompose.method.contract import Penalizes, Prepares, Tensors
 from deltacompose.method.weights import generator, parts, penalty
 from deltacompose.scoring import Batch, Reader
 from deltacompose.task.task import score
-from deltacompose.training.evaluation import is_banked, predict_many, tokens_at_once
+from deltacompose.training.evaluation import is_banked, predict_many, prefix_of, tokens_at_once
 from deltacompose.training.flat import Matrices, copy
 from deltacompose.training.learner import Job, Learner, advance
 from deltacompose.training.memory import count_anew
@@ -65,7 +65,10 @@ def train(
     join(learners)
     attachment = attach(backbone, jobs[0].expression)
     try:
-        with frozen(backbone.model), evaluating(backbone.model):
+        # Recomputing runs every layer again in the backward pass, where a stand-in would not be.
+        prefix: AbstractContextManager[object] = nullcontext()
+        prefix = prefix if jobs[0].recipe.checkpointing else prefix_of(attachment, jobs[0].company)
+        with frozen(backbone.model), evaluating(backbone.model), prefix:
             while running := [learner for learner in learners if learner.running]:
                 _evaluate_due(attachment, learners, checkpoints)
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():

@@ -8,6 +8,12 @@ are query and value, of cross attention too; on GPT-2, whose query and value are
 ratio is peft's time over ours: above 1 the bank is faster. On a CPU the time is the CPU time of the thread, which
 other processes disturb less than the clock. `difference` is that of the two first losses at equal weights. Writes
 `summary.json` and `summary.md`.
+
+    OMP_NUM_THREADS=1 python studies/speed/steps.py --lever prefix --shapes tiny-t5 gpt2-like
+
+compares steps of one delta whose frozen layers below are computed once for each text with steps that run every layer.
+The delta is LoRA at the cross attention of a pair's decoder, or tunes the last layer; the ratio is the time of the
+steps that run every layer over that of the others.
 """
 
 from __future__ import annotations
@@ -29,6 +35,7 @@ from torch import Generator
 
 import deltacompose as dc
 from deltacompose.attach import attach
+from deltacompose.attach.frozen_prefix import frozen_prefix
 from deltacompose.backbone import Backbone
 from deltacompose.backbone.pico import pico_tokenizer
 from deltacompose.scoring import Batch, Reader, reader
@@ -58,12 +65,16 @@ SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 """Shapes with random weights: family of the tokenizer, prefix of the transformers classes, configuration."""
 
+STEPS_TOGETHER = 10
+"""Steps between two looks at the frozen weights: a training has hundreds."""
+
 Arm = Callable[[], None]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="+", default=["tiny-t5", "embedded", "t5-small", "gpt2-like"])
+    parser.add_argument("--lever", default="bank", choices=["bank", "prefix"])
     parser.add_argument("--task", default="sentiment_tweet")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--banks", type=int, nargs="+", default=[1, 8], help="sizes K")
@@ -72,14 +83,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("results/speed"))
     settings = parser.parse_args()
-    grid = [(shape, bank, batch) for shape in settings.shapes for bank in settings.banks for batch in settings.batches]
     rows = []
-    for shape, bank, batch in grid:
-        rows.append(measured(settings, shape, bank, batch))
-        print(line(rows[-1]), flush=True)
+    for row in measurements(settings):
+        rows.append(row)
+        print(line(row), flush=True)
+    of_bank = settings.lever == "bank"
     facts = {
-        "lever": "bank of K deltas",
-        "peer": "peft in a bare loop, K runs in turn",
+        "lever": "bank of K deltas" if of_bank else "frozen layers once for each text",
+        "peer": "peft in a bare loop, K runs in turn" if of_bank else "the same steps through every layer",
         "precision": settings.dtype,
         "device": device(),
         "threads": torch.get_num_threads(),
@@ -90,6 +101,62 @@ def main() -> None:
     (settings.out / "summary.json").write_text(json.dumps({**facts, "rows": rows}, indent=1))
     (settings.out / "summary.md").write_text(table(facts, rows))
     print(f"written: {settings.out}/summary.json, {settings.out}/summary.md")
+
+
+def measurements(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """A row for each shape and size."""
+    for shape in settings.shapes:
+        for batch in settings.batches:
+            if settings.lever == "bank":
+                yield from (measured(settings, shape, bank, batch) for bank in settings.banks)
+            else:
+                yield from prefixed(settings, shape, batch)
+
+
+def prefixed(settings: argparse.Namespace, shape: str, batch: int) -> Iterator[dict[str, Any]]:
+    """The ratios of frozen layers computed once, for deltas of the decoder of a pair and of the last layer."""
+    backbone = backbone_of(shape, settings.dtype)
+    task = dc.tasks()[settings.task].limited(train=batch * 4, val=1, test=1)
+    read = reader(backbone, task, settings.tokens)
+    crossed = f"lora(rank={RANK}, places=('cross_attention.query', 'cross_attention.value'))"
+    deltas = {"last layer": "last_layers(n=1)"} | ({"decoder": crossed} if len(backbone.streams) > 1 else {})
+    for name, text in deltas.items():
+        expression = dc.parse(text)
+        ratios, difference = prefix_ratios(read, expression, batch, settings.rounds)
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        yield {
+            "shape": f"{shape}, {name}",
+            "bank": 1,
+            "batch": batch,
+            "ratio": float(middle),
+            "quartiles": [float(low), float(high)],
+            "n": settings.rounds,
+            "difference": difference,
+        }
+
+
+def prefix_ratios(read: Reader, expression: Any, batch: int, rounds: int) -> tuple[list[float], float]:
+    """The time of steps through every layer over that of steps with kept states, and how far the weights differ."""
+    backbone = read.backbone
+    recipe = dc.Recipe(steps=STEPS, batch=batch, learning_rates={"lora": RATE, "last_layers": RATE}, warmup=0.0)
+    every, kept = (Learner(backbone, Job(expression, read, 0, recipe)) for _ in range(2))
+    rows = padded(read, list(range(batch)))
+    with training(backbone, expression) as attachment:
+        first = attachment.first_touched()
+
+        def all_layers() -> None:
+            for _ in range(STEPS_TOGETHER):
+                learn(attachment, [(every, rows)])
+
+        def with_kept_states() -> None:
+            with frozen_prefix(backbone, first):
+                for _ in range(STEPS_TOGETHER):
+                    learn(attachment, [(kept, rows)])
+
+        with_kept_states()  # reads the texts, and compares a pass with a full one
+        all_layers()
+        ratios = interleaved(all_layers, with_kept_states, rounds)
+    return ratios, max(float((every.weights[name] - x).detach().abs().max()) for name, x in kept.weights.items())
 
 
 def line(row: dict[str, Any]) -> str:

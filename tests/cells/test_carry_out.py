@@ -6,6 +6,7 @@ import io
 import json
 import random
 import re
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -330,3 +331,25 @@ def test_the_latest_development_score_is_read_from_a_checkpoint(tmp_path):
         state = json.dumps({"history": history[:upto]})
         store.save_checkpoint(key, lambda folder, state=state: (folder / "state.json").write_text(state) and None)
     assert work.under_way(store, key) == {"step": 8, "score": 0.75}
+
+
+def test_examples_are_put_into_tokens_once_whatever_seeds_choose_among_them(study, monkeypatch):
+    """Few-shot cells of several seeds read other training examples, and the same test examples."""
+    loaded.forget()
+    source = loaded.TaskSource("mood", Sources.of(study).own_tasks)
+    backbone, fingerprint = loaded.backbone_of(Sources.of(study).backbone), loaded.present_task(source).fingerprint
+    read, tokens = Counter(), type(backbone.tokenizer).__call__
+
+    def counted(tokenizer, text, *arguments, **options):
+        read[text] += 1
+        return tokens(tokenizer, text, *arguments, **options)
+
+    monkeypatch.setattr(type(backbone.tokenizer), "__call__", counted)
+    for seed in range(3):
+        reader = loaded.reader_of_content(backbone, source, fingerprint, Cut(shots=2, seed=seed), 32)
+        for split in ("train", "val", "test"):
+            reader.rows(split)
+    texts = [example.input for example in loaded.present_task(source).examples("test")]
+    assert texts
+    assert {read[text] for text in texts} == {1}
+    loaded.forget()
