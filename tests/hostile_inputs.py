@@ -34,6 +34,7 @@ import deltacompose as dc
 from deltacompose import api
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.delta.exchange import import_peft
+from deltacompose.library.library import Library
 from deltacompose.store import open_store
 from deltacompose.study import Study
 
@@ -317,6 +318,61 @@ def expression_cases() -> Iterator[Case]:
     }
     for name, text in large.items():
         yield Case("expressions", name, lambda folder, text=text: dc.init_weights(BACKBONES["bert"], text))
+
+
+# Libraries
+
+
+CARD = {"format": 1, "task": "mood", "composition": "bitfit", "sha256": "0" * 64, "fingerprint": "f"}
+
+
+def library_with(card: str, index: str = '{"format": 1, "backbone": {"name": "b", "fingerprint": "f"}}') -> Action:
+    """Makes a library with one card and reads the card."""
+
+    def action(folder: Path) -> object:
+        place = folder / "deltas" / "mood.bitfit.00000000"
+        place.mkdir(parents=True)
+        (folder / "library.json").write_text(index)
+        (place / "card.json").write_text(card)
+        return Library(str(folder)).card(place.name)
+
+    return action
+
+
+def library_cases() -> Iterator[Case]:
+    result = {"target": "t", "split": "test", "metric": "m", "score": 0.5}
+    cards: dict[str, Any] = {
+        "a newer format": {"format": 2},
+        "a format of text": {"format": "1"},
+        "no task": {"task": ""},
+        "a task of a megabyte": {"task": "x" * 2**20},
+        "a task that is a list": {"task": ["x"]},
+        "a digest that is a path": {"sha256": "../../etc/passwd"},
+        "an unknown field": {"__class__": "os.system"},
+        "a score of text": {"dev": "high"},
+        "a seed of 2**70": {"seed": 2**70},
+        "a result without a score": {"results": [{"target": "t"}]},
+        "a result of another split": {"results": [{**result, "split": "secret"}]},
+        "100 000 results": {"results": [result] * 100_000},
+        "a licence of a megabyte": {"licence": "x" * 2**20},
+    }
+    for name, change in cards.items():
+        yield Case("libraries", name, library_with(json.dumps({**CARD, **change})))
+    texts = {
+        "half a card": '{"format": 1, "ta',
+        "a card that is a list": "[1]",
+        "no card at all": "",
+        "nested a thousand deep": "[" * 1000 + "]" * 1000,
+        "NaN for a score": json.dumps({**CARD, "dev": float("nan")}),
+        "a key twice": '{"format": 1, "format": 1}',
+    }
+    for name, text in texts.items():
+        yield Case("libraries", name, library_with(text))
+    yield Case("libraries", "a whole card", library_with(json.dumps(CARD)), "accepted")
+    urls = ("nonsense://x", "simplecache::memory://x", "memory://nothing", "file:///dev/zero", "file:///proc/self/mem")
+    for url in urls:
+        yield Case("libraries", f"the URL {url}", lambda folder, url=url: Library(url).names())
+        yield Case("libraries", f"a delta at {url}", lambda folder, url=url: dc.load_delta(url))
 
 
 # Paths
@@ -1241,7 +1297,7 @@ def command_cases() -> Iterator[Case]:
 
 KINDS = (
     yaml_cases, study_cases, expression_cases, path_cases, row_cases, delta_cases, peft_cases, npz_cases, score_cases,
-    store_cases, backbone_cases, command_cases,
+    store_cases, backbone_cases, command_cases, library_cases,
 )  # fmt: skip
 MADE = Path()
 BACKBONES: dict[str, Any] = {}

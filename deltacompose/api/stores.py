@@ -126,13 +126,13 @@ def categories_of(records: Iterable[Record], store: Store | None = None, study: 
     installed = {name: registry.tasks()[name].category for name in recorded if name in registry.tasks()}
     kept = store.labels() if store is not None else {}
     if study is not None:
-        own = {name: rows.get("category", "") for name, rows in study.own_tasks.items()}
+        own = {name: str(rows["category"]) for name, rows in study.own_tasks.items() if rows.get("category")}
         known = recorded | kept | installed | own
     else:
         known = recorded | installed | kept
     if not all(known[name] for name in recorded):
         return {}
-    first = [] if study is None else [name for name in (*study.tasks, *study.start_from) if name in recorded]
+    first = [] if study is None else [name for name in study.named_tasks if name in recorded]
     return {name: known[name] for name in dict.fromkeys([*first, *sorted(recorded)])}
 
 

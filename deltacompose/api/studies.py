@@ -28,7 +28,7 @@ from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Store, open_store
 from deltacompose.study.config import Study
 from deltacompose.task import verify as task_verify
-from deltacompose.task.build import task_from_mapping
+from deltacompose.task.named import named_task
 
 
 def prepare(study: Study | Prepared, store: Store | None = None) -> Prepared:
@@ -191,8 +191,8 @@ def prefetch(study: Study) -> list[dict[str, Any]]:
             row |= {"state": "cached", "cache": str(folder)}
     except BadInput as error:
         row |= {"state": "failed", "reason": str(error)}
-    own = {name: task_from_mapping(name, rows, study.folder) for name, rows in study.own_tasks.items()}
-    names = dict.fromkeys((*study.tasks, *study.start_from))
+    own = {name: named_task(name, study.own_tasks, study.folder, registry.task_of) for name in study.own_tasks}
+    names = study.named_tasks
     fetched = task_verify.prefetch(own[name] if name in own else registry.task_of(name) for name in names)
     return [row, *({"what": "task"} | task for task in fetched)]
 

@@ -13,7 +13,7 @@ from deltacompose.delta.delta import Delta
 from deltacompose.distributed import Company
 from deltacompose.scoring import Reader
 from deltacompose.task.metrics import Score
-from deltacompose.task.task import Task
+from deltacompose.task.task import Task, scores_of_parts
 from deltacompose.training.evaluation import Evaluation, evaluate
 
 ANSWERS = "predictions.jsonl"
@@ -28,13 +28,16 @@ def scored(reader: Reader, delta: Delta | None, split: str, company: Company) ->
 def result_of(task: Task, split: str, evaluation: Evaluation) -> Result:
     """The result of an evaluation, and the function that writes its answers."""
     score = evaluation.score
-    result = {
+    result: dict[str, Any] = {
         "score": score.value,
         "metric": score.metric,
         "chance": task.chance(split),
         "trivial": score.trivial,
         "examples": len(score.per_example),
     }
+    if task.parts:
+        parts = scores_of_parts(task, task.examples(split), evaluation.predictions)
+        result["parts"] = {name: own.value for name, own in parts.items()}
     return result, partial(write_answers, rows=answers(task, split, evaluation.predictions, score))
 
 

@@ -11,10 +11,13 @@ from functools import partial
 from typing import Any
 
 from deltacompose.cells import (
+    cluster,
     efficiency,
     evaluate,
+    merge,
     probe,
     reconstruct,
+    reuse,
     search,
     select,
     subspace,
@@ -40,6 +43,9 @@ KINDS: Mapping[str, Carry] = {
     "reconstruct": reconstruct.carry,
     "tune": tune.carry,
     "swap": swap.carry,
+    "cluster": cluster.carry,
+    "merge": merge.carry,
+    "reuse": reuse.carry,
 }
 
 

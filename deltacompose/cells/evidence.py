@@ -13,7 +13,7 @@ from deltacompose.cells.sources import OwnTasks
 from deltacompose.cells.task_data import TaskData
 from deltacompose.errors import BadInput
 
-_READ_FROM = {"train": "task", "evaluate": "target", "reconstruct": "target", "tune": "target", "swap": "target"}
+_READ_FROM = {"train": "task"} | dict.fromkeys(("evaluate", "reconstruct", "tune", "swap", "reuse"), "target")
 """Which field of a spec names the task whose examples a cell's answers are about."""
 
 

@@ -15,6 +15,7 @@ from deltacompose.method.parameter_overlap import overlaps
 from deltacompose.planning import dimension_search as search
 from deltacompose.planning.analysis_cells import SUBSPACE_METHOD
 from deltacompose.planning.facts import Facts, TaskFacts
+from deltacompose.planning.new_tasks import ARROW
 from deltacompose.scoring import Reader
 from deltacompose.study.config import KEYS, Study
 
@@ -27,16 +28,16 @@ def facts(study: Study, version: int = KEYS) -> Facts:
     """
     sources = Sources.of(study)
     backbone = backbone_of(sources.backbone)
-    tasks = dict.fromkeys((*study.tasks, *study.start_from))
     texts = [registry.parse(text) for text in (*study.compositions, *search.greatest(study.dimension))]
     beginnings = [whole.until(k + 1) for whole in texts for k in range(len(whole.stages))]
     needs = {str(named(name, registry.measures()).needs) for name in study.measures}
     methods = {method.name for whole in texts for _, method in whole.parts()}
     methods |= {SUBSPACE_METHOD} & set(registry.methods()) if study.subspace is not None else set()
+    methods |= {ARROW} & set(study.reuse.ways if study.reuse is not None else ())
     return Facts(
         backbone.content if version > 1 else backbone.fingerprint,
         shape_of(backbone),
-        {name: _task_facts(study, name, sample(study, name)) for name in tasks},
+        {name: _task_facts(study, name, sample(study, name)) for name in study.named_tasks},
         {str(part): delta_shape(backbone, part) for part in beginnings},
         tuple(sorted(needs)),
         {name: registry.implementation_of(name) for name in sorted(methods)},

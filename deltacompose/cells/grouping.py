@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deltacompose.engine import by_bank
-from deltacompose.planning.facts import TaskFacts
+from deltacompose.planning.facts import TaskFacts, facts_of
 from deltacompose.study.config import SHARDED, Cell
 
-_READING = ("probe", "subspace", "reconstruct", "tune", "swap")
+_READING = ("probe", "subspace", "reconstruct", "tune", "swap", "merge", "reuse")
 """Kinds of cells that read the backbone, beside trainings and evaluations."""
 
 _TOGETHER = 64
@@ -47,7 +47,7 @@ def by_expression(
     def tokens(cell: Cell) -> float:
         if known is None:
             return 0.0
-        task, batch = known[cell.spec["task"]], int(cell.spec["recipe"]["batch"])
+        task, batch = facts_of(known, cell.spec["task"]), int(cell.spec["recipe"]["batch"])
         return min(batch, task.rows["train"]) * (task.lengths.padded + task.lengths.answer)
 
     others = [cell for cell in ready if cell.kind not in kinds]

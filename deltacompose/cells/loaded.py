@@ -23,8 +23,9 @@ from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader, Row, reader
 from deltacompose.study.config import Cell
-from deltacompose.task.build import Rows, task_from_mapping
+from deltacompose.task.build import Rows
 from deltacompose.task.examples import Example
+from deltacompose.task.named import named_task
 from deltacompose.task.task import Task
 
 BACKBONES = 2
@@ -55,14 +56,10 @@ class TaskSource:
 
     def opened(self) -> Task:
         """The task without anything that was read of it before."""
-        described = self.own.described.value
-        if self.name in described:
-            task = task_from_mapping(self.name, described[self.name], Path(self.own.folder))
-        else:
-            task = registry.task_of(self.name)
+        task = named_task(self.name, self.own.described.value, self.own.folder, registry.task_of)
         task = replace(task, read=replace(task.read)) if isinstance(task.read, Rows) else replace(task)
         if self.ranking != "sum" and task.kind == "choice" and task.ranking is None:
-            task = replace(task, ranking=self.ranking)
+            task = task.ranked_by(self.ranking)
         return task if self.template else task.without_template()
 
 

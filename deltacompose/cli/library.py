@@ -51,11 +51,11 @@ def make(
     records = api.records(opened, study, damaged)
     output.print_damaged(damaged)
     arrays = features.of_study(study) if embeddings and study is not None else {}
-    made = from_store.make(opened, records, out, features.task_finder(study), arrays)
+    outcome = from_store.make(opened, records, out, features.task_finder(study), arrays)
     if as_json:
-        return output.write_json({"library": out, "added": list(made.names), "notes": list(made.notes)})
-    typer.echo(f"{len(made.names)} deltas in {out}")
-    for note in made.notes:
+        return output.write_json({"library": out, "added": list(outcome.names), "notes": list(outcome.notes)})
+    typer.echo(f"{len(outcome.names)} deltas in {out}")
+    for note in outcome.notes:
         typer.echo(f"- {note}")
     return None
 

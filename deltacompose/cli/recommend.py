@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deltacompose.cli import output
-from deltacompose.cli.options import DELTAS, AsJson, Categories, Out, Prompts, Scores
+from deltacompose.cli.options import DELTAS, AsJson, Categories, Out, Prompts, Scores, StoreFolder
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def recommend(
     task: Annotated[str | None, typer.Option(help="Name of a task, or YAML file that describes one.")] = None,
     shots: Annotated[int, typer.Option(min=1, help="Labelled training examples of the task, in total.")] = 32,
     composition: Annotated[str | None, typer.Option(help="Composition of the deltas, of several.")] = None,
+    store: StoreFolder = None,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Quality on each task left out in turn.")] = False,
     leave_out: Annotated[
         bool, typer.Option("--leave-out", help="Treatment of a task that the library knows as a new one.")
@@ -42,13 +43,14 @@ def recommend(
 ) -> None:
     """Recommend sources for a new task.
 
-    Predicts for every source its score on the task without training and after training on few examples, beside no
-    source and chance. With --evaluate, leaves out each task of a library, a store or a published table in turn.
+    Predicts for every source its score on the task without training and after training on few examples, compared with
+    no source and chance. With --evaluate, leaves out each task of a library, a store or a published table in turn.
     """
     if evaluate:
         if task is not None:
             raise BadInput("--evaluate leaves out each task in turn; give it without --task")
-        evidences = _evidences(source, composition, shots, (scores, prompts, categories))
+        options = {"store": store, "scores": scores, "prompts": prompts, "categories": categories}
+        evidences = _evidences(source, composition, shots, options)
         answers = {text: _evaluated(evidence, seed) for text, evidence in evidences.items()}
         return _show_quality(answers, out, as_json)
     if scores is not None or prompts is not None:
@@ -57,14 +59,14 @@ def recommend(
         raise BadInput("name a library and a new task with --task, or give --evaluate")
     from deltacompose.library.recommend import recommend as recommended
 
-    found = recommended(source, task, shots, composition=composition, seed=seed, leave_out=leave_out)
+    recommendation = recommended(source, task, shots, composition=composition, seed=seed, leave_out=leave_out)
     if as_json:
-        return output.write_json(found.described())
-    return _show(found)
+        return output.write_json(recommendation.described())
+    return _show(recommendation)
 
 
 def _evidences(
-    source: str | None, composition: str | None, shots: int, files: tuple[Path | None, Path | None, Path | None]
+    source: str | None, composition: str | None, shots: int, options: Mapping[str, Path | None]
 ) -> dict[str, Evidence]:
     """The evidence of each composition of a library, a store, a study or tables."""
     from deltacompose.formats.urls import is_url
@@ -81,14 +83,11 @@ def _evidences(
     from deltacompose.analysis.recommendation.few_examples import of_matrix
     from deltacompose.cli.inputs import Options, read
 
-    scores, prompts, categories = files
     place = None if source is None else Path(source)
-    given = read(
-        Options(source=place, scores=scores, prompts=prompts, categories=categories, composition=composition or "")
-    )
+    inputs = read(Options(source=place, composition=composition or "", **options))
     return {
-        text: of_matrix(matrix, _measures_of(given.deltas.get(text), matrix), shots)
-        for text, matrix in given.needed_matrices().items()
+        text: of_matrix(matrix, _measures_of(inputs.deltas.get(text), matrix), shots)
+        for text, matrix in inputs.needed_matrices().items()
     }
 
 
@@ -104,14 +103,14 @@ def _measures_of(deltas: Any, matrix: Any) -> dict[str, Any]:
         return {}
     own = deltas.only(tasks) if isinstance(deltas, FromFile) else deltas
     compared, _ = compared_of(own, None)
-    found = {}
+    measures = {}
     for name, comparison in compared.items():
         if not set(tasks) <= set(comparison.tasks):
             continue
         at = [comparison.tasks.index(task) for task in tasks]
         near = comparison.measure.nearness(comparison.values)[:, at][:, :, at]
-        found[name] = near if len(near) == seeds else np.broadcast_to(near.mean(axis=0), (seeds, *near.shape[1:]))
-    return found
+        measures[name] = near if len(near) == seeds else np.broadcast_to(near.mean(axis=0), (seeds, *near.shape[1:]))
+    return measures
 
 
 def _evaluated(evidence: Evidence, seed: int) -> dict[str, Any]:
@@ -151,7 +150,7 @@ def _print_quality(text: str, answer: output.Answer) -> None:
     typer.echo(f"best predictor alone, chosen on the other tasks: {chosen}")
 
 
-def _show(found: Recommendation) -> None:
+def _show(recommendation: Recommendation) -> None:
     rows = [
         {
             "source": source.task,
@@ -160,17 +159,24 @@ def _show(found: Recommendation) -> None:
             "few examples": source.tried,
             "tied": source.tied,
         }
-        for source in found.sources
+        for source in recommendation.sources
     ]
     nothing = {"few examples": None, "tied": None}
     rows.append(
-        {"source": "no source", "zero-shot": _interval(found.untouched), "few-shot": _interval(found.fresh)} | nothing
+        {
+            "source": "no source",
+            "zero-shot": _interval(recommendation.untouched),
+            "few-shot": _interval(recommendation.fresh),
+        }
+        | nothing
     )
-    rows.append({"source": "chance", "zero-shot": f"{found.chance:.3f}", "few-shot": "–"} | nothing)
+    rows.append({"source": "chance", "zero-shot": f"{recommendation.chance:.3f}", "few-shot": "–"} | nothing)
     output.print_table(rows, ("source", "zero-shot", "few-shot", "few examples", "tied"))
-    typer.echo(f"{found.composition}; {found.examples} examples of {found.task}; intervals of 90 %")
-    typer.echo(found.verdict)
-    for note in found.notes:
+    typer.echo(
+        f"{recommendation.composition}; {recommendation.examples} examples of {recommendation.task}; intervals of 90 %"
+    )
+    typer.echo(recommendation.verdict)
+    for note in recommendation.notes:
         typer.echo(f"- {note}")
 
 

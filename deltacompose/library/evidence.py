@@ -10,7 +10,7 @@ import numpy as np
 
 from deltacompose import registry
 from deltacompose.analysis import tensors
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.recommendation.evidence import Evidence
 from deltacompose.analysis.recommendation.few_examples import with_few_examples
 from deltacompose.analysis.similarity.formulas import cosine, flatten
@@ -71,7 +71,8 @@ def gather(library: Library, composition: str | None = None, examples: int = 32,
     untouched, chance = _references(rows, targets, seeds)
     arrays = {at: library.features(name) for at, name in names.items()}
     measures, notes = _measures(library, names, arrays, (sources, targets, seeds))
-    zero = Evidence(sources, targets, seeds, scores, untouched, chance, measures)
+    parts = {card.task: card.parts for card in own.values() if card.parts}
+    zero = Evidence(sources, targets, seeds, scores, untouched, chance, measures, parts=parts)
     zero = with_few_examples(zero, _examples(names, arrays, targets, split), examples)
     shots = _common_shots(rows)
     started = None

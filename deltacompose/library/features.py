@@ -4,37 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from deltacompose import registry
-from deltacompose.backbone.backbone import evaluating
+from deltacompose.errors import BadInput
 from deltacompose.library.from_store import EMBEDDING
 from deltacompose.library.library import Arrays
-from deltacompose.scoring import Reader, reader
+from deltacompose.scoring import reader
 from deltacompose.study.config import Study
-from deltacompose.task.build import task_from_mapping
+from deltacompose.task.named import named_task
 from deltacompose.task.task import Task
-
-EXAMPLES = 64
-"""Training examples whose inputs an embedding is the mean of."""
-_ROWS = 16
-
-
-def task_embedding(reader: Reader, split: str = "train", examples: int = EXAMPLES) -> NDArray[np.float32]:
-    """The mean of the last states of a task's inputs in the untouched backbone, `(width,)`.
-
-    Vu et al. 2020, *Exploring and Predicting Transferability across NLP Tasks* (arXiv 2005.00770), TextEmb.
-
-    Args:
-        examples: at most so many of the split's first ones.
-    """
-    rows = reader.rows(split)[:examples]
-    with torch.no_grad(), evaluating(reader.backbone.model):
-        states = [reader.features(rows[k : k + _ROWS]).float().cpu() for k in range(0, len(rows), _ROWS)]
-    mean: NDArray[np.float32] = torch.cat(states).mean(0).numpy()
-    return mean
+from deltacompose.training.embedding import task_embedding
 
 
 def of_study(study: Study) -> Mapping[str, Arrays]:
@@ -54,8 +32,10 @@ def task_finder(study: Study | None) -> Callable[[str], Task | None]:
     """Gives a task of a study, or an installed one, by name; None of a name that is neither."""
 
     def find(name: str) -> Task | None:
-        if study is not None and name in study.own_tasks:
-            return task_from_mapping(name, study.own_tasks[name], study.folder)
-        return registry.tasks().get(name)
+        try:
+            own = {} if study is None else study.own_tasks
+            return named_task(name, own, "." if study is None else study.folder, registry.task_of)
+        except BadInput:
+            return None
 
     return find

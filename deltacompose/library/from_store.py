@@ -18,6 +18,7 @@ from deltacompose.library.card import Result
 from deltacompose.library.layout import examples_of
 from deltacompose.library.library import Arrays, Library
 from deltacompose.store.store import Store
+from deltacompose.task.mixture import mix_of_name
 from deltacompose.task.task import Task
 
 Record = Mapping[str, Any]
@@ -59,7 +60,7 @@ def make(
         BadInput: the store has no trained delta, or the library is of another backbone.
     """
     done = [record for record in records if record.get("state", "done") == "done"]
-    deltas = stored_deltas(done, store.folder)
+    deltas = stored_deltas(done, store.folder, mixtures=True)
     if not deltas:
         raise BadInput(f"the store {store.root} has no trained delta that was evaluated; run the study first")
     scores, examples, names, library = results_of(done), _examples(done), [], None
@@ -73,6 +74,7 @@ def make(
             features = arrays.get((task, seed), {}) | dict((embeddings or {}).get(task, {}))
             features |= examples.get((text, task, seed), {})
             about = _about(known[task]) | {"data": spec["data"], "seed": seed}
+            about |= {"parts": _parts_of(task, known[task])}
             about["results"] = tuple(scores.get((text, task, seed), ()))
             names.append(library.add(delta, None, features, task=task, **about))
     if library is not None:
@@ -143,6 +145,12 @@ def _arrays(stored: StoredDeltas) -> dict[tuple[str, int], dict[str, Any]]:
             need = spec["array"]
             arrays[spec["source"], spec["seed"]][need] = tensors.read(stored.folder(record["key"]) / FILE)[need]
     return arrays
+
+
+def _parts_of(name: str, task: Task | None) -> tuple[str, ...]:
+    """The tasks of a mixture; none of an ordinary task."""
+    mix = mix_of_name(name)
+    return tuple(mix.mix) if mix is not None else () if task is None else tuple(part.name for part in task.parts)
 
 
 def _about(task: Task | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose import registry
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.similarity.formulas import cosine
 from deltacompose.analysis.similarity.stored_arrays import PROBED
 from deltacompose.cells import probe
@@ -19,13 +19,13 @@ from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.library.banked import few_example_scores
 from deltacompose.library.evidence import EMBEDDED, FROM_WEIGHTS, Gathered, arrays_of, near, of_weights
-from deltacompose.library.features import task_embedding
 from deltacompose.library.from_store import EMBEDDING
 from deltacompose.library.library import Library
 from deltacompose.scoring import Reader
 from deltacompose.study.config import recipe_of
 from deltacompose.task.build import task_from_mapping
 from deltacompose.task.task import Task
+from deltacompose.training.embedding import task_embedding
 from deltacompose.training.learner import Job
 from deltacompose.training.loop import train
 
@@ -106,7 +106,10 @@ def measured(
     for name in wanted:
         measure = registered[name]
         tasks = {s: arrays_of(library, at, measure.needs, gathered.composition) for s, at in names.items()}
-        measures[name] = near(measure, {**tasks, "": own[measure.needs]})[:-1, -1]
+        try:
+            measures[name] = near(measure, {**tasks, "": own[measure.needs]})[:-1, -1]
+        except BadInput:  # as a cosine with a fresh delta that is still zero
+            measures[name] = np.full(len(names), np.nan)
     if EMBEDDED in gathered.zero_shot.measures:
         embeddings = [library.features(at)[EMBEDDING] for at in names.values()]
         measures[EMBEDDED] = cosine(np.stack([*embeddings, task_embedding(read)]))[:-1, -1]

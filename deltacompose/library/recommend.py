@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose import registry
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.recommendation.evidence import TRIED, Evidence, Table, mean_known
 from deltacompose.analysis.recommendation.model import COVERAGE, LEVEL, Model, fit, ties
 from deltacompose.backbone.backbone import Backbone
@@ -182,7 +182,7 @@ def _without(evidence: Evidence, task: str) -> Evidence:
         tried=None if evidence.tried is None else evidence.tried[:, :, t],
         tried_untouched=None if evidence.tried_untouched is None else evidence.tried_untouched[:, t],
     )
-    return _only(cut, tuple(name for name in evidence.sources if name != task))
+    return _only(cut, tuple(s for s in evidence.sources if task not in (s, *evidence.parts.get(s, ()))))
 
 
 def _only(evidence: Evidence, sources: Sequence[str]) -> Evidence:

@@ -57,6 +57,8 @@ class Planner(Protocol):
 
     def train(self, expression: Composition, task: str, seed: int, factor: float) -> list[Cell]: ...
 
+    def evaluate(self, source: str, target: str, seed: int, trained: Cell | None) -> Cell: ...
+
 
 def further(planner: Planner, trained: Trained) -> Iterator[Cell]:
     """All such cells of a study."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape
 from deltacompose.study.config import KEYS
+from deltacompose.task.mixed_rows import Mixed, fingerprint_of
+from deltacompose.task.mixture import mix_of_name
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,23 @@ class Facts:
     needs: tuple[str, ...] = ()
     implementations: Mapping[str, str] = field(default_factory=dict)
     version: int = KEYS
+
+    def of(self, task: str) -> TaskFacts:
+        """The facts of a task, or of a mixture that a joined name stands for."""
+        return facts_of(self.tasks, task)
+
+
+def facts_of(tasks: Mapping[str, TaskFacts], name: str) -> TaskFacts:
+    """The facts of a task by name; of a joined name (`a + b`) those of the mixture, from its tasks'."""
+    mix = None if name in tasks else mix_of_name(name)
+    if mix is None:
+        return tasks[name]
+    parts = {part: tasks[part] for part in mix.mix}
+    how = Mixed((), tuple(mix.mix.values()), mix.sampling, mix.temperature)
+    longest = max(parts.values(), key=lambda own: own.lengths.padded)
+    return TaskFacts(
+        fingerprint_of(how, [(part, own.fingerprint) for part, own in parts.items()]),
+        "mixture",
+        {split: sum(own.rows[split] for own in parts.values()) for split in longest.rows},
+        longest.lengths,
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import networkx as nx
@@ -16,11 +15,12 @@ import networkx as nx
 from deltacompose.composition import Composition
 from deltacompose.errors import unknown
 from deltacompose.planning import dimension_search as search
-from deltacompose.planning import flops
+from deltacompose.planning import flops, new_tasks
 from deltacompose.planning.analysis_cells import further
 from deltacompose.planning.facts import Facts
 from deltacompose.planning.flops import DeltaShape, Memory
 from deltacompose.study.config import SHARDED, Cell, Study
+from deltacompose.study.new_tasks import MERGE
 
 EFFICIENCY_STEPS = 23
 """Steps of a measurement of cost, of which the first few are not timed."""
@@ -128,14 +128,14 @@ class _Planner:
 
     def choice(self, task: str) -> bool:
         """Whether a task ranks candidates."""
-        return self.facts.tasks[task].lengths.candidates > 0
+        return self.facts.of(task).lengths.candidates > 0
 
     def data(self, role: str, task: str) -> dict[str, Any]:
         """What a spec says of a task's data and of the backbone; `role` is the field that names the task."""
         study = self.study
         return {
             role: task,
-            "data": self.facts.tasks[task].fingerprint,
+            "data": self.facts.of(task).fingerprint,
             "rows": asdict(study.rows),
             "shots": study.shots,
             "template": study.template,
@@ -148,7 +148,7 @@ class _Planner:
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:
         """Of all steps, and of the development scores in between."""
-        facts, delta = self.facts.tasks[task], self.facts.deltas.get(composition, DeltaShape())
+        facts, delta = self.facts.of(task), self.facts.deltas.get(composition, DeltaShape())
         batch, recomputed = min(recipe["batch"], facts.rows["train"]), recipe["checkpointing"]
         step = flops.training(self.facts.shape, facts.lengths, delta, batch, recomputed)
         looks = 1 + -(-recipe["steps"] // recipe["evaluate_every"])
@@ -156,7 +156,7 @@ class _Planner:
 
     def evaluation_cost(self, composition: str | None, task: str, split: str) -> float:
         """Operations of the evaluation of one delta on a split."""
-        facts, delta = self.facts.tasks[task], self.facts.deltas.get(composition or "", DeltaShape())
+        facts, delta = self.facts.of(task), self.facts.deltas.get(composition or "", DeltaShape())
         return flops.evaluation(self.facts.shape, facts.lengths, delta, facts.rows[split])
 
 
@@ -182,14 +182,14 @@ class Prepared:
             record: the record of a finished cell by its key; None for a cell that is not finished.
         """
         whole = self.plan.copy()
-        waiting = [cell for _, cell in self.plan.nodes(data="cell") if cell.kind == search.KIND]
+        waiting = [cell for _, cell in self.plan.nodes(data="cell") if cell.kind in _ADDED]
         while waiting:
             cell = waiting.pop()
             finished = record(cell.key)
             for new in () if finished is None else self.extend(cell, finished):
                 if new.key not in whole:
                     _put(whole, new)
-                    waiting += [new] if new.kind == search.KIND else []
+                    waiting += [new] if new.kind in _ADDED else []
         return replace(self, plan=whole)
 
 
@@ -203,7 +203,15 @@ def prepare(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> 
     graph = nx.DiGraph()
     for cell in _cells(planner, parse):
         _put(graph, cell)
-    return Prepared(study, facts, graph, partial(search.added, planner, parse))
+
+    def extend(cell: Cell, record: Mapping[str, Any]) -> Iterable[Cell]:
+        return _ADDED[cell.kind](planner, parse, cell, record) if cell.kind in _ADDED else ()
+
+    return Prepared(study, facts, graph, extend)
+
+
+_ADDED: Mapping[str, Callable[..., Iterable[Cell]]] = {search.KIND: search.added, new_tasks.CLUSTER: new_tasks.added}
+"""The functions that give the cells which a finished cell adds to a plan, by its kind."""
 
 
 def _put(graph: nx.DiGraph, cell: Cell) -> None:
@@ -228,7 +236,7 @@ def memory(prepared: Prepared, bank: int = 1) -> float:
     }
     needed = [0.0]
     for composition, task, batch, recomputed in trainings:
-        known = facts.tasks[task]
+        known = facts.of(task)
         rows = -(-min(batch, known.rows["train"]) // study.processes)
         how = Memory(weights, max(weights, 2.0), bank, recomputed, shards)
         delta = facts.deltas.get(composition, DeltaShape())
@@ -252,7 +260,7 @@ class _OfSource:
 def _cells(planner: _Planner, parse: Callable[[str], Composition]) -> list[Cell]:
     """All cells of a study, each after those that it reads."""
     study = planner.study
-    cells = [planner.evaluate(UNTOUCHED, target, 0, None) for target in study.tasks]
+    cells = [planner.evaluate(UNTOUCHED, target, 0, None) for target in (*study.tasks, *study.held_out)]
     giving: dict[tuple[Composition, str, int], tuple[Cell, ...]] = {}
     for text in study.compositions:
         expression = parse(text)
@@ -265,7 +273,9 @@ def _cells(planner: _Planner, parse: Callable[[str], Composition]) -> list[Cell]
     for text in study.compositions:
         for source in study.start_from:
             cells += _started(planner, parse(text), source)
-    cells += further(replace(planner, study=_checked(study, parse)), giving)
+    probes = list(further(replace(planner, study=_checked(study, parse)), giving))
+    cells += probes
+    cells += new_tasks.first(planner, parse, giving, probes)
     cells += search.beginnings(planner, parse, giving)
     return cells
 
@@ -302,15 +312,20 @@ def _of_source(planner: _Planner, expression: Composition, source: str) -> _OfSo
         cells += [planner.evaluate(source, source, seed, cell) for seed, own in trained.items() for cell in own]
     for seed, own in trained.items():
         among = (*chosen, *own) if chosen else ()
-        targets = study.tasks if study.transfer else (source,)
+        targets = (*(study.tasks if study.transfer else (source,)), *study.held_out)
         cells += [planner.evaluate(source, target, seed, own[0], among) for target in targets]
         cells.append(planner.evaluate(RANDOM, source, seed, own[0], among))
     return _OfSource(tuple(cells), {seed: (*chosen, *own) for seed, own in trained.items()})
 
 
 def _started(planner: _Planner, expression: Composition, source: str) -> list[Cell]:
-    """Initialisation transfer (Vu et al. 2022): training on every other task from the source's weights."""
+    """Initialisation transfer (Vu et al. 2022): training on every other task from the source's weights.
+
+    The source may be a merge of the deltas of all tasks but the target (`merge:mean`).
+    """
     study = planner.study
+    if source.startswith(MERGE):
+        return _started_from_merge(planner, expression, source)
     cells: list[Cell] = []
     for seed in study.seeds:
         start = planner.train(expression.until(1), source, seed, study.grid[0])[-1]
@@ -318,4 +333,19 @@ def _started(planner: _Planner, expression: Composition, source: str) -> list[Ce
             if target != source:
                 stages = planner.train(expression, target, seed, study.grid[0], start)
                 cells += [*stages, planner.evaluate(target, target, seed, stages[-1])]
+    return cells
+
+
+def _started_from_merge(planner: _Planner, expression: Composition, way: str) -> list[Cell]:
+    study = planner.study
+    cells: list[Cell] = []
+    for seed in study.seeds:
+        own = {task: planner.train(expression.until(1), task, seed, study.grid[0])[-1] for task in study.tasks}
+        for target in study.tasks:
+            sources = {task: cell for task, cell in own.items() if task != target}
+            start = new_tasks.merged_start(planner, expression.until(1), way, target, sources)
+            stages = [start]
+            for cell in planner.train(expression, target, seed, study.grid[0]):
+                stages.append(replace(cell, spec={**cell.spec, "start": way}, parents=(stages[-1].key,)))
+            cells += [*stages, planner.evaluate(target, target, seed, stages[-1])]
     return cells

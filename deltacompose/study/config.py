@@ -18,10 +18,11 @@ import yaml
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ConfigDict
 
-from deltacompose.errors import BadInput
+from deltacompose.errors import BadInput, unknown
 from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.limits import ENTRIES, EXPRESSION_CHARACTERS, NAME_CHARACTERS, PROCESSES
 from deltacompose.notebook import counted, table
+from deltacompose.study.new_tasks import MERGE, MERGES, ClusterChoice, ReuseChoice
 from deltacompose.study.recipe import Count, Recipe
 from deltacompose.validation import checked, plain
 
@@ -203,7 +204,10 @@ class Study:
         ranking: how candidates are ranked by likelihood: `sum`, `mean` per token, `bytes` per byte, or `pmi`; a task's
             own rule comes first.
         split: where results are read; choices are made on the development split whatever this says.
-        own_tasks: tasks of this study by name, each a few lines that say where its rows are.
+        own_tasks: tasks of this study by name, each a few lines that say where its rows are, or a mixture of tasks.
+        held_out: tasks that are evaluated and not trained on.
+        clusters: clusters of tasks, with one delta for each cluster and one for all tasks.
+        reuse: what trained deltas give on the held-out tasks, merged, routed or as starts.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -230,6 +234,9 @@ class Study:
     ranking: Literal["sum", "mean", "bytes", "pmi"] = "sum"
     split: Literal["val", "test"] = "test"
     own_tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    held_out: Annotated[tuple[Name, ...], MaxLen(ENTRIES)] = ()
+    clusters: ClusterChoice | None = None
+    reuse: ReuseChoice | None = None
     folder: str = field(default=".", compare=False)
 
     def __repr__(self) -> str:
@@ -243,7 +250,7 @@ class Study:
         return table(repr(self).strip("<>"), rows, ("field", "value"))
 
     def __post_init__(self) -> None:
-        for what in ("tasks", "compositions", "seeds", "grid", "start_from", "measures"):
+        for what in ("tasks", "compositions", "seeds", "grid", "start_from", "measures", "held_out"):
             values = tuple(getattr(self, what))
             object.__setattr__(self, what, values)
             twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
@@ -255,8 +262,24 @@ class Study:
                     f"study {self.name!r}: a task cannot have the name {name!r}, which names a reference row of the "
                     f"transfer matrix; reserved names: {', '.join(RESERVED)}"
                 )
+        self._check_new_tasks()
         if self.backbone.device == SHARDED:
             self._check_sharded()
+
+    def _check_new_tasks(self) -> None:
+        """What is held out is not trained on, and what asks for held-out tasks has some."""
+        for name in self.held_out:
+            if name in (*self.tasks, *self.start_from):
+                raise BadInput(f"study {self.name!r}: {name!r} is held out and trained on; name it once")
+        if self.reuse is not None and not self.held_out:
+            raise BadInput(f"study {self.name!r}: `reuse` is read on held-out tasks; name some under `held_out`")
+        if self.reuse is not None and {"cluster", "all"} & set(self.reuse.ways) and self.clusters is None:
+            raise BadInput(f"study {self.name!r}: the ways `cluster` and `all` need `clusters`")
+        if self.clusters is not None and len(self.tasks) < 3:
+            raise BadInput(f"study {self.name!r}: clustering needs at least 3 tasks, found {len(self.tasks)}")
+        for name in self.start_from:
+            if name.startswith(MERGE) and name.removeprefix(MERGE) not in MERGES:
+                raise unknown("way of merging", name.removeprefix(MERGE), MERGES)
 
     def _check_sharded(self) -> None:
         where = f"study {self.name!r}: a backbone whose device is {SHARDED}"
@@ -266,6 +289,12 @@ class Study:
             raise BadInput(f"{where} cannot be held in {self.backbone.dtype}; take bfloat16, or spread it by `auto`")
         if self.efficiency:
             raise BadInput(f"{where} has no efficiency, which is measured in one process that holds all of it")
+
+    @property
+    def named_tasks(self) -> tuple[str, ...]:
+        """Every task that the study reads, once: trained on, started from, or held out."""
+        starts = (name for name in self.start_from if not name.startswith(MERGE))
+        return tuple(dict.fromkeys((*self.tasks, *starts, *self.held_out)))
 
     def recipe(self, stage: int) -> Recipe:
         """The recipe of a stage, counted from 0."""
@@ -292,6 +321,8 @@ class Study:
             raise BadInput(f"{path} does not hold a study; it needs at least name, tasks and compositions")
         if "folder" in data:
             raise BadInput(f"{path}: folder is where the file lies, and not written in it")
+        if isinstance(clusters := data.get("clusters"), dict) and "from" in clusters:
+            data["clusters"] = {"composition" if key == "from" else key: value for key, value in clusters.items()}
         study = checked(cls, data, str(path))
         return replace(study, folder=str(path.parent.resolve()))
 
@@ -302,6 +333,8 @@ class Study:
     def described(self) -> dict[str, Any]:
         """The study as plain data, without what has its default."""
         own, default = plain(self), plain(Study(name="-", tasks=("-",), compositions=("-",)))
+        if own["clusters"]:
+            own["clusters"] = {"from" if key == "composition" else key: x for key, x in own["clusters"].items()}
         return {name: value for name, value in own.items() if name != "folder" and value != default[name]}
 
 

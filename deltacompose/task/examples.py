@@ -55,7 +55,7 @@ class FewShot:
         examples = self.read(split)
         if split == "test":
             return examples
-        groups = _by_label(self.labels, _shuffled(examples, self.seed))
+        groups = _by_label(self.labels, shuffled(examples, self.seed))
         if split == "train":
             for label in self.labels or ("",):
                 self._check(label, len(groups.get(label, ())))
@@ -86,12 +86,12 @@ class Limited:
         rows = self.rows[SPLITS.index(split)]
         if rows is None or rows >= len(examples):
             return examples
-        groups = _by_label(self.labels, _shuffled(examples, self.seed))
+        groups = _by_label(self.labels, shuffled(examples, self.seed))
         in_turn = (example for turn in zip_longest(*groups.values()) for example in turn if example is not None)
         return _in_order(examples, islice(in_turn, rows))
 
 
-def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     """Examples in an order that depends on the seed and each id only, so that fewer rows are among the more."""
     return sorted(examples, key=lambda example: hashlib.sha256(f"{seed} {example.id}".encode()).digest())
 

@@ -21,6 +21,7 @@ from deltacompose.notebook import counted
 from deltacompose.task.description import RANKINGS
 from deltacompose.task.examples import SPLITS, Example, FewShot, Limited
 from deltacompose.task.metrics import METRICS, Score, is_number, metric
+from deltacompose.task.mixed_rows import Mixed, fingerprint_of, part_of
 
 __all__ = ["SPLITS", "Example", "Kind", "Task", "check_no_overlap", "score"]
 
@@ -38,6 +39,7 @@ class Task:
             Where every example has its own candidates, its labels name their positions.
         verified: whether the rows that `read` gives have been checked against the description.
         note: what a reader of its scores must know.
+        parts: the tasks that a mixture is made of (`deltacompose.task.mixture`); none of an ordinary task.
         ranking: the rule that ranks candidates by their log-likelihoods, one of `RANKINGS`; None is `sum`, unless a
             study says otherwise.
     """
@@ -54,6 +56,7 @@ class Task:
     verified: bool = False
     note: str = ""
     ranking: str | None = None
+    parts: tuple[Task, ...] = ()
 
     def __repr__(self) -> str:
         labels = f" of {counted(len(self.labels), 'label')}" if self.labels else ""
@@ -90,7 +93,14 @@ class Task:
 
     def without_template(self) -> Task:
         """The same task with its input bare."""
+        if self.parts:
+            return self._remixed([part.without_template() for part in self.parts])
         return replace(self, template="{input}")
+
+    def ranked_by(self, rule: str) -> Task:
+        """The same task whose candidates, those of its parts too, are ranked by another rule."""
+        own = self._remixed([part.ranked_by(rule) for part in self.parts]) if self.parts else self
+        return replace(own, ranking=rule)
 
     def examples(self, split: str) -> tuple[Example, ...]:
         """The examples of a split, in their fixed order.
@@ -107,6 +117,8 @@ class Task:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over kind, template, verbalizer, metric, a ranking but `sum`, and every example."""
+        if self.parts and isinstance(self.read, Mixed):
+            return fingerprint_of(self.read, [(part.name, part.fingerprint) for part in self.parts])
         digest = hashlib.sha256()
         ranking = [self.ranking] if self.ranking not in (None, "sum") else []
         digest.update(_canonical([self.kind, self.template, list(self.verbalizer.items()), self.metric, *ranking]))
@@ -143,11 +155,21 @@ class Task:
         Raises:
             BadInput: a label has fewer training examples than `shots`.
         """
+        if self.parts:
+            return self._remixed([part.few_shot(shots, seed) for part in self.parts])
         return replace(self, read=FewShot(self.name, self.labels, self.examples, shots, seed))
 
     def limited(self, train: int | None = None, val: int | None = None, test: int | None = None, seed: int = 0) -> Task:
         """The task with at most so many rows per split, drawn by the seed, as even over labels as they allow."""
+        if self.parts:
+            return self._remixed([part.limited(train, val, test, seed) for part in self.parts])
         return replace(self, read=Limited(self.labels, self.examples, (train, val, test), seed))
+
+    def _remixed(self, parts: Sequence[Task]) -> Task:
+        """The same mixture of other versions of its parts: limits and shots are those of each part."""
+        if not isinstance(self.read, Mixed):
+            raise BadInput(f"task {self.name!r} has parts and does not read them as a mixture")
+        return replace(self, parts=tuple(parts), read=self.read.of(tuple(parts)))
 
     def _value(self, values: Mapping[str, str], name: str | None) -> str:
         if name is not None and name not in values:
@@ -174,11 +196,42 @@ def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -
     Raises:
         BadInput: no examples, another number of predictions, or a predicted label that is none of the task's.
     """
+    if task.parts:
+        return _mean_over_parts(task, examples, predictions)
     if task.kind == "choice":
         for answer in set(predictions) - set(task.labels):
             raise unknown(f"{task.name} label", answer, task.labels)
     references = [(example.target, *example.accepted) for example in examples]
     return metric(task.metric).score(references, predictions, task.labels)
+
+
+def scores_of_parts(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> dict[str, Score]:
+    """The score of a mixture's predictions on each of its tasks, in that task's own metric."""
+    scores: dict[str, Score] = {}
+    for part in task.parts:
+        own = [k for k, example in enumerate(examples) if part_of(example) == part.name]
+        if own:
+            told = [_own_answer(part, predictions[k]) for k in own]
+            right = [(_own_answer(part, examples[k].target), *examples[k].accepted) for k in own]
+            scores[part.name] = metric(part.metric).score(right, told, part.labels)
+    return scores
+
+
+def _own_answer(part: Task, answer: str) -> str:
+    """A mixture's answer as one of its tasks says it: a label by its number, a text as it is."""
+    return answer if part.kind == "generation" else part.labels[int(answer)]
+
+
+def _mean_over_parts(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Score:
+    """The mean of the parts' scores; per example, its own score in such units that their mean is that mean."""
+    scores = scores_of_parts(task, examples, predictions)
+    if not scores:
+        raise BadInput(f"the score of task {task.name!r} on no examples is not defined")
+    each = {name: iter(score.per_example) for name, score in scores.items()}
+    units = {name: len(examples) / (len(scores) * len(score.per_example)) for name, score in scores.items()}
+    per_example = tuple(next(each[name]) * units[name] for name in map(part_of, examples))
+    value = sum(score.value for score in scores.values()) / len(scores)
+    return Score(value, task.metric, per_example, all(score.trivial for score in scores.values()))
 
 
 def check_no_overlap(task: Task) -> None:
@@ -199,6 +252,9 @@ def check_no_overlap(task: Task) -> None:
 
 def _baselines(task: Task, split: str) -> Iterator[tuple[str, float]]:
     """Names and scores of what uses nothing of the input."""
+    if task.parts:
+        yield "mean over the parts", sum(part.chance(split) for part in task.parts) / len(task.parts)
+        return
     examples = task.examples(split)
     if task.kind == "choice":
         for label in task.labels:
@@ -225,6 +281,8 @@ def _random(task: Task, examples: Sequence[Example]) -> float:
 
 def _problems(task: Task) -> Iterator[str]:
     """Faults of a task's description, found without reading its examples."""
+    if task.parts:  # each of which has been checked
+        return
     compares = metric(task.metric).compares
     fitting = ("labels", "numbers") if task.kind == "choice" else ("texts", "numbers")
     if task.kind not in ("choice", "generation"):

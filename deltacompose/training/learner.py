@@ -31,6 +31,7 @@ from deltacompose.method.weights import (
 from deltacompose.scoring import Batch, Reader
 from deltacompose.scoring.as_trained import described
 from deltacompose.study.recipe import Recipe
+from deltacompose.task import mixed_rows
 from deltacompose.training.flat import Matrices, Row, clip, copy, step
 from deltacompose.training.memory import peak
 
@@ -359,20 +360,33 @@ def _batches(reader: Reader, recipe: Recipe, seed: int) -> Iterator[tuple[list[i
     """For every step the rows, and the longest input and answer among them, from task, recipe and seed alone.
 
     Rows of like length go together: each epoch is shuffled, cut into pools of `POOL` batches, and each pool is sorted
-    by length.
+    by length. The batches of a mixture are of one of its tasks each, whose candidates they share.
     """
     lengths = [reader.lengths(row) for row in reader.rows("train")]
-    size, source = min(recipe.batch, len(lengths)), generator(seed, "batches")
+    source = generator(seed, "batches")
     steps = 0
     while True:
         order = torch.randperm(len(lengths), generator=source).tolist()
         epoch = []
-        for start in range(0, len(order), POOL * size):
-            pool = sorted(order[start : start + POOL * size], key=lambda i: (lengths[i], i))
-            epoch += [pool[k : k + size] for k in range(0, len(pool) - size + 1, size)]
+        for group in _parts_of(reader, order):
+            size = min(recipe.batch, len(group))
+            for start in range(0, len(group), POOL * size):
+                pool = sorted(group[start : start + POOL * size], key=lambda i: (lengths[i], i))
+                epoch += [pool[k : k + size] for k in range(0, len(pool) - size + 1, size)]
         for which in torch.randperm(len(epoch), generator=source).tolist():
             if steps == recipe.steps:
                 return
             rows = epoch[which]
             yield rows, (max(lengths[i][0] for i in rows), max(lengths[i][1] for i in rows))
             steps += 1
+
+
+def _parts_of(reader: Reader, order: list[int]) -> list[list[int]]:
+    """An order of training rows, apart for each task of a mixture."""
+    if len(reader.task.parts) < 2:
+        return [order]
+    names = [mixed_rows.part_of(example) for example in reader.task.examples("train")]
+    groups: dict[str, list[int]] = {part.name: [] for part in reader.task.parts}
+    for index in order:
+        groups[names[index]].append(index)
+    return [group for group in groups.values() if group]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.prediction.evaluate import ndcg, ndcg_of_chance, regret_at
 from deltacompose.analysis.recommendation.evidence import POPULARITY, TRIED, Evidence, Table
 from deltacompose.analysis.recommendation.model import COVERAGE, LEVEL, fit, sign_flip

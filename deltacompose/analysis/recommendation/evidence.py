@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
 
 LEAST_TASKS = 4
@@ -32,6 +32,7 @@ class Evidence:
         measures: by name (seeds, sources, targets), similarities, higher is nearer.
         tried: (seeds, sources, targets), scores on a few examples that `scores` are not of.
         tried_untouched: (seeds, targets), that of the untouched backbone.
+        parts: the tasks of a source that is a mixture, by its name; it is no source of these tasks.
 
     Raises:
         BadInput: fewer than four targets, fewer than two sources, or arrays of other shapes.
@@ -46,6 +47,7 @@ class Evidence:
     measures: Mapping[str, Floats] = field(default_factory=dict)
     tried: Floats | None = None
     tried_untouched: Floats | None = None
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if len(self.targets) < LEAST_TASKS:
@@ -65,7 +67,7 @@ class Evidence:
 
     def table(self, seed: int) -> Table:
         """What is known with one seed, by its place in `seeds`."""
-        names = np.array([[s == t for t in self.targets] for s in self.sources])
+        names = np.array([[t in (s, *self.parts.get(s, ())) for t in self.targets] for s in self.sources])
         reference = np.where(np.isnan(self.untouched[seed]), self.chance, self.untouched[seed])
         reference = np.nan_to_num(reference)
         gains = np.where(names, np.nan, self.scores[seed] - reference)
@@ -74,7 +76,7 @@ class Evidence:
             few = reference if self.tried_untouched is None else self.tried_untouched[seed]
             tried = np.where(names, np.nan, self.tried[seed] - np.where(np.isnan(few), reference, few))
         measures = {name: values[seed] for name, values in self.measures.items()}
-        return Table(self.sources, self.targets, gains, reference, measures, tried)
+        return Table(self.sources, self.targets, gains, reference, measures, tried, self.parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +96,11 @@ class Table:
     reference: Floats
     measures: Mapping[str, Floats]
     tried: Floats | None
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def without(self, task: str) -> Table:
-        """The table of a library that has never met a task: neither as a target nor as a source."""
-        s = [k for k, name in enumerate(self.sources) if name != task]
+        """The table of a library that has never met a task: neither as a target nor as a source, or part of one."""
+        s = [k for k, name in enumerate(self.sources) if task not in (name, *self.parts.get(name, ()))]
         t = [k for k, name in enumerate(self.targets) if name != task]
         part = np.ix_(s, t)
         return Table(
@@ -107,6 +110,7 @@ class Table:
             self.reference[t],
             {name: values[part] for name, values in self.measures.items()},
             None if self.tried is None else self.tried[part],
+            self.parts,
         )
 
     @property

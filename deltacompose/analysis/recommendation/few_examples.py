@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from deltacompose.analysis.matrix import Floats, TransferMatrix
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.recommendation.evidence import Evidence
 
 Examples = Mapping[tuple[int, str, str], Floats]

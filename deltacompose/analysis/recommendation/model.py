@@ -17,7 +17,7 @@ import numpy as np
 from scipy import stats
 from sklearn.linear_model import RidgeCV
 
-from deltacompose.analysis.matrix import Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.recommendation.evidence import POPULARITY, TRIED, Table
 from deltacompose.errors import BadInput
 

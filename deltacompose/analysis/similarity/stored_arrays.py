@@ -22,6 +22,7 @@ from deltacompose.analysis.similarity.formulas import flatten, low_rank
 from deltacompose.analysis.similarity.measure import Needs, Responses
 from deltacompose.errors import BadInput
 from deltacompose.study.queries import Record, done, of_kind
+from deltacompose.task.mixture import mix_of_name
 
 Key = tuple[str, int]
 
@@ -118,7 +119,7 @@ class StoredDeltas:
 
 
 def stored_deltas(
-    records: Iterable[Record], folder: Callable[[str], Path], order: Sequence[str] = ()
+    records: Iterable[Record], folder: Callable[[str], Path], order: Sequence[str] = (), mixtures: bool = False
 ) -> dict[str, StoredDeltas]:
     """The deltas of every composition that was evaluated, shorter texts first.
 
@@ -129,8 +130,11 @@ def stored_deltas(
         records: finished and failed cells of all kinds.
         folder: where the cell of a key keeps its files.
         order: tasks in the order in which they are to stand, by name if none is given.
+        mixtures: whether the deltas of clusters of tasks are among them.
     """
     finished = done(records)
+    if not mixtures:
+        finished = [r for r in finished if mix_of_name(str(r["spec"].get("task") or "")) is None]
     texts = {str(r["spec"]["composition"]) for r in finished if r["kind"] == "evaluate" and r["spec"]["composition"]}
     by_text: dict[str, list[Record]] = defaultdict(list)
     for record in finished:

@@ -10,6 +10,7 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.errors import BadInput, unknown
+from deltacompose.study.new_tasks import MERGE
 from deltacompose.study.queries import Record, is_done
 
 Key = tuple[int, str, str]
@@ -74,7 +75,8 @@ def initialisation_transfer(records: Iterable[Record], composition: str, split: 
         BadInput: no such run, two runs for one cell, or a start that is neither a task nor a cell.
     """
     records = list(records)
-    training = [r for r in records if r.get("kind", "train") == "train" and not r["spec"].get("carried")]
+    trained = [r for r in records if r.get("kind", "train") == "train" and not r["spec"].get("carried")]
+    training = [r for r in trained if not r["spec"].get("reuse")]  # of few examples of a held-out task
     compositions = {str(record["spec"]["composition"]) for record in training}
     if composition not in compositions:
         raise unknown("composition", composition, compositions)
@@ -135,6 +137,8 @@ def _source(record: Record, by_key: Mapping[str, Record]) -> str:
     if start is None:
         earlier = by_key.get(str(parents[0])) if parents else None
         return _source(earlier, by_key) if earlier is not None else ""
+    if str(start).startswith(MERGE):
+        return str(start)
     tasks = {str(record["spec"]["task"]) for record in by_key.values()}
     if str(start) not in by_key and str(start) not in tasks:
         raise unknown("start", str(start), tasks)

@@ -15,6 +15,7 @@ from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.errors import BadInput, unknown
 from deltacompose.formats.row_files import read_json_rows
 from deltacompose.study.queries import Record, is_done
+from deltacompose.task.mixture import mix_of_name
 from deltacompose.validation import validated
 
 Key = tuple[int, str, str]
@@ -103,11 +104,17 @@ def from_records(
         trivial=_array(done, shape, lambda record: bool(record["result"]["trivial"]), 0) == 1,
         failed=_array(cells, shape, lambda record: not is_done(record), 0) == 1,
         metric=_metric([*done.values(), *references], targets),
-        categories=categories or {},
+        categories=_with_mixtures(categories or {}, sources),
         composition=composition,
         backbone=_backbone([*trained, *references]),
         examples=_examples(done, references),
     )
+
+
+def _with_mixtures(categories: Mapping[str, str], sources: Sequence[str]) -> dict[str, str]:
+    """The categories with one for the mixtures that a study makes of clusters, which are no tasks of their own."""
+    mixtures = {source: "mixture" for source in sources if mix_of_name(source) is not None}
+    return {**(mixtures if categories else {}), **categories}
 
 
 def _is_of_transfer(record: Record) -> bool:

@@ -1,5 +1,7 @@
 """Recommending a source: known answers on simulated libraries."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -92,6 +94,16 @@ def test_a_task_left_out_leaves_no_trace_in_the_model_that_predicts_it():
     before, after = fit(table.without("t0")), fit(changed.table(0).without("t0"))
     assert np.array_equal(before.coefficients, after.coefficients)
     assert (before.level, before.spread, before.p) == (after.level, after.spread, after.p)
+
+
+def test_a_mixture_is_no_source_of_its_own_tasks():
+    evidence = simulated(truth=1.0, noise=0.1)
+    evidence = replace(evidence, parts={"t3": ("t0", "t1")})
+    table = evidence.table(0)
+    assert np.isnan(table.gains[3, :2]).all()
+    assert "t3" not in table.without("t0").sources
+    assert "t3" in table.without("t2").sources
+    assert summary(evidence, resamples=50)["tasks_left_out"] == 12
 
 
 def test_the_untouched_backbone_is_best_where_every_source_harms():

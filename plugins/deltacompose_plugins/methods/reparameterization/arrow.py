@@ -86,13 +86,29 @@ class Arrow(Method):
         chosen = {"places": places, "only": tuple(only)} | settings
         return cls(library=str(library), sha256=_digest(notes), **chosen)
 
+    @classmethod
+    def over(cls, deltas: Sequence[Delta], backbone: Backbone, **settings: Any) -> tuple[Arrow, dict[str, Tensor]]:
+        """The method and its constants for LoRAs in hand, without a library.
+
+        Raises:
+            BadInput: a delta is no single LoRA, or they act at different places.
+        """
+        notes = {str(k): {"expression": str(delta.expression), "sha256": ""} for k, delta in enumerate(deltas)}
+        for note in notes.values():
+            if not _is_lora(note["expression"]):
+                raise BadInput(f"arrow: {quoted(note['expression'])} is no expert; expected a single lora without dora")
+        method = cls(places=_lora_of("", notes).places, **settings)
+        return method, method._routing_constants(deltas, backbone)
+
     def init(self, backbone: Backbone, generator: Generator) -> dict[str, Tensor]:
         return {f"{place.name}.scale": torch.ones(1) for place in backbone.places(*self.places)}
 
     def constants(self, backbone: Backbone, data: Any = None) -> dict[str, Tensor]:
         """Of each place the experts' `up` `(experts, output, rank)`, `down` `(experts, rank, input)` and `direction`
         `(experts, input)`; lower ranks are filled up with zeros."""
-        experts = [_expert(self, name, backbone) for name in self._names()]
+        return self._routing_constants([_expert(self, name, backbone) for name in self._names()], backbone)
+
+    def _routing_constants(self, experts: Sequence[Delta], backbone: Backbone) -> dict[str, Tensor]:
         constants: dict[str, Tensor] = {}
         for place in backbone.places(*self.places):
             factors = [_factors(self, delta, place) for delta in experts]

@@ -1,0 +1,111 @@
+"""Cells of kind `cluster`: the tasks of a study put into clusters by similarities of their deltas."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltacompose import registry
+from deltacompose.analysis import tensors
+from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.matrix import mean_over_seeds
+from deltacompose.analysis.similarity.clusters import clusters_of
+from deltacompose.analysis.similarity.formulas import cosine, delta_cosine, flatten, low_rank
+from deltacompose.analysis.similarity.measure import compare, named
+from deltacompose.analysis.similarity.stored_arrays import FILE, PROBED, from_weights
+from deltacompose.cells.context import Inputs, Result, each
+from deltacompose.errors import BadInput
+from deltacompose.study.queries import Record
+
+
+def cluster(inputs: Inputs) -> Result:
+    """Puts the tasks into clusters; its result names the tasks of each."""
+    spec = inputs.cell.spec
+    tasks, by = tuple(spec["tasks"]), spec["by"]
+    similarity = _transfer(inputs.parents, tasks) if by == "transfer" else _similarity(inputs, tasks, by)
+    found = clusters_of(similarity, None if spec["count"] == "auto" else spec["count"])
+    quality = None if math.isnan(found.silhouette) else found.silhouette
+    result = {"clusters": found.groups(tasks), "silhouette": quality, "similarity": similarity.tolist()}
+    return result, _nothing
+
+
+def _similarity(inputs: Inputs, tasks: Sequence[str], by: str) -> Floats:
+    """(tasks, tasks): the mean over seeds of the similarity of deltas trained with one seed."""
+    trained: dict[int, dict[str, str]] = defaultdict(dict)
+    for record in inputs.parents:
+        if record["kind"] == "train":
+            trained[record["spec"]["seed"]][record["spec"]["task"]] = record["key"]
+    found = [_of_seed(inputs, {task: keys[task] for task in tasks}, by, seed) for seed, keys in trained.items()]
+    return np.asarray(np.mean(found, axis=0))
+
+
+def _of_seed(inputs: Inputs, keys: Mapping[str, str], by: str, seed: int) -> Floats:
+    weights = {task: tensors.read(inputs.folder(key)) for task, key in keys.items()}
+    if by == "weights":
+        return _of_weights(list(weights.values()))
+    measure = named(by, registry.measures())
+    text = inputs.cell.spec["composition"]
+    if measure.needs == "weights":
+        arrays: dict[str, Any] = {task: flatten(own) for task, own in weights.items()}
+    elif measure.needs in ("prompts", "low_rank"):
+        arrays = {task: from_weights(measure.needs, text, own) for task, own in weights.items()}
+    elif measure.needs in PROBED:
+        arrays = _probed(inputs, tuple(keys), measure.needs, seed)
+    else:
+        raise BadInput(
+            f"cannot cluster by {by} because it compares answers on every pair of tasks; take `transfer`, `weights` or "
+            "a measure of the deltas themselves"
+        )
+    return np.asarray(measure.nearness(compare(measure, arrays)))
+
+
+def _of_weights(each: Sequence[Mapping[str, Any]]) -> Floats:
+    """Cosines of what deltas do to the weights (ΔW = BA); of other methods, of their tensors minus the tasks' mean.
+
+    Deltas of one seed start from the same tensors, which would make all of them alike.
+    """
+    try:
+        return delta_cosine([low_rank(weights) for weights in each])
+    except BadInput:
+        flat = np.stack([flatten(weights) for weights in each])
+        return cosine(flat - flat.mean(axis=0))
+
+
+def _probed(inputs: Inputs, tasks: Sequence[str], need: str, seed: int) -> dict[str, Any]:
+    keys = {
+        record["spec"]["source"]: record["key"]
+        for record in inputs.parents
+        if record["kind"] == "probe" and record["spec"]["array"] == need and record["spec"]["seed"] == seed
+    }
+    missing = [task for task in tasks if task not in keys]
+    if missing:
+        raise BadInput(f"no {need} were collected of {missing[0]!r}; name the measure under `measures` as well")
+    return {task: tensors.read(inputs.folder(keys[task]) / FILE)[need] for task in tasks}
+
+
+def _transfer(parents: Sequence[Record], tasks: Sequence[str]) -> Floats:
+    """(tasks, tasks): relative performance, mean over seeds and both directions, 1 on the diagonal."""
+    seeds = sorted({record["spec"]["seed"] for record in parents if record["kind"] == "evaluate"})
+    scores = np.full((len(seeds), len(tasks), len(tasks)), np.nan)
+    for record in parents:
+        if record["kind"] == "evaluate":
+            spec = record["spec"]
+            at = seeds.index(spec["seed"]), tasks.index(spec["source"]), tasks.index(spec["target"])
+            scores[at] = record["result"]["score"]
+    own = np.diagonal(scores, axis1=1, axis2=2)
+    relative = mean_over_seeds(scores / np.where(own > 0, own, np.nan)[:, None, :])
+    both = (relative + relative.T) / 2
+    np.fill_diagonal(both, 1.0)
+    return np.asarray(both)
+
+
+def _nothing(folder: Path) -> None:
+    """Writes no file."""
+
+
+carry = each(cluster)
