@@ -67,7 +67,7 @@ def test_scores_are_those_of_each_delta_alone(family, text):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_so_many_sources_cost_one_banked_pass_per_batch(family):
     backbone = pico_backbone(family)
-    read, deltas = reader(backbone, task()), deltas_of(backbone, "lora(rank=2)", 12)
+    read, deltas = reader(backbone, task(rows=4)), deltas_of(backbone, "lora(rank=2)", 12)
     few_example_scores(read, deltas)  # what is shown once of a method passes before
     one = passes(backbone, lambda: few_example_scores(read, deltas[:1]))
     assert passes(backbone, lambda: few_example_scores(read, deltas)) == one
