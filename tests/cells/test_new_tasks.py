@@ -132,10 +132,13 @@ def test_starts_are_merges_too(tmp_path):
 # Keys and misuse
 
 
-def test_a_study_without_new_tasks_has_the_cells_that_it_had(tmp_path):
-    plain = picostudy.make(tmp_path, seeds=(0,))
-    assert set(dc.plan(plain)) == set(dc.plan(replace(plain, held_out=())))
-    assert set(dc.plan(plain)) < set(dc.plan(replace(plain, tasks=("mood",), held_out=("tone",)))) | set(dc.plan(plain))
+def test_a_held_out_task_adds_evaluations_and_changes_no_key(tmp_path):
+    plain = replace(picostudy.make(tmp_path, seeds=(0,)), tasks=("mood",))
+    before, after = dc.plan(plain), dc.plan(replace(plain, held_out=("tone",)))
+    assert set(before) < set(after)
+    added = [after.nodes[key]["cell"] for key in set(after) - set(before)]
+    assert {(cell.kind, cell.spec["target"]) for cell in added} == {("evaluate", "tone")}
+    assert {cell.spec["source"] for cell in added} == {"mood", "untouched"}
 
 
 @pytest.mark.parametrize(
