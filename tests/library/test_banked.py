@@ -65,12 +65,13 @@ def test_scores_are_those_of_each_delta_alone(family, text):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_so_many_sources_cost_one_banked_pass_per_batch(family):
+def test_so_many_sources_pass_together_and_not_one_after_another(family):
     backbone = pico_backbone(family)
     read, deltas = reader(backbone, task(rows=4)), deltas_of(backbone, "lora(rank=2)", 12)
     few_example_scores(read, deltas)  # what is shown once of a method passes before
     one = passes(backbone, lambda: few_example_scores(read, deltas[:1]))
-    assert passes(backbone, lambda: few_example_scores(read, deltas)) == one
+    together = passes(backbone, lambda: few_example_scores(read, deltas))
+    assert one <= together <= 2 * one  # 12 deltas, in one pass for each batch that the budget of tokens allows
 
 
 def test_deltas_of_several_compositions_are_banked_apart():
