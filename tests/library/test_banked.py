@@ -92,6 +92,6 @@ def test_generated_answers_are_those_of_each_delta_alone(family):
 
 def test_what_no_bank_can_hold_passes_alone():
     backbone = pico_backbone("bert")
-    read, deltas = reader(backbone, task()), deltas_of(backbone, "diff_pruning", 2)
+    read, deltas = reader(backbone, task()), deltas_of(backbone, "full(places=('*attention.query',))", 2)
     found = few_example_scores(read, deltas)
     assert [s.value for s in found] == [evaluate(read, delta, "train").score.value for delta in deltas]
