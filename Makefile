@@ -41,7 +41,7 @@ quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and t
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(QUICK)
 
 test: $(INSTALLED) ## run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check

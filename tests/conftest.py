@@ -12,3 +12,32 @@ settings.register_profile("same", derandomize=True, deadline=None, database=None
 settings.load_profile("same")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LONGEST = (
+    "engine/test_real_cells.py",
+    "backbone/test_sharding.py",
+    "test_distributed.py",
+    "test_docs.py",
+    "plugins/test_example.py",
+    "engine/test_scaling.py",
+    "engine/test_driver.py",
+    "cells/test_carry_out.py",
+    "cli/test_exchange.py",
+    "engine/test_engines_equal.py",
+    "report/test_report.py",
+    "test_hostile_inputs.py",
+    "studies/test_hub_studies.py",
+    "training/test_loop.py",
+    "method/test_methods.py",
+    "checks/test_hostile_backbones.py",
+    "delta/test_delta.py",
+)
+"""The files whose tests take longest, in the order in which they begin: begun last, one would keep one process busy
+while the others have nothing left (files are handed out whole, see `--dist loadfile` in the Makefile)."""
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the tests of the longest files first; all others keep their order."""
+    names = [f"tests/{name}" for name in LONGEST]
+    order = {name: rank for rank, name in enumerate(names)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
