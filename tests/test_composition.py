@@ -145,7 +145,7 @@ def test_python_refuses_what_the_text_refuses():
         Low(rank="a")
     with pytest.raises(BadInput, match="write it as"):
         (Low() >> Bare()) + Low()
-    with pytest.raises(BadInput, match="is not a method"):
+    with pytest.raises(BadInput, match="is neither a method nor a composition"):
         Low() + 3
 
 
