@@ -9,6 +9,7 @@ import numpy as np
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
+from deltacompose.analysis.units import baselines
 from deltacompose.figures.style import counted, number
 from deltacompose.report.analysed import Analysed
 from deltacompose.report.statements import LEVEL, preferred
@@ -26,10 +27,11 @@ def _training(study: Analysed) -> str:
     if not known:
         return "Training: the gain is not known, because the untouched backbone or the task's own delta has no score."
     higher = sum(lift.value > 0 for lift in known)
-    gain = f"on average by {number(float(np.mean([lift.value for lift in known])), signed=True)}"
+    mean = number(float(np.mean([lift.value for lift in known])), signed=True)
+    pairs = counted(len(known), "pair") + " of composition and task"
     return (
-        f"Training: {higher} of {counted(len(known), 'delta')} score higher than the untouched backbone on the task "
-        f"they were trained on, {gain} over all; {_certain(known)}."
+        f"Training: in {higher} of {pairs} the delta scores higher than the untouched backbone, on average over all by "
+        f"{mean}; {_certain(known)}."
     )
 
 
@@ -37,8 +39,8 @@ def _certain(lifts: Sequence[Lift]) -> str:
     counts = {verdict: sum(lift.verdict == verdict for lift in lifts) for verdict in ("above", "below", "unknown")}
     if counts["unknown"] == len(lifts):
         return "no interval is known, so none of this is certain"
-    below = f", a loss for {counts['below']}" if counts["below"] else ""
-    return f"a 95 % interval shows a gain for {counts['above'] or 'none'}{below}"
+    below = f", a loss in {counts['below']}" if counts["below"] else ""
+    return f"a 95 % interval shows a gain in {counts['above'] or 'none'}{below}"
 
 
 def _transfer(study: Analysed) -> str:
@@ -52,7 +54,8 @@ def _transfer(study: Analysed) -> str:
     chosen = [comparison for comparison in chosen if comparison.kind == kind]
     same, cross = (_range([_value(comparison, side) for comparison in chosen], kind) for side in ("same", "cross"))
     means = f"on another task of the same category a delta {_keeps(kind, same)}, on a task of another category {cross}"
-    return f"Transfer: {means}{_over(len(chosen))}; {_tested(chosen)}."
+    beside = _untouched([part.matrix for part in study.parts]) if kind == "corrected" else ""
+    return f"Transfer: {means}{beside}{_over(len(chosen))}; {_tested(chosen)}."
 
 
 def _value(comparison: CategoryComparison, side: str) -> float:
@@ -97,8 +100,16 @@ def _everywhere(matrices: Sequence[TransferMatrix]) -> str:
     means = [float(np.nanmean(values)) for matrix in matrices if not np.isnan(values := _others(matrix)).all()]
     if not means:
         return "deltas were evaluated on other tasks, and no value could be formed"
-    share = _range(means, "corrected")
-    return f"on another task a delta keeps {share} of what the task's own delta gains over chance{_over(len(means))}"
+    share, beside = _range(means, "corrected"), _untouched(matrices)
+    gain = "of what the task's own delta gains over chance"
+    return f"on another task a delta keeps {share} {gain}{beside}{_over(len(means))}"
+
+
+def _untouched(matrices: Sequence[TransferMatrix]) -> str:
+    """What the backbone has without any delta, in the same unit: without it no share of a gain can be judged."""
+    levels = [baselines(matrix, "corrected")["untouched"] for matrix in matrices]
+    means = [float(np.nanmean(level)) for level in levels if not np.isnan(level).all()]
+    return f", the untouched backbone {_range(means, 'corrected')}" if means else ""
 
 
 def _others(matrix: TransferMatrix) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

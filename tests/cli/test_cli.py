@@ -147,6 +147,11 @@ def test_what_the_commands_of_a_store_print_is_to_be_had_as_json(folder, typed):
     told = said("report", "tiny.yaml", "--store", "store", "--out", "pages")
     assert told["report"] == "pages/report.html"
     assert {*told["files"], told["report"]} == {str(path) for path in Path("pages").iterdir()}
+    told = said("report", "tiny.yaml", "--store", "store", "--out", "page", "--page-only")
+    assert told["files"] == []
+    assert [path.name for path in Path("page").iterdir()] == ["report.html"]
+    assert "transfer.csv" in Path("pages/report.html").read_text()
+    assert "transfer.csv" not in Path("page/report.html").read_text()
     (folder / "tiny.yaml").write_text(STUDY.replace("transfer: true\n", ""))
     listed = said("gc", "tiny.yaml", "--store", "store")
     assert (listed["deleted"], len(listed["paths"])) == (False, 2)

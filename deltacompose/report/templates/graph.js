@@ -101,7 +101,7 @@ function drawGraph() {
   nodes.forEach((_, i) => move(i));
   const name = study.compositions[selected.composition].name;
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, svg("title", {}, `Task graph of ${name}`),
-    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${name}: task graph by ${graph.value} values, ${data.runs}`, Math.floor(width / 6.6))),
+    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${name}: task graph by ${graph.value} values, ${data.runs}`, Math.floor(width / 7.6))),
     ...edges.map((edge) => edge.line), ...groups);
   canvas.replaceChildren(drawing);
   dragNodes(drawing, groups, place, move, [width, height]);

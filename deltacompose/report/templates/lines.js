@@ -34,7 +34,7 @@ function drawLifts() {
     drawn.push(group);
   });
   canvas.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, svg("title", {}, `Gains of ${name} over the untouched backbone`),
-    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${name}: score minus the untouched backbone's`, Math.floor(width / 6.8))), ...drawn));
+    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${name}: score minus the untouched backbone's`, Math.floor(width / 7.6))), ...drawn));
   offer(figure, () => `${name} gain`, liftRows, study.files.lift || []);
 }
 
@@ -87,7 +87,7 @@ function drawCurves() {
   drawn.push(svg("text", { x: (left + width) / 2, y: height - 10, "font-size": 11, "text-anchor": "middle" }, "training step"));
   for (const line of shown) drawn.push(...oneCurve(line, x, y));
   canvas.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, svg("title", {}, `Training on ${about.name}`),
-    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${about.name}: ${about.metric || "score"} on development examples`, Math.floor(width / 6.8))), ...drawn));
+    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${about.name}: ${about.metric || "score"} on development examples`, Math.floor(width / 7.6))), ...drawn));
   figure.querySelector(".legend").replaceChildren(...lines.map(curveKey));
   offer(figure, () => `${about.name} training`, () => curveRows(task), study.files.convergence || []);
 }
