@@ -10,11 +10,14 @@ QUICK := tests/test_composition.py tests/test_validation.py tests/test_file_dige
   tests/study tests/task/test_metrics.py tests/analysis/test_statistics.py tests/analysis/graph tests/analysis/transfer \
   tests/backbone/test_pico.py tests/backbone/test_content.py \
   tests/method/test_parameter_overlap.py tests/delta/test_merge.py tests/training/test_flat.py
+# The public checks on all built-in methods and shipped tables, on kind and hostile models, and on members broken on purpose.
+SUITE := tests/method/test_methods.py tests/method/test_hostile_methods.py tests/backbone/test_families.py \
+  tests/checks tests/plugins/test_strangers.py
 CHANGED = $(shell git diff --name-only --diff-filter=d $(BASE) -- 'deltacompose/*.py' 'plugins/deltacompose_plugins/*.py')
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install study quick test lint types docs speed campaign clean
+.PHONY: help install study quick test suite lint types docs speed campaign clean
 .DEFAULT_GOAL := install
 
 help: ## list the targets
@@ -42,6 +45,9 @@ quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and t
 
 test: $(INSTALLED) ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+suite: $(INSTALLED) ## run the hostile suite: every method, every table, every broken method; under 5 minutes on two cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SUITE)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check

@@ -9,17 +9,25 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 import transformers
+from safetensors.torch import save_file
 
 import deltacompose as dc
 from deltacompose import api
 from deltacompose.backbone import Backbone, trace
 from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.checks import Broken, check_backbone_table
+from deltacompose.checks.subject import job_of
+from deltacompose.composition import Composition, composition
+from deltacompose.delta import Delta
+from deltacompose.delta.exchange import export_peft
+from deltacompose.delta.merge import merge
 from deltacompose.errors import BadInput
-from deltacompose.method.weights import init_constants
+from deltacompose.method.weights import finalized, init_constants, init_weights
 
 TYPES = (
     *("electra", "modernbert", "deberta-v2", "deberta", "albert", "longformer", "xlnet", "mpnet", "roformer"),
@@ -49,9 +57,13 @@ METHODS = {
     "prefix": "prefix(length=2)",
     "last_layers": "last_layers(n=1)",
     "diff_pruning": "diff_pruning",
+    "selective": "selective",
+    "masked": "masked",
     "full": "full",
+    "intrinsic_prompt": "intrinsic_prompt",
+    "peft": "peft(type='oft', options='oft_block_size=4')",
 }
-"""An expression of each built-in method that needs no training data."""
+"""An expression of each built-in method; `intrinsic_prompt` is given a decoder of the backbone's width."""
 
 
 @dataclass
@@ -63,6 +75,8 @@ class Row:
     acts: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     dead: list[str] = field(default_factory=list)
+    merged: list[str] = field(default_factory=list)
+    exported: list[str] = field(default_factory=list)
     failing: str = ""
 
 
@@ -80,26 +94,61 @@ def row(name: str) -> Row:
     except Broken as broken:
         found.failing = str(broken)
     untouched = trace.forward(backbone, trace.tokens(backbone))
-    for method, expression in METHODS.items():
-        try:
-            moved = not torch.equal(_output(backbone, expression), untouched)
-        except BadInput as error:
-            found.refused[method] = str(error).replace("\n", " ")
-        else:
-            (found.acts if moved else found.dead).append(method)
+    with TemporaryDirectory() as folder:
+        for method in METHODS:
+            try:
+                delta = moved(backbone, expression_of(method, backbone, Path(folder)))
+                with delta.attached(backbone):
+                    acts = not torch.equal(trace.forward(backbone, trace.tokens(backbone)), untouched)
+            except BadInput as error:
+                found.refused[method] = str(error).replace("\n", " ").replace(folder, "FOLDER")
+                continue
+            (found.acts if acts else found.dead).append(method)
+            found.merged += [method] if merges(delta, backbone) else []
+            found.exported += [method] if exports(delta, backbone, Path(folder, "peft")) else []
     return found
 
 
-def _output(backbone: Backbone, text: str) -> torch.Tensor:
-    """The output with a method's tensors moved away from where they start."""
-    expression, source = api.parse(text), torch.Generator().manual_seed(1)
-    weights = dc.init_weights(backbone, text)
-    moved = {
+def expression_of(method: str, backbone: Backbone, folder: Path) -> Composition:
+    """The method that is tried, alone."""
+    if method != "intrinsic_prompt":
+        return api.parse(METHODS[method])
+    size, path = 2 * backbone.embedding_width, folder / "prompts.safetensors"
+    save_file({"mean": torch.linspace(0, 1, size), "basis": torch.linspace(-1, 1, 3 * size).sin().view(3, size)}, path)
+    return composition(api.methods()["intrinsic_prompt"].of(path))
+
+
+def moved(backbone: Backbone, expression: Composition) -> Delta:
+    """A delta whose tensors are moved away from where they start."""
+    source, constants = (
+        torch.Generator().manual_seed(1),
+        init_constants(backbone, expression, job_of(backbone, expression)),
+    )
+    weights = {
         name: x + 0.3 * torch.randn(x.shape, generator=source) if x.is_floating_point() else x
-        for name, x in weights.items()
+        for name, x in init_weights(backbone, expression, 0).items()
     }
-    with dc.attached(backbone, expression, moved, init_constants(backbone, expression)):
-        return trace.forward(backbone, trace.tokens(backbone))
+    kept = finalized(expression, {**weights, **constants})
+    made = {"name": backbone.name, "family": backbone.family, "fingerprint": backbone.fingerprint}
+    return Delta(expression, {name: x for name, x in kept.items() if name not in constants}, constants, made)
+
+
+def merges(delta: Delta, backbone: Backbone) -> bool:
+    """Whether the delta merges into a plain model with the same output."""
+    try:
+        merged = merge(delta, backbone)
+    except BadInput:
+        return False
+    return merged.difference <= 1e-3 * merged.size
+
+
+def exports(delta: Delta, backbone: Backbone, folder: Path) -> bool:
+    """Whether the delta is written as a folder of peft's."""
+    try:
+        export_peft(delta, backbone, folder)
+    except BadInput:
+        return False
+    return True
 
 
 def page(rows: Iterable[Row]) -> Iterator[str]:
@@ -110,10 +159,12 @@ def page(rows: Iterable[Row]) -> Iterator[str]:
         f"transformers {transformers.__version__}. A table is "
         "shipped under the name in its column, derived from the module names, or none. A method acts where its "
         "tensors, moved at random, change the output; it is refused by name where it cannot. Methods tried: "
-        f"{', '.join(METHODS)}.\n"
+        f"{', '.join(METHODS)}. Merged: its delta is added to the parameters, and the plain model gives the same "
+        "output. Exported: its delta is written as a folder of peft's, which is compared with it where it is a prompt "
+        "or a prefix. The last two columns name the methods of which this holds.\n"
     )
-    yield "| model type | table | acts | refused | does nothing | checks that fail |"
-    yield "|---|---|---|---|---|---|"
+    yield "| model type | table | acts | refused | does nothing | checks that fail | merged | exported |"
+    yield "|---|---|---|---|---|---|---|---|"
     reasons: dict[str, int] = {}
     loaded = []
     for found in rows:
@@ -129,6 +180,7 @@ def page(rows: Iterable[Row]) -> Iterator[str]:
             else ""
         )
         cells = [found.name, table + why, acts, ", ".join(refused), ", ".join(found.dead), found.failing]
+        cells += [", ".join(found.merged), ", ".join(found.exported)]
         yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
     yield f"\n{sum(loaded)} of {len(loaded)} types load without asking.\n"
     yield "## Why\n"

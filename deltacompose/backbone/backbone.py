@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from deltacompose.backbone.chat import Chat
-from deltacompose.backbone.content import content
+from deltacompose.backbone.content import content, reading_of
 from deltacompose.backbone.input_embeddings import embed
 from deltacompose.backbone.overview import places_table
 from deltacompose.backbone.padding import mixes_padding
@@ -295,6 +295,11 @@ class Backbone:
         `deltacompose.backbone.content`.
         """
         return content(self)
+
+    @cached_property
+    def reading(self) -> str:
+        """A short digest of how the tokenizer reads, which a delta keeps; "" without a tokenizer."""
+        return reading_of(self.tokenizer)
 
     @cached_property
     def fingerprint(self) -> str:

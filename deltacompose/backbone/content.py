@@ -18,6 +18,7 @@ import torch
 from tokenizers import AddedToken
 from torch import Tensor
 
+from deltacompose.backbone.languages import described
 from deltacompose.backbone.quiet import has_values
 from deltacompose.errors import BadInput
 from deltacompose.file_digests import Files
@@ -95,7 +96,8 @@ def parts(backbone: Described) -> dict[str, str]:
 
     `weights`: every parameter and persistent buffer in its own precision, of the files where it was loaded from files;
     `class` of the model; `config` and `generation`, every field but `BOOKKEEPING`; `tokenizer`: its serialised
-    backend, special tokens, chat template and sides; `places`: the table with the places that it resolves to.
+    backend, special tokens, chat template and sides; `languages`, those that a multilingual tokenizer is set to;
+    `places`: the table with the places that it resolves to.
     """
     model = backbone.model
     if backbone.files is None and not has_values(model):
@@ -108,6 +110,9 @@ def parts(backbone: Described) -> dict[str, str]:
         "tokenizer": tokenizer_content(backbone.tokenizer),
         "places": _places(backbone),
     }
+    forced = getattr(getattr(model, "generation_config", None), "forced_bos_token_id", None)
+    if languages := described(backbone.tokenizer, forced):  # set on the tokenizer after it was read, perhaps
+        values["languages"] = languages
     return {name: _digest(value) for name, value in values.items()}
 
 
@@ -117,6 +122,25 @@ def config_content(config: Any) -> Any:
         return None
     fields = config.to_dict() if hasattr(config, "to_dict") else dict(config)
     return _without(fields, BOOKKEEPING)
+
+
+def reading_of(tokenizer: Any) -> str:
+    """A short digest of how a tokenizer reads: the ids of a few texts, and how many tokens it has; "" without one.
+
+    A delta keeps it, as the weights alone do not tell that a model was given another tokenizer.
+    """
+    if tokenizer is None:
+        return ""
+    ids = [list(tokenizer(text)["input_ids"]) for text in _SAMPLES]
+    return _digest([len(tokenizer), ids])[:16]
+
+
+_SAMPLES = (
+    "The quick brown fox jumps over the lazy dog; 0123456789 (Pack my box!) {a}[b]<c> ~#$%&*+=/|_^@",
+    "Zwölf Boxkämpfer jagen Viktor. президент подписал закон 你好世界 مرحبا بالعالم किताब",
+    "  two  spaces\tand\na line",
+)
+"""Texts that two tokenizers of one number of tokens read as other ids."""
 
 
 def tokenizer_content(tokenizer: Any) -> Any:

@@ -103,10 +103,28 @@ def _lists(modules: Modules, stacks: tuple[str, ...], model: str) -> dict[str, s
     named = {stack: path for stack in stacks for path in decoders if stack in path.split(".")}
     if len(named) != len(stacks) or len(decoders) != len(stacks):
         raise BadInput(
-            f"no table can be derived for {model}: expected one list of layers with an attention for each of "
-            f"{', '.join(stacks)}, found {', '.join(decoders) or 'none'}; write a table for it"
+            f"no table can be derived for {model} because {_why_not(modules, outer, decoders, stacks)}; write one as "
+            "docs/backbones.md shows, from what `named_modules()` of the model lists, and give it as table="
         )
     return named
+
+
+def _why_not(modules: Modules, lists: list[str], attending: list[str], stacks: tuple[str, ...]) -> str:
+    """Why the lists of a model are not its stacks of layers."""
+    wanted = " and ".join(stacks)
+    if attending:
+        return f"the layers of {wanted} cannot be told from each other in the lists {', '.join(attending)}"
+    if not lists:
+        return f"it holds no list of modules, where the layers of the {wanted} would be"
+    first = lists[0]
+    kinds = list(dict.fromkeys(type(layer).__name__ for layer in modules[first].children()))
+    if kinds == [nn.ModuleList.__name__]:
+        return f"the layers of the {wanted} lie in lists within the list {first}"
+    known = ", ".join((*NAMES["query"], *FUSED))
+    return (
+        f"the layers of the {wanted} at {first} ({', '.join(kinds)}) hold no module that projects to queries (known "
+        f"names: {known})"
+    )
 
 
 def _united(layers: nn.Module) -> tuple[dict[str, nn.Module], set[str]]:

@@ -27,7 +27,7 @@ from deltacompose.backbone.pico_families import (
     VOCABULARY,
     WITHOUT_TABLE,
 )
-from deltacompose.backbone.pico_hostile import HOSTILE
+from deltacompose.backbone.pico_hostile import HOSTILE, MERGED, merges
 from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
 from deltacompose.errors import unknown
 
@@ -78,13 +78,16 @@ def pico(family: str, *, head: str | None = None, seed: int = 0) -> Any:
 def pico_tokenizer(family: str) -> Any:
     """A tokenizer of bytes, without loss: the special tokens take the ids 0 to 4, the bytes come after them.
 
-    It puts around a text what the family's own tokenizer does.
+    It puts around a text what the family's own tokenizer does. Behind the bytes a hostile model's has tokens of two.
     """
     config = _configuration(family)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: index for index, token in enumerate([*SPECIAL.values(), *alphabet])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    bytes_alone = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    pairs = merges(lambda text: bytes_alone.pre_tokenize_str(text)[0][0]) if family in HOSTILE else []
+    tokens = [*SPECIAL.values(), *alphabet, *map("".join, pairs)]
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
+    tokenizer.pre_tokenizer = bytes_alone
     tokenizer.decoder = decoders.ByteLevel()
     around = {"encoder": ("<s> $A </s>", "$B:1 </s>:1"), "encoder-decoder": ("$A </s>", "$B:1 </s>:1")}
     single, two = around.get(kind_of(config), ("<s> $A", "$B:1"))
@@ -114,7 +117,9 @@ def pico_backbone(
 def _configuration(family: str) -> Any:
     if family in HOSTILE:
         model_type, settings, _ = HOSTILE[family]
-        return transformers.AutoConfig.for_model(model_type, **SETTINGS | dict(settings))
+        return transformers.AutoConfig.for_model(
+            model_type, **SETTINGS | {"vocab_size": VOCABULARY + MERGED} | dict(settings)
+        )
     known = {**CONFIGURATIONS, **WITHOUT_TABLE}
     if family not in known:
         raise unknown("pico model", family, {**known, **HOSTILE})

@@ -2,12 +2,30 @@
 
 Three layers and a width of 24, so that what was written for two layers or for a width of 16 does not fit; matrices that
 are not square; dropout in the configuration; several end tokens, and generation settings that change what is generated.
+Their tokenizers hold tokens of two bytes, so that a letter of many scripts is a token and a half.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+WORDS = ("ночь", "полдень", "ليلة", "ظهيرة", "रात", "दोपहर", "夜", "正午", "밤", "정오", "νύχτα", "לילה", "กลางคืน")
+"""Words of many scripts, whose pairs of bytes are tokens of the hostile tokenizers."""
+
+MERGED = 44
+"""The number of these pairs."""
+
+
+def merges(encode: Callable[[str], str]) -> list[tuple[str, str]]:
+    """Pairs of bytes that one token holds: those of the words, wherever a letter begins or ends.
+
+    Args:
+        encode: writes a text as a byte-level tokenizer does, one character a byte.
+    """
+    pairs = [(text[at], text[at + 1]) for text in map(encode, WORDS) for at in range(0, len(text) - 1, 2)]
+    return list(dict.fromkeys(pairs))[:MERGED]
+
 
 _ENDS = [2, 60, 61]
 """Several tokens end a generation, as in Llama 3 and Gemma."""
@@ -105,6 +123,31 @@ HOSTILE: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
             "forced_eos_token_id": None,
             "scale_embedding": True,
             "dropout": 0.1,
+        },
+        _INTERFERING,
+    ),
+    # ALiBi: positions are distances alone, one fused matrix that alternates within each head, tied embeddings.
+    "hostile-bloom": (
+        "bloom",
+        {"hidden_size": 24, "n_layer": 3, "n_head": 3, "attention_dropout": 0.1, "hidden_dropout": 0.1},
+        {"eos_token_id": _ENDS, "repetition_penalty": 1.7, "min_length": 9},
+    ),
+    # Routed experts with a shared one, beside a layer with a plain network; grouped heads.
+    "hostile-mixture": (
+        "qwen2_moe",
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 40,
+            "moe_intermediate_size": 16,
+            "shared_expert_intermediate_size": 20,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "mlp_only_layers": [1],
+            "max_position_embeddings": 512,
+            "attention_dropout": 0.1,
         },
         _INTERFERING,
     ),

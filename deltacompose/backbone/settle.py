@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,10 +90,11 @@ def _read_from_outside(backbone: Backbone) -> dict[str, str]:
 def _called(subject: OnModel) -> set[str]:
     """The paths of the modules that one pass calls."""
     called: set[str] = set()
-    handles = [
-        module.register_forward_pre_hook(lambda *_, path=path: called.add(path))
-        for path, module in subject.model.named_modules()
-    ]
+
+    def note(path: str, *_: Any) -> None:
+        called.add(path)
+
+    handles = [module.register_forward_pre_hook(partial(note, path)) for path, module in subject.model.named_modules()]
     try:
         _ = subject.untouched
     finally:

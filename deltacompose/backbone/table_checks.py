@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.diffusion import kind_of_model, model_type
 from deltacompose.backbone.quantization import is_quantised
-from deltacompose.backbone.trace import ROWS, TOKEN, OnModel, begins_with_rows
+from deltacompose.backbone.trace import ROWS, TOKEN, Change, OnModel, begins_with_rows
 from deltacompose.places.notation import Place, lists
 from deltacompose.places.table import Table
 
@@ -170,6 +170,36 @@ def true_parts_of_attention(subject: OnModel, layers: int | None = None) -> None
             raise subject.fault(f"twice the {parts['value']} do not give twice the attention")
 
 
+def wholes_hold_their_parts(subject: OnModel) -> None:
+    """What changes at the parts of an attention or a feed-forward network passes its whole, and goes no other way.
+
+    With the output of the whole held at zero, the parts change nothing. A shared expert given as the whole network of
+    a mixture leaves the routed ones outside.
+    """
+    places = subject.backbone.places()
+    for whole in places:
+        if whole.kind not in ("attention", "cross_attention", "ffn") or whole.port != "output":
+            continue
+        inner = [place for place in places if _is_part(place, whole)]
+        held: dict[Place, Change] = {whole: torch.zeros_like}
+        still = subject.changed_together(held)
+        if torch.equal(subject.changed_together(held | dict.fromkeys(inner, stirred)), still):
+            continue
+        outside = [
+            place.name for place in inner if not torch.equal(subject.changed_together(held | {place: stirred}), still)
+        ]
+        raise subject.fault(
+            f"{(outside or [inner[0].name])[0]} acts around {whole.name}: with the output of the whole held at zero, a "
+            "change there still changes the model's output"
+        )
+
+
+def _is_part(place: Place, whole: Place) -> bool:
+    """Whether a place lies within a whole by its name; norms of the sublayer and position biases lie beside it."""
+    beside = ("norm", "post_norm", "positions", "positions_norm")
+    return place.name.startswith(f"{whole.name}.") and place.kind.removeprefix(f"{whole.kind}.") not in beside
+
+
 CHECKS = (
     serves_the_model,
     every_place_is_passed,
@@ -179,6 +209,7 @@ CHECKS = (
     true_matrices,
     true_parts_of_attention,
     before_the_residual,
+    wholes_hold_their_parts,
     every_place_matters,
 )
 """All of them, the simplest first."""

@@ -91,6 +91,16 @@ class OnModel:
         with trace.hooked(self.backbone, place):
             return forward(self.backbone, self.batch)
 
+    def changed_together(self, changes: Mapping[Place, Change]) -> Tensor:
+        """The model's output while several places are changed at every pass."""
+        bare = [place for place in changes if place.port == "parameter"]
+        trace = _Trace({place.name: change for place, change in changes.items()}, every=True)
+        with ExitStack() as stack:
+            for place in bare:
+                stack.enter_context(_replaced(self.backbone, place, changes[place]))
+            stack.enter_context(trace.hooked(self.backbone, *(place for place in changes if place not in bare)))
+            return forward(self.backbone, self.batch)
+
     def passing(self) -> list[Place]:
         """The places that a forward pass should pass: all but bare parameters."""
         return [place for place in self.backbone.places() if place.port != "parameter"]

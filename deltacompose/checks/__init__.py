@@ -2,6 +2,7 @@
 
 from deltacompose.checks.suite import (
     BACKBONES,
+    HOSTILE_BACKBONES,
     METHOD_CHECKS,
     Broken,
     check_backbone_table,
@@ -14,6 +15,7 @@ from deltacompose.checks.suite import (
 __all__ = [
     "BACKBONES",
     "Broken",
+    "HOSTILE_BACKBONES",
     "METHOD_CHECKS",
     "check_backbone_table",
     "check_measure",

@@ -170,7 +170,7 @@ def _traced(function: Callable[[trace.OnModel], None]) -> Check:
     return Check(check)
 
 
-TABLE_CHECKS = (
+PLACE_CHECKS = (
     Check(reads_back),
     Check(serves_the_model),
     *map(_traced, table_checks.CHECKS[1:]),

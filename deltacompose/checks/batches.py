@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 from transformers.utils import logging as advice
 
 from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.pico_families import VOCABULARY
+from deltacompose.backbone.pico_hostile import WORDS
 from deltacompose.task.task import Example, Task
 
 ROWS, TOKENS, ANSWER = 3, 6, 4
@@ -125,10 +128,27 @@ def quiet() -> Iterator[None]:
 
 
 @functools.cache
-def tiny(number: int = 0) -> Task:
-    """Eight short examples of two classes; of another task for each of two numbers."""
+def tiny(number: int = 0, scripts: bool = False) -> Task:
+    """Eight short examples of two classes; of another task for each of two numbers.
+
+    Args:
+        scripts: in words of many scripts.
+    """
     read, name = (_examples, _others)[number], ("tiny", "tiny2")[number]
+    if scripts:
+        words = {"no": "темно", "yes": "明るい"}
+        return Task(f"{name}-scripts", "checks", "choice", "accuracy", partial(_in_scripts, number), verbalizer=words)
     return Task(name, "checks", "choice", "accuracy", read, verbalizer={"no": "dark", "yes": "light"})
+
+
+def _in_scripts(number: int, split: str) -> tuple[Example, ...]:
+    words = WORDS[number : number + 8]
+    return tuple(Example(f"{split}-{k}", f"{split} {word}", ("no", "yes")[k % 2]) for k, word in enumerate(words))
+
+
+def reads_scripts(backbone: Backbone) -> bool:
+    """Whether a tokenizer holds more than bytes: tokens of several, as those of scripts beyond the Latin one."""
+    return len(backbone.tokenizer) > VOCABULARY
 
 
 def _others(split: str) -> tuple[Example, ...]:

@@ -17,7 +17,7 @@ from deltacompose.checks.calls import named_edit
 from deltacompose.checks.disturbing import disturbing
 from deltacompose.checks.gradients import distance
 from deltacompose.checks.runner import Broken, Check
-from deltacompose.checks.subject import Subject, doubled, neighbours, with_edits
+from deltacompose.checks.subject import Subject, doubled, with_edits
 from deltacompose.delta.merge import merge
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit, edits_of
 from deltacompose.plugins.isolation import error_text
@@ -31,6 +31,16 @@ def fitting_shapes(subject: Subject) -> None:
         _given(subject, lambda edit: _probed(subject, edit), rows)
 
 
+def acts_or_is_refused(subject: Subject) -> None:
+    """On a backbone where it cannot act, it is refused by one sentence that names the method and says why."""
+    sentence = subject.refusal
+    if sentence and (subject.method.name not in sentence or "because" not in sentence or "\n" in sentence):
+        raise subject.broken(
+            f"it is refused by {sentence[:200]!r}; expected one sentence with its name {subject.method.name!r} and the "
+            "reason behind 'because'"
+        )
+
+
 def neutral_start(subject: Subject) -> None:
     """Before its first step it gives exactly the backbone's output."""
     _same_output(subject, subject.given(subject.alone, subject.alone.start), subject.untouched, "the backbone's")
@@ -39,7 +49,7 @@ def neutral_start(subject: Subject) -> None:
 def neutral_over_a_trained_stage(subject: Subject) -> None:
     """Added as a stage to trained ones, it starts exactly where they left off."""
     own = disturbing(subject.method, subject.backbone)
-    for before in (*neighbours(), *([own] if own and own.names else [])):
+    for before in (*subject.neighbours, *([own] if own and own.names else [])):
         stack, alone = subject.trained(before >> subject.method), subject.trained(before)
         mixed = {n: stack.weights[n] if n.startswith("0.") else x for n, x in stack.start.items()}
         _same_output(subject, subject.given(stack, mixed), subject.given(alone, alone.weights), f"a trained {before}'s")
@@ -203,6 +213,7 @@ def _neutral(subject: Subject) -> bool:
 
 
 CHECKS = (
+    Check(acts_or_is_refused),
     Check(fitting_shapes),
     Check(neutral_start, when=_neutral),
     Check(neutral_over_a_trained_stage, when=_neutral),

@@ -8,7 +8,7 @@ from deltacompose.backbone.backbone import Backbone
 from deltacompose.checks.batches import batch
 from deltacompose.checks.gradients import apart, distance
 from deltacompose.checks.runner import Check
-from deltacompose.checks.subject import Subject, neighbours
+from deltacompose.checks.subject import Subject
 from deltacompose.composition import Composition, parse
 from deltacompose.method.contract import Edit, Method, OutputEdit, TokenEdit, edits_of
 from deltacompose.method.weights import part_of
@@ -16,21 +16,21 @@ from deltacompose.method.weights import part_of
 
 def composes_at_once(subject: Subject) -> None:
     """Joined by `+` to each built-in, on either side, both act and both learn."""
-    for other in neighbours():
+    for other in subject.neighbours:
         for expression in (subject.method + other, other + subject.method):
             _both_in_force(subject, expression)
 
 
 def composes_in_sequence(subject: Subject) -> None:
     """Joined by `>>` to each built-in, on either side, both act and both can be trained."""
-    for other in neighbours():
+    for other in subject.neighbours:
         for expression in (subject.method >> other, other >> subject.method):
             _both_in_force(subject, expression)
 
 
 def same_in_either_order(subject: Subject) -> None:
     """Where the order of `+` cannot matter, the two orders give the same function."""
-    for other in neighbours():
+    for other in subject.neighbours:
         if _meet(subject.backbone, subject.method, other):
             continue
         composed, two = (subject.trained(term) for term in (subject.method + other, other + subject.method))
@@ -43,7 +43,7 @@ def same_in_either_order(subject: Subject) -> None:
 
 def composed_text(subject: Subject) -> None:
     """A composition that it stands in reads back from its text."""
-    for other in neighbours():
+    for other in subject.neighbours:
         known = {type(member).name: type(member) for member in (subject.method, other)}
         for expression in (subject.method + other, other >> subject.method):
             if parse(str(expression), known) != expression:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deltacompose.attach.attachment import Attachment, attach
 from deltacompose.checks.batches import forward
 from deltacompose.checks.runner import Check
-from deltacompose.checks.subject import Subject, Trained, neighbours
+from deltacompose.checks.subject import Subject, Trained
 
 _HOOKS = (
     "_forward_hooks",
@@ -71,7 +71,8 @@ def snapshot(model: nn.Module) -> Snapshot:
 def exact_detachment(subject: Subject) -> None:
     """Attached among others and detached in any order, it leaves each time what the others alone are, and no trace."""
     model = subject.backbone.model
-    weight, output, token, key_value = (subject.trained(neighbour) for neighbour in neighbours())
+    weight, output, token, *last = (subject.trained(neighbour) for neighbour in subject.neighbours)
+    key_value = last[0] if last else token  # a prefix is refused where attention is not transformers' own
     before = snapshot(model)
     for order, others in zip(_ORDERS, [(weight, key_value), (output, token), (key_value, output)] * 2, strict=True):
         _leave(subject, (others[0], subject.alone, others[1]), order)

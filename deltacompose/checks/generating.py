@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import attached
-from deltacompose.checks.batches import batch, forward, quiet
+from deltacompose.backbone.backbone import Backbone
+from deltacompose.backbone.pico_hostile import WORDS
+from deltacompose.checks.batches import batch, forward, quiet, reads_scripts
 from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject
+from deltacompose.scoring import reader
+from deltacompose.scoring.rows import Row
+from deltacompose.task.task import Task
 
 NEW = 4
 """Tokens that are generated."""
@@ -46,6 +51,41 @@ def generated_scores(subject: Subject) -> None:
                     f"generating {how}, padded on the {side}, its scores differ by {far:.1e} of the largest logit from "
                     f"those of the same text read at once; at most {TOLERANCE:.0e} is rounding"
                 )
+
+
+def greedy_answers(subject: Subject) -> None:
+    """An answer is the most likely token, one after another, whatever generation settings the checkpoint ships."""
+    trained, backbone = subject.alone, subject.backbone
+    read = reader(backbone, Task("answers", "checks", "generation", "exact_match", lambda split: ()))
+    texts = WORDS[:3] if reads_scripts(backbone) else ("a dark night", "noon", "the sea")
+    rows = [Row(read.input_tokens(text), ()) for text in texts]
+    with quiet(), attached(backbone, trained.expression, trained.weights, trained.constants), torch.no_grad():
+        answers = read.generate(rows, NEW)
+        expected = [_greedy(backbone, row.input) for row in rows]
+    decoded = [text.strip() for text in backbone.tokenizer.batch_decode(expected, skip_special_tokens=True)]
+    for text, answer, right in zip(texts, answers, decoded, strict=True):
+        if answer != right:
+            raise subject.broken(
+                f"its answer to {text!r} is {answer!r}, and the most likely tokens one after another are {right!r}; "
+                "an evaluation must state every generation setting itself"
+            )
+
+
+def _greedy(backbone: Backbone, ids: Sequence[int]) -> list[int]:
+    """Up to `NEW` tokens, each the most likely one behind those before it; one that ends is left out."""
+    settings, beside = backbone.model.generation_config, backbone.kind == "encoder-decoder"
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
+    start = [settings.decoder_start_token_id] if beside else list(ids)
+    new: list[int] = []
+    for _ in range(NEW):
+        read = torch.tensor([start + new])
+        given = {"input_ids": torch.tensor([ids]), "decoder_input_ids": read} if beside else {"input_ids": read}
+        given["attention_mask"] = torch.ones_like(given["input_ids"])
+        token = int(forward(backbone, given)[0, -1].argmax())
+        if token in ends:
+            break
+        new.append(token)
+    return new
 
 
 def aligned_logits(subject: Subject) -> None:
@@ -112,4 +152,8 @@ def _generates(subject: Subject) -> bool:
     return subject.backbone.kind != "encoder"
 
 
-CHECKS = (Check(generated_scores, when=_generates), Check(aligned_logits))
+CHECKS = (
+    Check(generated_scores, when=_generates),
+    Check(greedy_answers, when=_generates),
+    Check(aligned_logits),
+)

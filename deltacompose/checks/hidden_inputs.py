@@ -29,7 +29,7 @@ SEED = 0x5EED_0D17A
 REPEATS = 4
 DAYS = 1003.37
 """How far the clock is moved: to another hour, and at any time of day to another day of the week (1003 and 1004 are
-no multiples of 7)."""
+not multiples of 7)."""
 ROUNDING = 1e-6
 
 

@@ -23,7 +23,7 @@ from deltacompose.backbone.pico import pico_backbone
 from deltacompose.checks.batches import batch, forward
 from deltacompose.checks.gradients import ROUNDING, distance
 from deltacompose.checks.runner import Check, Unchecked
-from deltacompose.checks.subject import Subject, neighbours
+from deltacompose.checks.subject import Subject
 from deltacompose.checks.tensors import unlike
 from deltacompose.composition import composition
 from deltacompose.delta.delta import load
@@ -112,7 +112,7 @@ def alike_in_another_process(subject: Subject) -> None:
 
 def saved_delta(subject: Subject) -> None:
     """Saved after training, alone and on top of another, it gives equal logits in a fresh process."""
-    for term in (subject.method, neighbours()[0] >> subject.method):
+    for term in (subject.method, subject.neighbours[0] >> subject.method):
         trained = subject.trained(term)
         backbone, delta = subject.backbone, subject.delta(trained)
         with delta.attached(backbone), torch.no_grad():

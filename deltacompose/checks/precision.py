@@ -98,4 +98,9 @@ def _tensors(result: Any) -> list[Tensor]:
     return [x for x in values if isinstance(x, Tensor)]
 
 
-CHECKS = (Check(other_precision), Check(tensors_in_another_precision), Check(other_device))
+def _chooses_nothing(subject: Subject) -> bool:
+    """Whether the model is continuous: a router near a tie chooses other experts in another precision."""
+    return not any(place.kind == "ffn.router" for place in subject.backbone.places())
+
+
+CHECKS = (Check(other_precision, when=_chooses_nothing), Check(tensors_in_another_precision), Check(other_device))

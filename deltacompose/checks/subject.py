@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltacompose.attach.attachment import attached
+from deltacompose.attach.attachment import attach, attached
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.checks.batches import batch, forward, tiny
+from deltacompose.checks.batches import batch, forward, reads_scripts, tiny
 from deltacompose.checks.runner import Broken
 from deltacompose.composition import Composition, Term, composition
 from deltacompose.delta.delta import Delta
@@ -60,6 +60,20 @@ class Subject:
     def backbone(self) -> Backbone:
         """The pico backbone that all methods share."""
         return shared(self.family)
+
+    @cached_property
+    def refusal(self) -> str:
+        """The sentence by which the backbone is refused to the method; "" where the method can be attached."""
+        try:
+            attach(self.backbone, composition(self.method)).detach()
+        except BadInput as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def neighbours(self) -> tuple[Method, ...]:
+        """The built-in methods that others are composed with, without those that this backbone is refused to."""
+        return tuple(method for method in neighbours() if not Subject(method, self.family).refusal)
 
     @property
     def other_backbone(self) -> Backbone:
@@ -133,7 +147,8 @@ class Subject:
 
 def job_of(backbone: Backbone, term: Term, seed: int = 0, task: int = 0) -> Job:
     """A few steps of training on one of two tiny tasks."""
-    return Job(composition(term), reader(backbone, tiny(task)), seed, Recipe(steps=8, batch=4, warmup=0.0))
+    read = reader(backbone, tiny(task, reads_scripts(backbone)))
+    return Job(composition(term), read, seed, Recipe(steps=8, batch=4, warmup=0.0))
 
 
 def text_of(method: Method) -> str:
@@ -227,6 +242,8 @@ def lowered(family: str, dtype: torch.dtype) -> Backbone:
     """A pico backbone in another precision; what transformers keeps in fp32 where it loads float16 stays so."""
     backbone = pico_backbone(family)
     model = backbone.model.to(dtype)
+    if dtype == torch.float64 and hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")  # the grouped product of experts takes no doubles
     kept = getattr(model, "_keep_in_fp32_modules", None) or () if dtype == torch.float16 else ()
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in kept:

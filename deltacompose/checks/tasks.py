@@ -10,12 +10,19 @@ from typing import Any
 
 import torch
 
+from deltacompose.api.deltas import reader_for
 from deltacompose.checks.other_process import Failed, worker
 from deltacompose.checks.runner import Broken, Check, Unchecked
 from deltacompose.checks.subject import shared
+from deltacompose.composition import composition
+from deltacompose.plugins import loader as plugins
 from deltacompose.scoring import reader
+from deltacompose.scoring.as_trained import Reading, as_trained
+from deltacompose.study.recipe import Recipe
 from deltacompose.task.metrics import metric
 from deltacompose.task.task import SPLITS, Example, Task, check_no_overlap, score
+from deltacompose.training.learner import Job
+from deltacompose.training.loop import train
 
 ROWS = 4
 LIMIT = 64
@@ -117,6 +124,62 @@ def readable(subject: OfTask) -> None:
         _predicted(subject, read.predict("val"), subject.small.examples("val"), family)
 
 
+def read_as_trained(subject: OfTask) -> None:
+    """A delta that was trained on it is evaluated on inputs of the same length and template, unless told otherwise."""
+    for family in subject.backbones:
+        backbone = shared(family)
+        if subject.task.kind == "generation" and backbone.kind == "encoder":
+            continue
+        read = reader(backbone, subject.small, LIMIT)
+        recipe = Recipe(steps=1, batch=2, evaluate_every=1, limit=LIMIT)
+        method = plugins.load(disabled=True).methods["bitfit"]()
+        result = train(backbone, [Job(composition(method), read, 0, recipe)])[0]
+        if isinstance(result, Exception):
+            raise result
+        again = reader_for(backbone, result, as_trained(subject.small, Reading.of(result.record)))
+        if again.limit != LIMIT:
+            raise subject.broken(
+                f"trained on {family} with a limit of {LIMIT} tokens, a delta is evaluated with {again.limit}"
+            )
+        for trained_on, evaluated_on in zip(read.rows("val"), again.rows("val"), strict=True):
+            if trained_on != evaluated_on:
+                raise subject.broken(
+                    f"on {family} an input is not the one that the delta was trained with; a task's text must follow "
+                    "from its template and the example alone"
+                )
+        return
+
+
+TEXTS = {
+    "Latin": ("Der Bär saß über dem Café.", "Der Bär saß unter dem Café."),
+    "Cyrillic": ("президент подписал закон", "президент отклонил закон"),
+    "Greek": ("το βιβλίο είναι εδώ", "το ποτάμι είναι εδώ"),
+    "Arabic": ("مرحبا بالعالم الجميل", "مرحبا بالبيت الجميل"),
+    "Hebrew": ("הספר על השולחן", "העט על השולחן"),
+    "Devanagari": ("किताब मेज़ पर है", "क़लम मेज़ पर है"),
+    "Chinese": ("你好世界", "你好月亮"),
+    "Thai": ("หนังสืออยู่บนโต๊ะ", "ปากกาอยู่บนโต๊ะ"),
+}
+"""In each of eight scripts an answer, and one with another word."""
+
+
+def scored_in_every_script(subject: OfTask) -> None:
+    """Its metric gives the best score to a right answer in every script, and less to one with a wrong word."""
+    own = metric(subject.task.metric)
+    for script, (right, wrong) in TEXTS.items():
+        best = own.score([(right,)], [right]).value
+        if not math.isclose(best, own.range[1], abs_tol=1e-6):
+            raise subject.broken(f"in {script} a right answer scores {best:g} in {own.name}; expected {own.range[1]:g}")
+        if (less := own.score([(right,)], [wrong]).value) >= best:
+            raise subject.broken(
+                f"in {script} an answer with a wrong word scores {less:g} in {own.name}, as a right one"
+            )
+
+
+def _compares_texts(subject: OfTask) -> bool:
+    return metric(subject.task.metric).compares == "texts"
+
+
 def _predicted(subject: OfTask, predictions: Sequence[str], examples: Sequence[Example], family: str) -> None:
     if len(predictions) != len(examples):
         raise subject.broken(f"on {family} it has {len(predictions)} predictions for {len(examples)} examples")
@@ -138,4 +201,6 @@ TASK_CHECKS = (
     Check(true_scores),
     Check(alike_elsewhere),
     Check(readable),
+    Check(read_as_trained),
+    Check(scored_in_every_script, when=_compares_texts),
 )

@@ -44,7 +44,7 @@ class Delta:
     Attributes:
         weights: the trained tensors, finalised, `<stage>.<part>.<place>.<tensor>`.
         constants: the frozen tensors that the edits read as well.
-        backbone: name, family and fingerprint of the backbone that it was trained on.
+        backbone: name, family and fingerprint of the backbone that it was trained on, and how its tokenizer reads.
         plugins: for each method the distribution and version that it came from.
         record: how it was trained, ready for JSON: task, seed, recipe, history and what else is known.
     """
@@ -84,6 +84,13 @@ class Delta:
                 f"this delta of {self.expression} was trained on {quoted(self.backbone['name'])[1:-1]} "
                 f"(fingerprint {self.backbone['fingerprint'][:12]}), not on {backbone.name} "
                 f"({backbone.fingerprint[:12]})"
+            )
+        reading = self.backbone.get("tokenizer", "")
+        if reading and backbone.reading and reading != backbone.reading:
+            raise BadInput(
+                f"cannot use this delta of {self.expression} with {backbone.name} because its tokenizer reads texts as "
+                f"other ids than the one that the delta was trained with ({backbone.reading[:8]} is not "
+                f"{reading[:8]}); give the backbone that tokenizer"
             )
         self._check_tensors(backbone)
 

@@ -35,7 +35,7 @@ def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
     `PeftModel.from_pretrained` opens it, and `load_adapter` of transformers opens LORA and IA3, with equal logits.
 
     Raises:
-        BadInput: the delta is of another backbone, is none of peft's types, is of several, or is another function
+        BadInput: the delta is of another backbone, is of no type of peft's or of several, or is another function
             under peft's convention of positions.
     """
     with torch.no_grad():

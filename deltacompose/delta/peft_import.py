@@ -17,7 +17,7 @@ from deltacompose.delta.peft_modules import Imported, Methods, Weighted, by_modu
 from deltacompose.delta.peft_options import check_options
 from deltacompose.delta.peft_saved import changed_parts, saved_changes
 from deltacompose.delta.prefix_positions import Prefixes, attentions, check_window, turned
-from deltacompose.errors import BadInput, unknown
+from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.patterns import matches
 
 
@@ -123,7 +123,19 @@ def _prefix(adapter: Adapter, backbone: Backbone, methods: Methods) -> Imported:
     return Imported(Composition(((part,),)), weights, ours)
 
 
+_PROMPTED = ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
+"""The tensors of prompts and prefixes."""
+
+
 def _embeddings(adapter: Adapter) -> Tensor:
+    saved = adapter.config.get("modules_to_save") or ()
+    beside = sorted(name for name in adapter.tensors if name not in _PROMPTED)
+    if saved or beside:
+        held = f"modules_to_save={saved!r}" if saved else f"the tensor {quoted(beside[0])}"
+        raise BadInput(
+            f"cannot import an adapter of the type {adapter.type} with {held} because it trains more than what stands "
+            "before the input; train it without, or train a LoRA, whose saved modules are imported"
+        )
     if "prompt_embeddings" not in adapter.tensors:
         raise BadInput(f"the adapter has no prompt_embeddings; it has {', '.join(sorted(adapter.tensors))}")
     return adapter.tensors["prompt_embeddings"]

@@ -76,7 +76,7 @@ def by_module(adapter: Adapter) -> Tensors:
         elif match := _SAVED.fullmatch(name):
             saved[match["module"], match["name"]] = tensor
         else:
-            raise BadInput(f"the adapter has a tensor {name[:200]!r}, which is none of peft's {adapter.type}")
+            raise BadInput(f"the adapter's tensor {name[:200]!r} is not one of peft's {adapter.type}")
     return Tensors(factors, saved)
 
 

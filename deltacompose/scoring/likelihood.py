@@ -16,6 +16,7 @@ from transformers import GenerationConfig
 
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.chat import Conversation
+from deltacompose.backbone.languages import multilingual, target_language, unset
 from deltacompose.errors import BadInput
 from deltacompose.scoring import best_first
 from deltacompose.scoring.best_first import Start
@@ -279,7 +280,17 @@ class DecoderReader(LikelihoodReader):
 
 
 class EncoderDecoderReader(LikelihoodReader):
-    """A sequence-to-sequence model: the encoder reads the input once, the decoder gives the answer."""
+    """A sequence-to-sequence model: the encoder reads the input once, the decoder gives the answer.
+
+    The decoder reads its start token first, and behind it the token of the target language where the model has one. The
+    language is part of the backbone's content.
+    """
+
+    def __init__(self, backbone: Backbone, task: Task, limit: int = 128) -> None:
+        super().__init__(backbone, task, limit)
+        self._language = target_language(backbone.tokenizer, self._named("forced_bos_token_id"))
+        if self._language is None and multilingual(backbone.tokenizer):
+            raise unset(backbone.tokenizer, backbone.name)
 
     def _read_before(self, row: Row) -> int:
         return 0
@@ -301,7 +312,7 @@ class EncoderDecoderReader(LikelihoodReader):
             attention_mask=batch["mask"],
             decoder_input_ids=self._shifted(batch["answer"]),
             use_cache=False,
-        ).logits
+        ).logits[:, len(self._before) - 1 :]
 
     def _candidate_logits(self, rows: Sequence[Row], candidates: Tensor, count: int) -> Tensor:
         batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
@@ -312,7 +323,7 @@ class EncoderDecoderReader(LikelihoodReader):
             attention_mask=batch["mask"].repeat_interleave(count, 0),
             decoder_input_ids=self._shifted(candidates),
             use_cache=False,
-        ).logits
+        ).logits[:, len(self._before) - 1 :]
 
     def begin(self, rows: Sequence[Row]) -> Start:
         batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
@@ -320,7 +331,7 @@ class EncoderDecoderReader(LikelihoodReader):
         output = self.backbone.model(
             encoder_outputs=encoded,
             attention_mask=batch["mask"],
-            decoder_input_ids=batch["ids"].new_full((len(rows), 1), self._start),
+            decoder_input_ids=self._starting(batch["ids"]),
             use_cache=True,
         )
         return Start(output.logits[:, -1], batch["mask"], output.past_key_values, encoded)
@@ -343,17 +354,29 @@ class EncoderDecoderReader(LikelihoodReader):
 
     def _generated(self, rows: Sequence[Row]) -> Tensor:
         batch = self.collate(rows, (max(len(row.input) for row in rows), 1 + max(len(row.answer) for row in rows)))
-        return self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"])[:, 1:]  # type: ignore[no-any-return]
+        told = {"decoder_input_ids": self._starting(batch["ids"])} if len(self._before) > 1 else {}
+        new = self.backbone.model.generate(input_ids=batch["ids"], attention_mask=batch["mask"], **told)
+        return new[:, len(self._before) :]  # type: ignore[no-any-return]
 
     def _shifted(self, answers: Tensor) -> Tensor:
         """Decoder inputs at each answer token."""
-        start = self._start
-        return F.pad(answers[:, :-1], (1, 0), value=start).masked_fill(
-            F.pad(answers[:, :-1], (1, 0), value=0) == IGNORED, self._pad
-        )
+        read = answers[:, :-1].masked_fill(answers[:, :-1] == IGNORED, self._pad)
+        return torch.cat([self._starting(answers), read], 1)
+
+    def _starting(self, like: Tensor) -> Tensor:
+        """The tokens before an answer, `(rows, tokens)`, for as many rows as another tensor has."""
+        return torch.tensor([self._before], device=like.device, dtype=like.dtype).expand(len(like), -1)
+
+    @property
+    def _before(self) -> tuple[int, ...]:
+        """The tokens that the decoder reads before an answer."""
+        language = self._language
+        return (self._start,) if language is None or language.starts else (self._start, language.token)
 
     @property
     def _start(self) -> int:
+        if self._language is not None and self._language.starts:
+            return self._language.token
         start = self._named("decoder_start_token_id")
         if start is None:
             raise BadInput(

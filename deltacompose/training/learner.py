@@ -294,6 +294,7 @@ class Learner:
             "name": self.backbone.name,
             "family": self.backbone.family,
             "fingerprint": self.backbone.fingerprint,
+            "tokenizer": self.backbone.reading,
         }
         weights = {n: x.detach().cpu() for n, x in best.weights.items() if n not in self.constants}
         constants = {n: best.weights.get(n, x).cpu() for n, x in self.constants.items()}

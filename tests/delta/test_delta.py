@@ -9,12 +9,14 @@ from importlib.metadata import version
 
 import pytest
 import torch
+import transformers
 from deltacompose_plugins import Adapter, BitFit, LoRA, Prefix, Prompt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 
 import deltacompose as dc
-from deltacompose.backbone.pico import pico_backbone
+from deltacompose.backbone.pico import SPECIAL, pico_backbone, pico_tokenizer
 from deltacompose.composition import Composition
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput
@@ -162,3 +164,18 @@ def test_a_delta_of_unknown_origin_attaches_where_its_tensors_fit():
     backbone = pico_backbone("gpt2")
     weights = dc.init_weights(backbone, "bitfit")
     assert torch.equal(logits(backbone, Delta(dc.parse("bitfit"), weights)), backbone.model(input_ids=IDS).logits)
+
+
+def test_a_delta_on_the_same_weights_with_another_tokenizer_is_refused(tmp_path):
+    backbone = pico_backbone("bert")
+    delta = dc.train(backbone, "bitfit", TASK, steps=1, batch=2, evaluate_every=1)
+    delta.save(tmp_path)
+    other = pico_tokenizer("bert")
+    backend = json.loads(other.backend_tokenizer.to_str())
+    backend["normalizer"] = {"type": "Lowercase"}
+    lower = transformers.PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(backend)), **SPECIAL)
+    again = dc.load_backbone(backbone.model, lower)
+    with pytest.raises(BadInput, match="because its tokenizer reads texts as other ids than the one that the delta"):
+        dc.load_delta(tmp_path).check(again)
+    dc.load_delta(tmp_path).check(dc.load_backbone(backbone.model, pico_tokenizer("bert")))
+    dc.load_delta(tmp_path).check(dc.load_backbone(backbone.model))

@@ -363,5 +363,5 @@ def test_folders_that_are_none_are_refused(folder, tmp_path):
 def test_a_tensor_that_is_none_of_the_types_is_named(folder):
     weights = load_file(folder / "adapter_model.safetensors")
     save_file(weights | {"base_model.model.other": torch.ones(1)}, folder / "adapter_model.safetensors")
-    with pytest.raises(BadInput, match=r"has a tensor 'base_model.model.other', which is none of peft's LORA"):
+    with pytest.raises(BadInput, match=r"tensor 'base_model.model.other' is not one of peft's LORA"):
         import_peft(folder, pico_backbone("llama"), KNOWN)

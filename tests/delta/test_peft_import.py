@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 import warnings
 
 import peft
@@ -15,6 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from deltacompose.delta.exchange import import_peft
 from deltacompose.delta.merge import answer, probe
+from deltacompose.delta.peft_initial import LOST as LOST_STARTS
+from deltacompose.delta.peft_initial import PLAIN
 from deltacompose.delta.peft_options import HONOURED, REFUSED, WITHOUT_EFFECT
 from deltacompose.errors import BadInput
 from deltacompose.plugins import load
@@ -128,6 +131,16 @@ def test_a_quantising_or_unknown_initialisation_is_refused_by_name(start, messag
     edited(tmp_path, init_lora_weights=start)
     with pytest.raises(BadInput, match=message):
         imported(tmp_path, backbone)
+
+
+def test_every_initialisation_that_the_installed_peft_names_is_imported_or_refused_by_name():
+    """The names stand in the annotation of peft's own field."""
+    (annotation,) = (one.type for one in dataclasses.fields(LoraConfig) if one.name == "init_lora_weights")
+    named = set(re.findall(r"'([a-z_]+)(?:_\[[^']*\])?'", str(annotation).replace('"', "'")))
+    assert {"gaussian", "pissa", "olora", "loftq"} <= named
+    known = {"pissa", "pissa_niter", "olora", *LOST_STARTS, *(start for start in PLAIN if isinstance(start, str))}
+    assert named <= known
+    assert {start for start in EVERY if isinstance(start, str)} >= named - {"pissa_niter", *LOST_STARTS}
 
 
 # Families
@@ -396,3 +409,24 @@ def test_a_prompt_is_pefts_function_or_refused_where_peft_takes_the_scale_from_t
     else:
         return
     assert "a prompt in peft is another function on" in message
+
+
+PROMPT_TYPES = {
+    "prompt": lambda **how: peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, **how),
+    "prefix": lambda **how: peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2, **how),
+}
+
+
+@pytest.mark.parametrize("kind", PROMPT_TYPES)
+def test_a_prompt_with_more_trained_tensors_is_refused_by_name(kind, tmp_path):
+    backbone = backbone_of("llama")
+    saved_by_peft(backbone, PROMPT_TYPES[kind](), tmp_path)
+    imported(tmp_path, backbone)
+    tensors = load_file(tmp_path / "adapter_model.safetensors")
+    save_file(tensors | {"lm_head.weight": torch.ones(40, 16)}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(BadInput, match=r"TUNING with the tensor 'lm_head.weight' because it trains more than what"):
+        imported(tmp_path, backbone)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    edited(tmp_path, modules_to_save=["lm_head"])
+    with pytest.raises(BadInput, match=r"with modules_to_save=\['lm_head'\] because it trains more than what"):
+        imported(tmp_path, backbone)
