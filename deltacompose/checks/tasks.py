@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from deltacompose.api.deltas import reader_for
 from deltacompose.checks.other_process import Failed, worker
 from deltacompose.checks.runner import Broken, Check, Unchecked
 from deltacompose.checks.subject import shared
@@ -136,7 +135,8 @@ def read_as_trained(subject: OfTask) -> None:
         result = train(backbone, [Job(composition(method), read, 0, recipe)])[0]
         if isinstance(result, Exception):
             raise result
-        again = reader_for(backbone, result, as_trained(subject.small, Reading.of(result.record)))
+        reading = Reading.of(result.record)
+        again = reader(backbone, as_trained(subject.small, reading), reading.limit)
         if again.limit != LIMIT:
             raise subject.broken(
                 f"trained on {family} with a limit of {LIMIT} tokens, a delta is evaluated with {again.limit}"

@@ -108,7 +108,8 @@ def _mergeable(active: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]
         raise BadInput(
             f"{active.part} cannot be merged: {backbone.name} has no {edit.parameter} at {edit.place.name} to change"
         )
-    if is_quantised(getattr(backbone.module(edit.place), edit.parameter)):
+    path, own, _, _ = backbone.parameter_location(edit.place, edit.parameter)
+    if is_quantised(getattr(backbone.model.get_submodule(path), own)):
         raise BadInput(
             f"{active.part} cannot be merged: {edit.place.name} of {backbone.name} is quantised; load the backbone "
             "with dtype='bfloat16' or 'float32' and merge there"

@@ -164,3 +164,15 @@ def test_a_failed_export_leaves_an_earlier_one_as_it_was(tmp_path):
     backbone.model.generation_config.temperature = 1.0
     export_merged(delta, backbone, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("family", ["deberta-v2", "mixtral", "gpt-oss"])
+def test_a_change_of_bare_parameters_merges(family):
+    """Relative positions, experts and sinks are parameters of a module that is no linear layer."""
+    backbone = pico_backbone(family)
+    part = Full(places=tuple({place.kind for place in backbone.places() if place.port == "parameter"}))
+    weights = {f"0.0.{name}": x + 0.1 for name, x in part.init(backbone, torch.Generator()).items()}
+    delta = Delta(composition(part), weights)
+    merged = merge(delta, backbone)
+    assert merged.difference <= 1e-5 * merged.size
+    assert any(not torch.equal(x, backbone.model.get_parameter(name)) for name, x in merged.model.named_parameters())
