@@ -16,7 +16,8 @@ from deltacompose.backbone.pretrained import CLASSES, HEADS
 from deltacompose.errors import BadInput
 from deltacompose.scoring.as_trained import templated
 from deltacompose.scoring.encoder import EncoderReader
-from deltacompose.scoring.likelihood import DecoderReader, EncoderDecoderReader
+from deltacompose.scoring.encoder_decoder import EncoderDecoderReader
+from deltacompose.scoring.likelihood import DecoderReader
 from deltacompose.scoring.masked_lm import MaskedReader
 from deltacompose.scoring.rows import Batch, Reader, Row
 from deltacompose.task.task import Task
