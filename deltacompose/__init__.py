@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from deltacompose import moved
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
-    from deltacompose.analysis.graph.build import task_graph
+    from deltacompose.analysis.graph.construction import task_graph
     from deltacompose.analysis.matrix import TransferMatrix
     from deltacompose.api.deltas import attached, evaluate, init_weights, train
     from deltacompose.api.stores import records, transfer_matrix
@@ -39,7 +39,7 @@ _HOMES = {
     "delta.delta": "Delta",
     "errors": "BadInput",
     "analysis.matrix": "TransferMatrix",
-    "analysis.graph.build": "task_graph",
+    "analysis.graph.construction": "task_graph",
     "figures.heatmaps": "heatmap",
     "library.library": "Library",
     "library.recommend": "recommend",

@@ -107,7 +107,11 @@ class Composition(Term):
         return " >> ".join(" + ".join(map(str, stage)) for stage in self.stages)
 
     def parts(self) -> Iterator[tuple[str, Part]]:
-        """Each method with the prefix of its tensors' names, `<stage>.<part>.`, in the order written."""
+        """Each method with the prefix of its tensors' names, `<stage>.<part>.`, in the order written.
+
+        >>> [prefix for prefix, _ in dc.parse("prompt + bitfit >> adapter").parts()]
+        ['0.0.', '0.1.', '1.0.']
+        """
         for s, stage in enumerate(self.stages):
             for p, part in enumerate(stage):
                 yield f"{s}.{p}.", part
@@ -121,7 +125,11 @@ class Composition(Term):
         return table(str(self), rows, ("stage", "method", "settings"))
 
     def until(self, stage: int) -> Composition:
-        """The first `stage` stages: what a sequence has trained before its stage of that number begins."""
+        """The first `stage` stages: what a sequence has trained before its stage of that number begins.
+
+        >>> str(dc.parse("prompt + bitfit >> adapter").until(1))
+        'prompt + bitfit'
+        """
         return Composition(self.stages[:stage])
 
     def describe(self) -> list[list[dict[str, Any]]]:

@@ -1,8 +1,8 @@
-"""Several processes that train and evaluate one delta together, each on its share of every batch's rows.
+"""The process group that trains and evaluates one delta, each rank on its share of the rows of every batch.
 
-Each holds the delta's weights and the optimiser; only the gradients of those weights travel, which are few (data
-parallelism; Li et al. 2020, arXiv 2006.15704). The backbone each holds too, or a share of its layers (`shards`). What
-they become is what one process would make of the whole batches, but for the rounding of sums.
+Each rank holds the delta's weights and the optimizer; only the gradients of those weights, which are few, are reduced
+(data parallelism; Li et al. 2020, arXiv 2006.15704). Each rank holds the whole backbone, or a shard of its layers
+(`backbone/sharding.py`). The result equals that of one process on the whole batches, up to the rounding of sums.
 """
 
 from __future__ import annotations
@@ -22,21 +22,22 @@ from deltacompose.study.config import LAUNCHED
 
 
 @dataclass(frozen=True)
-class Company:
-    """This process among those that work together; alone if there is no other."""
+class ProcessGroup:
+    """This process's rank in a process group; a group of size 1 by default."""
 
     rank: int = 0
     size: int = 1
 
     def share(self, rows: Sequence[int]) -> list[int]:
-        """Those of some rows that this process takes."""
+        """The rows that this rank takes."""
         return list(rows[self.rank :: self.size])
 
     def summed(self, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Each tensor's sum over all processes, in one exchange; None where it is None."""
+        """Each tensor's sum over all ranks, in one all-reduce; None stays None."""
         if self.size == 1:
             return list(tensors)
         own = [x for x in tensors if x is not None]
+        # One flat tensor: a delta has hundreds of small tensors, and each all-reduce has a fixed latency.
         flat = torch.cat([x.flatten().float() for x in own])
         distributed.all_reduce(flat)
         pieces = iter(flat.split([x.numel() for x in own]))
@@ -48,6 +49,7 @@ class Company:
             return [data]
         written = torch.tensor(list(json.dumps(data).encode()), dtype=torch.uint8, device=device)
         lengths = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(self.size)]
+        # Texts differ in length and all_gather does not: exchange the lengths first, then pad.
         distributed.all_gather(lengths, torch.tensor([len(written)], device=device))
         longest = max(int(length) for length in lengths)
         padded = torch.nn.functional.pad(written, (0, longest - len(written)))
@@ -60,17 +62,18 @@ class Company:
         return self.gathered(data, device)[0]
 
 
-ALONE = Company()
+ALONE = ProcessGroup()
 
 
 @contextmanager
-def company(on_cpu: bool = False) -> Iterator[Company]:
-    """Within, this process's company: those that were started with it, each with its own GPU if there are any.
+def process_group(on_cpu: bool = False) -> Iterator[ProcessGroup]:
+    """Joins the process group that torchrun started this process in; without torchrun a group of size 1.
 
-    After an error the processes are not parted: whoever is waited for by others must first say why it ends.
+    Each rank takes its own GPU if there are any. After an error the process group stays up: other ranks may wait for
+    this one, which must first write the reason for which it ends.
 
     Args:
-        on_cpu: whether they work on CPUs, whatever GPUs there are.
+        on_cpu: use CPUs even if there are GPUs.
 
     Raises:
         BadInput: there are fewer GPUs than processes.
@@ -85,5 +88,5 @@ def company(on_cpu: bool = False) -> Iterator[Company]:
             raise BadInput(f"{size} processes need a GPU each and see {count}; ask for fewer processes")
         torch.cuda.set_device(own)
     distributed.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo")
-    yield Company(distributed.get_rank(), distributed.get_world_size())
+    yield ProcessGroup(distributed.get_rank(), distributed.get_world_size())
     distributed.destroy_process_group()

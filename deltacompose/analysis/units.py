@@ -88,5 +88,9 @@ def graph_value(matrix: TransferMatrix) -> Literal["corrected", "raw"]:
 
 
 def ordered(names: Iterable[str], categories: Mapping[str, str]) -> list[str]:
-    """Names in blocks of one category each; blocks in the order of the categories' names, tasks in their own order."""
+    """Names in blocks of one category each; blocks in the order of the categories' names, tasks in their own order.
+
+    >>> ordered(["rte", "cola", "mnli"], {"rte": "nli", "mnli": "nli", "cola": "grammar"})
+    ['cola', 'rte', 'mnli']
+    """
     return sorted(names, key=lambda name: categories.get(name, ""))

@@ -28,7 +28,13 @@ from deltacompose.training.learner import Job
 
 
 def init_weights(backbone: Backbone, expression: Term | str, seed: int = 0) -> dict[str, Tensor]:
-    """New trainable tensors for an expression: `<stage>.<part>.<place>.<tensor>`, fp32, on the CPU."""
+    """New trainable tensors for an expression: `<stage>.<part>.<place>.<tensor>`, fp32, on the CPU.
+
+    >>> weights = dc.init_weights(pico_backbone("bert"), "lora(rank=2)", seed=0)
+    >>> name = next(iter(weights))
+    >>> name, tuple(weights[name].shape)
+    ('0.0.encoder.0.attention.query.down', (2, 16))
+    """
     return tensors.init_weights(backbone, expression_of(expression), seed)
 
 
@@ -39,13 +45,25 @@ def attached(
     weights: Mapping[str, Tensor],
     constants: Mapping[str, Tensor] | None = None,
 ) -> Iterator[PreTrainedModel]:
-    """Attaches weights to the backbone within the block; leaving it restores the backbone exactly."""
+    """Attaches weights to the backbone within the block; leaving it restores the backbone exactly.
+
+    >>> backbone = pico_backbone("bert")
+    >>> weights = dc.init_weights(backbone, "bitfit")
+    >>> with dc.attached(backbone, "bitfit", weights) as model:
+    ...     hidden = backbone.read(torch.ones(1, 4, dtype=torch.long)).last_hidden_state
+    >>> hidden.shape
+    torch.Size([1, 4, 16])
+    """
     with attach.attached(backbone, expression_of(expression), weights, constants) as model:
         yield model
 
 
 def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: int = 0, **recipe: Any) -> Delta:
     """Trains a composition on a task, stage after stage, and returns the delta.
+
+    >>> delta = dc.train(pico_backbone("bert"), "bitfit", "sentiment_movie", steps=2, batch=4, limit=16)
+    >>> str(delta.expression)
+    'bitfit'
 
     Args:
         recipe: the fields of `deltacompose.Recipe`: steps, batch, learning_rates, ...
@@ -76,6 +94,11 @@ def evaluate(
 
     A delta is evaluated as it was trained: with its own limit of tokens, and with its own template if the task is given
     by name. Any difference from the training is reported as a warning.
+
+    >>> task = dc.tasks()["sentiment_movie"]
+    >>> evaluation = dc.evaluate(pico_backbone("bert"), None, task, limit=16)
+    >>> 0 <= evaluation.score.value <= 1, len(evaluation.predictions) == len(task.examples("val"))
+    (True, True)
 
     Args:
         limit: the longest input in tokens; None takes the delta's own, and 128 for the untouched backbone.

@@ -84,6 +84,9 @@ def records(
 ) -> list[Record]:
     """The records of a store, finished and failed; evaluations have the score of each example.
 
+    >>> [record["state"] for record in dc.records(store)][:2]
+    ['done', 'done']
+
     Args:
         study: if given, only the cells of its plan, including those that finished cells have added.
         damaged: a list that receives a problem for each damaged cell, which is left out; if None, the first is raised.
@@ -120,6 +123,9 @@ def categories_of(records: Iterable[Record], store: Store | None = None, study: 
     Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
     a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
     The tasks are in the study's order, without a study in alphabetical order.
+
+    >>> categories_of(dc.records(store))
+    {'intent': 'intent', 'sentiment_movie': 'sentiment'}
     """
     evaluations = done(records, "evaluate")
     recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in evaluations}
@@ -138,6 +144,9 @@ def categories_of(records: Iterable[Record], store: Store | None = None, study: 
 
 def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:
     """The transfer matrix of one composition from a store: the scores of each source's delta on each target.
+
+    >>> dc.transfer_matrix(store, "bitfit").targets
+    ('intent', 'sentiment_movie')
 
     Raises:
         BadInput: the store has no evaluation of that composition; the message names those that it has.
@@ -159,6 +168,9 @@ def lifts(
     order: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """The lift of each task over the untouched backbone, with 95 % intervals: a row per composition and task.
+
+    >>> [lift["task"] for lift in lifts(dc.records(store), "test")]
+    ['intent', 'sentiment_movie']
 
     Args:
         categories: the category of each task; those of `categories_of` if None.

@@ -56,6 +56,11 @@ def plan(study: Study | Prepared, store: Store | None = None) -> nx.DiGraph:
 
     With a store, the graph also has the cells that finished cells have added, so that it covers all cells of the study
     in the store, and the keys have the store's version.
+
+    >>> study = dc.Study("pair", ["sentiment_movie", "intent"], ["lora"], transfer=True, **tiny)
+    >>> graph = dc.plan(study)
+    >>> len(graph), sum(graph.nodes[key]["cell"].kind == "train" for key in graph)
+    (10, 2)
     """
     return prepare(study, store).plan
 
@@ -121,6 +126,11 @@ def _of_searches(prepared: Prepared) -> list[str]:
 
 def run(study: Study | Prepared | str | Path, store: str | Path, engine: str = "inprocess", **options: Any) -> Outcome:
     """Runs the cells of a study that are missing from a store; finished cells are never computed again.
+
+    >>> study = dc.Study("one", ["sentiment_movie"], ["bitfit"], **tiny)
+    >>> outcome = dc.run(study, folder / "store")
+    >>> sorted((record["kind"], record["state"]) for record in dc.records(folder / "store"))
+    [('evaluate', 'done'), ('evaluate', 'done'), ('evaluate', 'done'), ('train', 'done')]
 
     Args:
         study: a study, the file that holds one, or a study that `prepare` has planned without a store.

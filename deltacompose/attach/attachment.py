@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
-from deltacompose.attach.bound import Bound, Held, Stacked
+from deltacompose.attach.bound import Bound, BoundTensors, Stacked
 from deltacompose.attach.first_layer import first_touched
 from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
@@ -36,7 +36,7 @@ from deltacompose.places.notation import lists
 __all__ = ["Attachment", "attach", "attached"]
 
 
-class Rack:
+class Attachments:
     """All that is attached to one model."""
 
     def __init__(self) -> None:
@@ -54,18 +54,18 @@ class Rack:
             self.streams[name] = _stream(backbone, name)
         return self.streams[name]
 
-    def remove(self, held: Held) -> None:
-        """Takes out everything that reads `held`, and the hooks that then have nothing to do."""
-        self.sites = {module: site for module, site in self.sites.items() if not site.remove(held)}
-        self.streams = {name: stream for name, stream in self.streams.items() if not stream.remove(held)}
-        if self.prefixes is not None and self.prefixes.remove(held):
+    def remove(self, bound_tensors: BoundTensors) -> None:
+        """Takes out everything that reads `bound_tensors`, and the hooks that then have nothing to do."""
+        self.sites = {module: site for module, site in self.sites.items() if not site.remove(bound_tensors)}
+        self.streams = {name: stream for name, stream in self.streams.items() if not stream.remove(bound_tensors)}
+        if self.prefixes is not None and self.prefixes.remove(bound_tensors):
             self.prefixes = None
 
 
 _ONCE = ("positions", "attention.positions")
 """Kinds of places whose modules see positions and no rows: at T5's bias, a bank would silently mix its deltas."""
 
-_RACKS: WeakKeyDictionary[PreTrainedModel, Rack] = WeakKeyDictionary()
+_ATTACHMENTS: WeakKeyDictionary[PreTrainedModel, Attachments] = WeakKeyDictionary()
 """Attachments of each model. A model may be seen through several `Backbone` records."""
 
 
@@ -80,13 +80,13 @@ class Attachment:
 
     def __init__(self, backbone: Backbone, expression: Term, probe: bool = True) -> None:
         self.backbone = backbone
-        self.held = Held(mixed=_mixed(backbone.model))
+        self.bound_tensors = BoundTensors(mixed=_mixed(backbone.model))
         self.once: str | None = None
         self.drops = False
         self._bounds: list[Bound] = []
         self._unshown = probe and not can_be_shown(backbone)
         self._awaited: RemovableHandle | None = None
-        self._rack = _RACKS.setdefault(backbone.model, Rack())
+        self._attachments = _ATTACHMENTS.setdefault(backbone.model, Attachments())
         numbers = count()
         try:
             for prefix, part in parts(expression):
@@ -97,9 +97,9 @@ class Attachment:
                     place = getattr(edit, "place", None)
                     self.once = place.name if place is not None and _once(backbone, place) else self.once
                     self.drops = self.drops or bool(getattr(edit, "dropout", 0.0))
-                    bound = Bound(edit, self.held, prefix, next(numbers))
+                    bound = Bound(edit, self.bound_tensors, prefix, next(numbers))
                     self._bounds.append(bound)
-                    _ATTACH[type(edit)](self._rack, backbone, edit, bound)
+                    _ATTACH[type(edit)](self._attachments, backbone, edit, bound)
             if self._unshown:
                 self._awaited = backbone.model.register_forward_hook(self._after_first_pass)
         except BaseException:
@@ -132,14 +132,14 @@ class Attachment:
 
     def first_touched(self) -> dict[str, int]:
         """For each stack the number of its first layers that nothing attached to the model touches."""
-        rack = self._rack
-        modules = {*rack.sites, *(() if rack.prefixes is None else rack.prefixes.modules)}
-        streams = [name for name, stream in rack.streams.items() if stream.prompts or stream.positioned]
+        attachments = self._attachments
+        modules = {*attachments.sites, *(() if attachments.prefixes is None else attachments.prefixes.modules)}
+        streams = [name for name, stream in attachments.streams.items() if stream.prompts or stream.positioned]
         return first_touched(self.backbone, modules, streams)
 
     def detach(self) -> None:
         """Takes all edits out of force; the model is what it was before."""
-        self._rack.remove(self.held)
+        self._attachments.remove(self.bound_tensors)
         if self._awaited is not None:
             self._awaited.remove()
 
@@ -164,8 +164,8 @@ class Attachment:
             )
 
     def _replace(self, t: Tensors | Stacked, dropout: Sequence[int] | None) -> None:
-        self.held.put(t, dropout)
-        for stream in self._rack.streams.values():
+        self.bound_tensors.put(t, dropout)
+        for stream in self._attachments.streams.values():
             stream.view.forget()
 
     def _moved(self, t: Tensors) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ class Attachment:
 
         Where modules differ in precision (T5 in float16 keeps some in float32) each edit casts them to its module's.
         """
-        device, dtype = self.backbone.model.device, None if self.held.mixed else self.backbone.model.dtype
+        device, dtype = self.backbone.model.device, None if self.bound_tensors.mixed else self.backbone.model.dtype
         return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in t.items()}
 
 
@@ -192,14 +192,14 @@ def attach(backbone: Backbone, expression: Term, *, probe: bool = True) -> Attac
 @contextmanager
 def _only(backbone: Backbone, edits: Sequence[Edit]) -> Iterator[None]:
     """Attaches only edits that read no tensors to a backbone."""
-    held, rack = Held(mixed=_mixed(backbone.model)), Rack()
+    bound_tensors, attachments = BoundTensors(mixed=_mixed(backbone.model)), Attachments()
     with without_prefixes(backbone.model):
         try:
             for number, edit in enumerate(edits):
-                _ATTACH[type(edit)](rack, backbone, edit, Bound(edit, held, "", number))
+                _ATTACH[type(edit)](attachments, backbone, edit, Bound(edit, bound_tensors, "", number))
             yield
         finally:
-            rack.remove(held)
+            attachments.remove(bound_tensors)
 
 
 def _mixed(model: nn.Module) -> bool:
@@ -233,22 +233,22 @@ def attached(
         attachment.detach()
 
 
-def _attach_output(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> None:
+def _attach_output(attachments: Attachments, backbone: Backbone, edit: OutputEdit, bound: Bound) -> None:
     place = edit.place
     if place.port == "parameter":
         raise BadInput(f"cannot change the output of {place.name} because it is a bare parameter; change its weight")
-    change = Change(bound, edit, Slice(place.part), _tokens_at(rack, backbone, edit, bound))
+    change = Change(bound, edit, Slice(place.part), _tokens_at(attachments, backbone, edit, bound))
     module = backbone.module(place)
     if place.port == "input":
-        rack.site(module).inputs.append(change)
+        attachments.site(module).inputs.append(change)
         return
     if place.until is not None:
-        rack.site(module).starts.append(bound)
+        attachments.site(module).starts.append(bound)
         module = backbone.module_until(place)
-    rack.site(module).outputs.append(change)
+    attachments.site(module).outputs.append(change)
 
 
-def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Bound) -> None:
+def _attach_weight(attachments: Attachments, backbone: Backbone, edit: WeightEdit, bound: Bound) -> None:
     path, parameter, transposed, _ = backbone.parameter_location(edit.place, edit.parameter)
     module = backbone.model.get_submodule(path)
     where = Slice(edit.place.part)
@@ -256,17 +256,19 @@ def _attach_weight(rack: Rack, backbone: Backbone, edit: WeightEdit, bound: Boun
     bare = edit.place.port == "parameter"
     low_rank = edit.parameter == "weight" and edit.factors and not isinstance(module, nn.Embedding)
     if low_rank and not bare and len(owners) == 1:
-        rack.site(module).added.append(Added(bound, edit, where, None))
+        attachments.site(module).added.append(Added(bound, edit, where, None))
         return
     if not bare and edit.parameter == "bias":
-        rack.site(module).added.append(Added(bound, edit, where, _bias(backbone, edit.place, module)))
+        attachments.site(module).added.append(Added(bound, edit, where, _bias(backbone, edit.place, module)))
         return
     if edit.dropout:
         raise BadInput(f"{edit.place.name}: dropout needs a weight edit of low rank on an untied matrix")
     if is_quantised(getattr(module, parameter)):
         raise BadInput(f"{edit.place.name} is held in few bits, and its change is formed in full; load it in bfloat16")
     for owner, name in owners:
-        rack.site(owner).dense.append(Dense(bound, edit, where, partial(backbone.part, edit.place), name, transposed))
+        attachments.site(owner).dense.append(
+            Dense(bound, edit, where, partial(backbone.part, edit.place), name, transposed)
+        )
 
 
 def _once(backbone: Backbone, place: Place) -> bool:
@@ -282,7 +284,7 @@ def _bias(backbone: Backbone, place: Place, module: nn.Module) -> Callable[[], T
     return lambda: backbone.part(place, module.bias.detach())  # type: ignore[operator]
 
 
-def _tokens_at(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -> See | None:
+def _tokens_at(attachments: Attachments, backbone: Backbone, edit: OutputEdit, bound: Bound) -> See | None:
     """Gives the tokens that a place sees, where its edit asks for them."""
     if not edit.needs:
         return None
@@ -290,23 +292,23 @@ def _tokens_at(rack: Rack, backbone: Backbone, edit: OutputEdit, bound: Bound) -
         raise BadInput(f"{edit.place.name}: a denoiser reads no tokens; an edit there cannot see their {edit.needs[0]}")
     read = edit.place.kind in ("cross_attention.key", "cross_attention.value")
     name = backbone.streams[0] if read else edit.place.stack or backbone.streams[-1]
-    view = rack.stream(backbone, name).view
+    view = attachments.stream(backbone, name).view
     view.readers.append(bound)
     return partial(view.find, edit.needs, read)
 
 
-def _attach_tokens(rack: Rack, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:
-    stream = rack.stream(backbone, edit.stream)
+def _attach_tokens(attachments: Attachments, backbone: Backbone, edit: TokenEdit, bound: Bound) -> None:
+    stream = attachments.stream(backbone, edit.stream)
     stream.prompts.append(bound)
 
 
-def _attach_key_values(rack: Rack, backbone: Backbone, edit: KeyValueEdit, bound: Bound) -> None:
+def _attach_key_values(attachments: Attachments, backbone: Backbone, edit: KeyValueEdit, bound: Bound) -> None:
     backbone.heads(edit.place)  # refuses a denoiser, whose attention has no such door
-    if rack.prefixes is None:
-        rack.prefixes = Prefixes(backbone.model)
-    rack.prefixes.add(backbone.module(edit.place), bound)
+    if attachments.prefixes is None:
+        attachments.prefixes = Prefixes(backbone.model)
+    attachments.prefixes.add(backbone.module(edit.place), bound)
     if backbone.kind != "encoder-decoder":  # a token's distance from a prefix must not depend on its padding
-        rack.stream(backbone, edit.place.stack).positioned.append(bound)
+        attachments.stream(backbone, edit.place.stack).positioned.append(bound)
 
 
 _ATTACH: dict[type[Edit], Callable[..., None]] = {

@@ -26,7 +26,7 @@ class Stacked:
         return cls(len(each), {name: _together([t[name] for t in each]) for name in each[0]})
 
 
-class Held:
+class BoundTensors:
     """The tensors that the hooks of one attachment read. It has changing state: every training step puts new ones.
 
     Attributes:
@@ -46,6 +46,7 @@ class Held:
     def put(self, t: Mapping[str, Tensor] | Stacked, dropout: Sequence[int] | None = None) -> None:
         """Replaces the tensors by those of one delta, or of a bank."""
         size, tensors = (t.size, dict(t.tensors)) if isinstance(t, Stacked) else (None, dict(t))
+        # The names that an edit reads are kept from step to step; only other names make them stale.
         if tensors.keys() != self.tensors.keys():
             self._names.clear()
         self.size, self.tensors, self.dropout = size, tensors, dropout
@@ -77,7 +78,7 @@ class Bound:
     """
 
     edit: Edit
-    held: Held
+    bound_tensors: BoundTensors
     prefix: str
     index: int
     captured: Tensor | None = field(default=None, repr=False)
@@ -85,7 +86,7 @@ class Bound:
 
     def tensors(self) -> dict[str, Tensor]:
         place = getattr(self.edit, "place", None)
-        return self.held.of(self.prefix, place.name if place is not None else getattr(self.edit, "stream", ""))
+        return self.bound_tensors.of(self.prefix, place.name if place is not None else getattr(self.edit, "stream", ""))
 
     def call(self, function: Callable[..., Any], *rows: Tensor, shared: tuple[Tensor, ...] = ()) -> Any:
         """`function(t, *rows, *shared)` for each delta on its own rows.
@@ -98,11 +99,12 @@ class Bound:
             The function's result; for a bank joined along the leading axis if there were rows, else stacked.
         """
         self.run = True
-        t, size = self._beside(*rows, *shared), self.held.size
+        t, size = self._placed(*rows, *shared), self.bound_tensors.size
         if size is None:
             return function(t, *rows, *shared)
-        grouped = [x.unflatten(0, (size, self.held.rows(x))) for x in rows]
+        grouped = [x.unflatten(0, (size, self.bound_tensors.rows(x))) for x in rows]
         if self.edit.vmap:
+            # `different`: vmap refuses functions that draw random numbers unless it knows how deltas differ.
             dims = (0, *(0 for _ in grouped), *(None for _ in shared))
             result = torch.vmap(function, in_dims=dims, randomness="different")(t, *grouped, *shared)
         else:
@@ -110,7 +112,7 @@ class Bound:
             result = tuple(map(torch.stack, zip(*each))) if isinstance(each[0], tuple) else torch.stack(each)
         return result.flatten(0, 1) if rows else result
 
-    def _beside(self, *seen: Tensor) -> dict[str, Tensor]:
+    def _placed(self, *seen: Tensor) -> dict[str, Tensor]:
         """The tensors on the device of what they act on, and in its precision where the modules' differ.
 
         The layers of a large model may lie on several devices.
@@ -119,7 +121,7 @@ class Bound:
         if not seen:
             return t
         device = seen[0].device
-        if not self.held.mixed:
+        if not self.bound_tensors.mixed:
             return {name: x.to(device) for name, x in t.items()}
         dtype = [x.dtype for x in seen if x.is_floating_point()][-1]
         return {name: x.to(device, dtype if x.is_floating_point() else None) for name, x in t.items()}
@@ -127,12 +129,12 @@ class Bound:
     def drop(self, x: Tensor) -> Tensor:
         """Dropout on an edit's input. A recomputed forward (gradient checkpointing) draws the same mask again."""
         rate = getattr(self.edit, "dropout", 0.0)
-        if not rate or self.held.dropout is None:
+        if not rate or self.bound_tensors.dropout is None:
             return x
-        rows = self.held.rows(x)
+        rows = self.bound_tensors.rows(x)
         masks = [
             torch.rand((rows, *x.shape[1:]), generator=generator(seed, "dropout", self.index)) >= rate
-            for seed in self.held.dropout
+            for seed in self.bound_tensors.dropout
         ]
         return x * torch.cat(masks).to(x.device) / (1 - rate)
 

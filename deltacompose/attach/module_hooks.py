@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.bound import Bound, BoundTensors
 from deltacompose.backbone.slices import Slice
 from deltacompose.method.contract import OutputEdit, WeightEdit
 
@@ -39,7 +39,7 @@ class Change:
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         seen = x if self.bound.captured is None else self.bound.captured
         self.bound.captured = None
-        if self.bound.held.mixed and seen.is_floating_point():
+        if self.bound.bound_tensors.mixed and seen.is_floating_point():
             seen = seen.to(y.dtype)
         tokens = () if self.see is None else self.see(y.shape[:-1])
         return self.slice.put(y, self.bound.call(self.edit.change, self.bound.drop(seen), self.slice.take(y), *tokens))
@@ -64,22 +64,22 @@ class Added:
         """y + x Aᵀ Bᵀ, with each delta's own B and A on its rows."""
         up, down = (factor.to(x) for factor in self.bound.call(self.edit.factors))  # type: ignore[arg-type]
         changed: Tensor
-        size = self.bound.held.size
+        size = self.bound.bound_tensors.size
         if size is None:
             changed = y + x @ down.mT @ up.mT
             return changed
         # One product for all deltas takes a third of the operations of a mapped function.
-        self.bound.held.rows(x)
+        self.bound.bound_tensors.rows(x)
         low = torch.bmm(x.reshape(size, -1, x.shape[-1]), down.mT)
         changed = torch.baddbmm(y.reshape(size, -1, y.shape[-1]), low, up.mT)
         return changed.view(y.shape)
 
     def _with_bias(self, y: Tensor) -> Tensor:
         bias: Tensor = self.bound.call(self.edit.change, shared=() if self.frozen is None else (self.frozen(),))
-        size = self.bound.held.size
+        size = self.bound.bound_tensors.size
         if size is None:
             return y + bias
-        rows = y.unflatten(0, (size, self.bound.held.rows(y)))
+        rows = y.unflatten(0, (size, self.bound.bound_tensors.rows(y)))
         changed: Tensor = rows + bias.view(size, *(1 for _ in rows.shape[1:-1]), bias.shape[-1])
         return changed.flatten(0, 1)
 
@@ -102,8 +102,9 @@ class Dense:
 
     def delta(self, whole: Tensor) -> Tensor:
         """ΔW for the pretrained `whole`, of the shape in which the module holds it; a bank's has an axis of deltas."""
-        held = whole.detach()
-        delta: Tensor = self.bound.call(self.edit.change, shared=(self.view(held.mT if self.transposed else held),))
+        frozen = whole.detach()
+        own = self.view(frozen.mT if self.transposed else frozen)
+        delta: Tensor = self.bound.call(self.edit.change, shared=(own,))
         if whole.ndim == 1:
             return self.slice.put(torch.zeros_like(whole), delta)
         output_last = self.slice.put(torch.zeros_like(whole if self.transposed else whole.mT), delta.mT)
@@ -124,16 +125,17 @@ class Site:
         self._handles = (
             module.register_forward_pre_hook(self._before, with_kwargs=True),
             module.register_forward_hook(self._after, with_kwargs=True),
+            # Also after an exception: an interrupted pass must not leave changed parameters in the model.
             module.register_forward_hook(self._restore, always_call=True),
         )
 
-    def remove(self, held: Held) -> bool:
-        """Takes out all edits that read `held`; True when nothing is left here and the hooks are gone."""
+    def remove(self, bound_tensors: BoundTensors) -> bool:
+        """Takes out all edits that read `bound_tensors`; True when nothing is left here and the hooks are gone."""
         self._restore()
-        self.starts[:] = [bound for bound in self.starts if bound.held is not held]
+        self.starts[:] = [bound for bound in self.starts if bound.bound_tensors is not bound_tensors]
         kinds: tuple[list[Any], ...] = (self.inputs, self.dense, self.added, self.outputs)
         for edits in kinds:
-            edits[:] = [edit for edit in edits if edit.bound.held is not held]
+            edits[:] = [edit for edit in edits if edit.bound.bound_tensors is not bound_tensors]
         if self.starts or any(kinds):
             return False
         for handle in self._handles:
@@ -147,14 +149,15 @@ class Site:
         for bound in self.starts:
             bound.captured = x
         for dense in self.dense:
-            if dense.bound.held.size is None:
+            # A bank has no single changed parameter; its deltas act on the output, in `_after`.
+            if dense.bound.bound_tensors.size is None:
                 delta = dense.delta(self._pretrained(dense.parameter))
                 self._put(dense.parameter, self._parameter(dense.parameter) + delta)
         return _with_first(args, kwargs, x) if self.inputs else None
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         x, y = first(args, kwargs), output[0] if isinstance(output, tuple | list) else output
-        y = self._banked(x, y, [dense for dense in self.dense if dense.bound.held.size is not None])
+        y = self._banked(x, y, [dense for dense in self.dense if dense.bound.bound_tensors.size is not None])
         changes: list[Added | Change] = [*self.added, *self.outputs]
         for change in changes:
             y = change(x, y)
@@ -175,6 +178,7 @@ class Site:
 
     def _put(self, name: str, value: Tensor) -> None:
         holder, own = self._holder(name)
+        # Past `setattr`, which takes an `nn.Parameter` alone: that is a leaf, and no gradient would reach the delta.
         self._originals.setdefault(name, holder._parameters[own])  # type: ignore[arg-type]
         holder._parameters[own] = value  # type: ignore[assignment]
 
@@ -191,8 +195,8 @@ class Site:
         """
         if not banked:
             return y
-        held, names = banked[0].bound.held, [dense.parameter for dense in banked]
-        rows = x.unflatten(0, (held.size or 1, held.rows(x)))
+        bound_tensors, names = banked[0].bound.bound_tensors, [dense.parameter for dense in banked]
+        rows = x.unflatten(0, (bound_tensors.size or 1, bound_tensors.rows(x)))
         wholes = {name: self._parameter(name) for name in names}
         deltas = [dense.delta(self._pretrained(dense.parameter)) for dense in banked]
         if isinstance(self.module, nn.Linear | Conv1D):
@@ -202,6 +206,7 @@ class Site:
         for k, row in enumerate(rows):
             for name, whole in wholes.items():
                 self._put(name, whole + sum(delta[k] for delta, n in zip(deltas, names, strict=True) if n == name))
+            # `forward`, because calling the module would run these hooks again.
             outputs.append(self.module.forward(row))
         return torch.cat(outputs)
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.bound import Bound, BoundTensors
 from deltacompose.errors import BadInput
 
 
@@ -55,10 +55,10 @@ class Prefixes:
         _PREFIXES.setdefault(module, []).append(bound)
         self.modules.add(module)
 
-    def remove(self, held: Held) -> bool:
-        """Takes out the prefixes that read `held`; True when none is left and the model is switched back."""
+    def remove(self, bound_tensors: BoundTensors) -> bool:
+        """Takes out the prefixes that read `bound_tensors`; True when none is left and the model is switched back."""
         for module in list(self.modules):
-            _PREFIXES[module] = [bound for bound in _PREFIXES[module] if bound.held is not held]
+            _PREFIXES[module] = [bound for bound in _PREFIXES[module] if bound.bound_tensors is not bound_tensors]
             if not _PREFIXES[module]:
                 del _PREFIXES[module]
                 self.modules.discard(module)
@@ -118,9 +118,9 @@ def _attention(
 def _over_rows(bound: Bound, key: Tensor) -> tuple[Tensor, Tensor]:
     """A prefix for every row of the batch, `(batch, key-value heads, length, head width)` each."""
     keys, values = bound.call(bound.edit.change)
-    if bound.held.size is None:
+    if bound.bound_tensors.size is None:
         return tuple(x.to(key).expand(key.shape[0], -1, -1, -1) for x in (keys, values))
-    rows = bound.held.rows(key)
+    rows = bound.bound_tensors.rows(key)
     return tuple(x.to(key).repeat_interleave(rows, 0) for x in (keys, values))
 
 

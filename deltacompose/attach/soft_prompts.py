@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.bound import Bound, BoundTensors
 from deltacompose.attach.token_view import Tokens, TokenView, counted
 from deltacompose.backbone.input_embeddings import per_layer_inputs
 from deltacompose.errors import BadInput
@@ -134,11 +134,11 @@ class Stream:
             self._handles += [child.register_forward_hook(self._note_sequence) for child in inner]
             self._handles.append(pooler.register_forward_pre_hook(self._before_pooler))
 
-    def remove(self, held: Held) -> bool:
-        """Takes out what reads `held`; True when nothing is left and the hooks are gone."""
+    def remove(self, bound_tensors: BoundTensors) -> bool:
+        """Takes out what reads `bound_tensors`; True when nothing is left and the hooks are gone."""
         lists = (self.prompts, self.positioned, self.view.readers)
         for bounds in lists:
-            bounds[:] = [bound for bound in bounds if bound.held is not held]
+            bounds[:] = [bound for bound in bounds if bound.bound_tensors is not bound_tensors]
         if any(lists):
             return False
         for handle in self._handles:
@@ -150,7 +150,7 @@ class Stream:
         pieces = []
         for bound in self.prompts:
             prompt: Tensor = bound.call(bound.edit.change)
-            each = prompt[None] if bound.held.size is None else prompt
+            each = prompt[None] if bound.bound_tensors.size is None else prompt
             pieces.append(each.repeat_interleave(batch // each.shape[0], 0))
         return torch.cat(pieces, 1)
 

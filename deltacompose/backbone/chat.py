@@ -18,7 +18,7 @@ from deltacompose.errors import BadInput
 from deltacompose.task.instructions import Message
 
 _INPUT, _ANSWER = "\ue000", "\ue001"
-"""Characters for private use, by which the parts of a template are told apart."""
+"""Characters for private use, that separate the parts of a template."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Conversation:
 
     @cached_property
     def _parts(self) -> tuple[str, str, str]:
-        """What stands before an input and behind it, and what the template puts before an answer by itself.
+        """The texts that a chat template puts before an input, behind it, and before an answer.
 
         The last is that of a reasoning model's empty reasoning: an answer is ranked and generated behind it.
         """

@@ -10,7 +10,7 @@ from deltacompose.places.notation import Place
 
 
 class HasPlaces(Protocol):
-    """What of a backbone is shown."""
+    """The parts of a backbone that an overview shows."""
 
     def places(self) -> tuple[Place, ...]: ...
 

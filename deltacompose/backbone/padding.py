@@ -11,7 +11,7 @@ from deltacompose.backbone.quiet import evaluating, has_values
 
 
 class ReadsText(Protocol):
-    """What of a backbone is needed to read a text."""
+    """The parts of a backbone that reading a text needs."""
 
     @property
     def model(self) -> Any: ...

@@ -58,6 +58,10 @@ def pico(family: str, *, head: str | None = None, seed: int = 0) -> Any:
     All weights are random and of a size that matters: biases are not zero and norms are not one, as they would be in
     a fresh model, so that whatever is dropped on the way shows in the outputs.
 
+    >>> model = pico("gpt2")
+    >>> type(model).__name__, model.config.n_layer
+    ('GPT2LMHeadModel', 2)
+
     Args:
         family: one of `CONFIGURATIONS`, of `WITHOUT_TABLE`, or of `HOSTILE`, whose models have dropout in their
             configuration.
@@ -79,6 +83,10 @@ def pico_tokenizer(family: str) -> Any:
     """A tokenizer of bytes, without loss: the special tokens take the ids 0 to 4, the bytes come after them.
 
     It puts around a text what the family's own tokenizer does. Behind the bytes a hostile model's has tokens of two.
+
+    >>> tokenizer = pico_tokenizer("gpt2")
+    >>> tokenizer.decode(tokenizer("deltas")["input_ids"], skip_special_tokens=True)
+    'deltas'
     """
     config = _configuration(family)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -104,6 +112,10 @@ def pico_backbone(
     family: str, *, head: str | None = None, seed: int = 0, tables: Mapping[str, Any] | None = None
 ) -> Backbone:
     """The pico model of a family with its tokenizer, frozen, as a backbone.
+
+    >>> backbone = pico_backbone("t5")
+    >>> backbone.kind, backbone.streams
+    ('encoder-decoder', ('encoder', 'decoder'))
 
     Args:
         tables: the tables to choose from; the built-in ones if None, whatever other plugins are installed.

@@ -1,4 +1,4 @@
-"""A backbone without its weights: places, widths, parameters and content from the files beside them.
+"""A backbone without its weights: places, widths, parameters and content from the other files.
 
 A plan needs the shapes of a backbone and the digest of its content, and neither needs the weights in memory. The model
 is built from its configuration with tensors that have a shape and no storage (PyTorch's `FakeTensorMode`), so that a

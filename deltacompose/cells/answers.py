@@ -10,7 +10,7 @@ from typing import Any
 
 from deltacompose.cells.context import Result
 from deltacompose.delta.delta import Delta
-from deltacompose.distributed import Company
+from deltacompose.distributed import ProcessGroup
 from deltacompose.scoring import Reader
 from deltacompose.task.metrics import Score
 from deltacompose.task.task import Task, scores_of_parts
@@ -20,9 +20,9 @@ ANSWERS = "predictions.jsonl"
 """The file with the answer, and the right answer, of every example of a split."""
 
 
-def scored(reader: Reader, delta: Delta | None, split: str, company: Company) -> Result:
+def scored(reader: Reader, delta: Delta | None, split: str, processes: ProcessGroup) -> Result:
     """The result of evaluating a delta, and the function that writes its answers."""
-    return result_of(reader.task, split, evaluate(reader, delta, split, company))
+    return result_of(reader.task, split, evaluate(reader, delta, split, processes))
 
 
 def result_of(task: Task, split: str, evaluation: Evaluation) -> Result:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose import registry
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import mean_over_seeds
 from deltacompose.analysis.similarity.clusters import clusters_of

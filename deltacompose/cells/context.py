@@ -16,7 +16,7 @@ from deltacompose.cells.sources import Sources
 from deltacompose.cells.task_data import TaskData
 from deltacompose.composition import Part
 from deltacompose.delta.delta import Delta, load
-from deltacompose.distributed import ALONE, Company, company
+from deltacompose.distributed import ALONE, ProcessGroup, process_group
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader
 from deltacompose.store.store import Store
@@ -43,7 +43,7 @@ class Inputs:
         methods: the known methods by name.
         reader: a task by name as the study reads it.
         whole: the same task with all of its rows.
-        company: the processes that carry out the cell together.
+        processes: the process group that computes the cell.
     """
 
     cell: Cell
@@ -53,7 +53,7 @@ class Inputs:
     methods: Mapping[str, type[Part]]
     reader: Callable[[str], Reader]
     whole: Callable[[str], Task]
-    company: Company = ALONE
+    processes: ProcessGroup = ALONE
 
     def trained(self, task: str) -> Delta:
         """The trained delta of a task among the parents; where there is a grid the one that a selection names.
@@ -81,12 +81,12 @@ def each(compute: Callable[[Inputs], Result]) -> Carry:
     """
 
     def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
-        with process_group(sources) as group:
+        with group_of(sources) as group:
             backbone = backbone_of(sources.backbone)
             check(backbone, cells)
             for cell in missing(group, store, cells, backbone):
                 started = time.monotonic()
-                result, write = compute(replace(inputs_of(store, cell, backbone, sources), company=group))
+                result, write = compute(replace(inputs_of(store, cell, backbone, sources), processes=group))
                 check(backbone, [cell])
                 if not group.rank:
                     store.add(cell, result, write, time.monotonic() - started)
@@ -113,15 +113,15 @@ def inputs_of(store: Store, cell: Cell, backbone: Backbone, sources: Sources) ->
     return Inputs(cell, backbone, parents, store.folder, registry.methods(), read, whole)
 
 
-def process_group(sources: Sources) -> AbstractContextManager[Company]:
-    """The processes that carry out cells together.
+def group_of(sources: Sources) -> AbstractContextManager[ProcessGroup]:
+    """The process group that computes cells together.
 
     Entered before the backbone is loaded, because it gives each process its own GPU.
     """
-    return company(on_cpu=sources.backbone.device == "cpu")
+    return process_group(on_cpu=sources.backbone.device == "cpu")
 
 
-def missing(group: Company, store: Store, cells: Sequence[Cell], backbone: Backbone) -> Iterator[Cell]:
+def missing(group: ProcessGroup, store: Store, cells: Sequence[Cell], backbone: Backbone) -> Iterator[Cell]:
     """Those cells that are not stored yet at the time each is asked for; the first process looks for all."""
     for cell in cells:
         if not group.of_first(store.has(cell.key), backbone.model.device):

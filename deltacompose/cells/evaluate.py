@@ -10,11 +10,11 @@ from typing import Any, Self
 import torch
 
 from deltacompose.cells.answers import result_of
-from deltacompose.cells.context import Inputs, check, inputs_of, missing, process_group
+from deltacompose.cells.context import Inputs, check, group_of, inputs_of, missing
 from deltacompose.cells.loaded import backbone_of, stored_delta
 from deltacompose.cells.sources import Sources
 from deltacompose.delta.delta import Delta
-from deltacompose.distributed import Company
+from deltacompose.distributed import ProcessGroup
 from deltacompose.errors import Diverged
 from deltacompose.method.weights import generator
 from deltacompose.planning.plan import RANDOM
@@ -44,7 +44,7 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
 
     A delta whose scores are not numbers fails alone.
     """
-    with process_group(sources) as group:
+    with group_of(sources) as group:
         backbone = backbone_of(sources.backbone)
         check(backbone, cells)
         together: dict[tuple[Reader, str], list[Inputs]] = {}
@@ -55,7 +55,7 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
             _score(store, reader, split, alike, group)
 
 
-def _score(store: Store, reader: Reader, split: str, alike: Sequence[Inputs], group: Company) -> None:
+def _score(store: Store, reader: Reader, split: str, alike: Sequence[Inputs], group: ProcessGroup) -> None:
     started = time.monotonic()
     evaluations = evaluate_many(reader, [delta_of(inputs) for inputs in alike], split, group)
     cells = [inputs.cell for inputs in alike]

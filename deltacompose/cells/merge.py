@@ -59,7 +59,7 @@ def _best(inputs: Inputs, deltas: Mapping[str, Delta]) -> Result:
         [(name, delta)] = deltas.items()
         return {"chosen": name}, _saved(delta)
     read = inputs.reader(inputs.cell.spec["target"])
-    evaluations = dict(zip(deltas, evaluate_many(read, list(deltas.values()), "train", inputs.company), strict=True))
+    evaluations = dict(zip(deltas, evaluate_many(read, list(deltas.values()), "train", inputs.processes), strict=True))
     scores = {name: own.score.value for name, own in evaluations.items() if not isinstance(own, Diverged)}
     if not scores:
         raise Diverged("the scores of all deltas are not numbers")

@@ -194,7 +194,7 @@ def _predictions(inputs: Inputs) -> Result:
     spec = ProbeSpec.of(inputs.cell.spec)
     reader = inputs.reader(spec.target)
     with inputs.trained(spec.source).attached(inputs.backbone):
-        predictions = reader.predict(spec.split, company=inputs.company)
+        predictions = reader.predict(spec.split, processes=inputs.processes)
 
     def write(folder: Path) -> None:
         _write_json(folder / LABELS, [example.target for example in reader.task.examples(spec.split)])

@@ -12,7 +12,7 @@ def scored_reconstruction(inputs: Inputs) -> Result:
     """The score of the target's own delta, reconstructed."""
     spec = EvaluateSpec.of(inputs.cell.spec)
     delta = reconstructed(inputs.trained(spec.target), read_subspace(inputs))
-    return scored(inputs.reader(spec.target), delta, spec.split, inputs.company)
+    return scored(inputs.reader(spec.target), delta, spec.split, inputs.processes)
 
 
 carry = each(scored_reconstruction)

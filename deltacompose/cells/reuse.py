@@ -12,7 +12,7 @@ def reuse(inputs: Inputs) -> Result:
     spec = inputs.cell.spec
     [record] = inputs.parents
     delta = stored_delta(inputs.folder(record["key"]))
-    return scored(inputs.reader(spec["target"]), delta, spec["split"], inputs.company)
+    return scored(inputs.reader(spec["target"]), delta, spec["split"], inputs.processes)
 
 
 carry = each(reuse)

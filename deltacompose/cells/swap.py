@@ -33,7 +33,7 @@ def scored_swap(inputs: Inputs) -> Result:
     """The score of the target's delta with the source's part."""
     spec = SwapSpec.of(inputs.cell.spec)
     delta = swapped(inputs.trained(spec.target), inputs.trained(spec.source), spec.part)
-    return scored(inputs.reader(spec.target), delta, spec.split, inputs.company)
+    return scored(inputs.reader(spec.target), delta, spec.split, inputs.processes)
 
 
 carry = each(scored_swap)

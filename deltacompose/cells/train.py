@@ -13,7 +13,7 @@ from typing import Any, Self
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.cells.answers import answers, write_answers
-from deltacompose.cells.context import check, missing, process_group
+from deltacompose.cells.context import check, group_of, missing
 from deltacompose.cells.loaded import backbone_of, reader_as_planned
 from deltacompose.cells.sources import Sources
 from deltacompose.cells.task_data import TaskData
@@ -61,14 +61,14 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources, tokens: int | N
     Args:
         tokens: the most tokens in one pass; None chooses by device.
     """
-    with process_group(sources) as group:
+    with group_of(sources) as group:
         backbone = backbone_of(sources.backbone)
         check(backbone, cells)
         cells = list(missing(group, store, cells, backbone))
         if not cells:
             return
         started = time.monotonic()
-        jobs = [replace(job_of(store, cell, backbone, sources), company=group) for cell in cells]
+        jobs = [replace(job_of(store, cell, backbone, sources), processes=group) for cell in cells]
         outcomes = train(backbone, jobs, Checkpoints(store, cells, group.rank == 0), tokens)
         check(backbone, cells)  # the weights may be mapped from files, which may have been edited meanwhile
     if group.rank:

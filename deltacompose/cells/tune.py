@@ -56,10 +56,10 @@ def tuned(inputs: Inputs) -> Result:
     method: Any = inputs.methods[SUBSPACE_METHOD]
     scorer = _reader(inputs, spec)
     expression = composition(method.of(subspace_file(inputs)))
-    outcome = train(inputs.backbone, [Job(expression, scorer, spec.seed, spec.recipe, company=inputs.company)])[0]
+    outcome = train(inputs.backbone, [Job(expression, scorer, spec.seed, spec.recipe, processes=inputs.processes)])[0]
     if isinstance(outcome, Exception):
         raise outcome
-    result, write = scored(scorer, outcome, spec.split, inputs.company)
+    result, write = scored(scorer, outcome, spec.split, inputs.processes)
     return result | {name: outcome.record[name] for name in KEPT}, write
 
 

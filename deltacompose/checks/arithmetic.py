@@ -13,7 +13,7 @@ from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject
 from deltacompose.delta.arithmetic import combined, task_arithmetic
 from deltacompose.delta.delta import Delta
-from deltacompose.delta.merge import change_of, edits_in_force
+from deltacompose.delta.merge import active_edits, change_of
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import KeyValueEdit, TokenEdit, WeightEdit
 
@@ -48,7 +48,7 @@ def effects(subject: Subject, delta: Delta) -> Effects:
     seen = {call.number: call.arguments for call in calls(subject)}
     summed: Effects = {}
     with torch.no_grad():
-        for number, in_force in enumerate(edits_in_force(delta, subject.backbone)):
+        for number, in_force in enumerate(active_edits(delta, subject.backbone)):
             edit = in_force.edit
             if isinstance(edit, WeightEdit):
                 key, effect = (edit.place.name, edit.parameter), change_of(in_force, subject.backbone)

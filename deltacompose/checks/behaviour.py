@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.attach.attachment import attached
-from deltacompose.attach.bound import Bound, Held
+from deltacompose.attach.bound import Bound, BoundTensors
 from deltacompose.checks.batches import forward, long_batch
 from deltacompose.checks.calls import named_edit
 from deltacompose.checks.disturbing import disturbing
@@ -126,9 +126,9 @@ def _same_output(subject: Subject, output: Tensor, expected: Tensor, whose: str)
 
 
 def _applied(subject: Subject, edit: Edit, function: Callable[..., Any], *shared: Tensor, size: int = 1) -> Any:
-    held = Held()
-    held.put(subject.prepared(subject.alone, {n: size * x for n, x in subject.alone.weights.items()}))
-    return Bound(edit, held, "0.0.", 0).call(function, shared=shared)
+    bound_tensors = BoundTensors()
+    bound_tensors.put(subject.prepared(subject.alone, {n: size * x for n, x in subject.alone.weights.items()}))
+    return Bound(edit, bound_tensors, "0.0.", 0).call(function, shared=shared)
 
 
 def _given(subject: Subject, change: Callable[[Edit], Edit], rows: Mapping[str, Tensor] | None = None) -> None:

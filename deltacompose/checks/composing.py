@@ -18,14 +18,14 @@ def composes_at_once(subject: Subject) -> None:
     """Joined by `+` to each built-in, on either side, both act and both learn."""
     for other in subject.neighbours:
         for expression in (subject.method + other, other + subject.method):
-            _both_in_force(subject, expression)
+            _both_active(subject, expression)
 
 
 def composes_in_sequence(subject: Subject) -> None:
     """Joined by `>>` to each built-in, on either side, both act and both can be trained."""
     for other in subject.neighbours:
         for expression in (subject.method >> other, other >> subject.method):
-            _both_in_force(subject, expression)
+            _both_active(subject, expression)
 
 
 def same_in_either_order(subject: Subject) -> None:
@@ -50,7 +50,7 @@ def composed_text(subject: Subject) -> None:
                 raise subject.broken(f"{str(expression)!r} does not read back as the composition that it says")
 
 
-def _both_in_force(subject: Subject, expression: Composition) -> None:
+def _both_active(subject: Subject, expression: Composition) -> None:
     """Every part's gradients are finite, and those of each part are not all zero."""
     trained = subject.trained(expression)
     data = [batch(subject.backbone, seed=3)]

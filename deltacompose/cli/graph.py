@@ -75,7 +75,7 @@ def graph(
 
     Edges, communities, their agreement with the categories, and the best sources to initialise from.
     """
-    from deltacompose.analysis.graph import build as graphs
+    from deltacompose.analysis.graph import construction as graphs
     from deltacompose.analysis.units import graph_value
     from deltacompose.cli.inputs import Options, read
 
@@ -186,7 +186,7 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
 
 def _write(tasks: nx.Graph, answer: Answer, out: Path, stem: str) -> None:
     """Writes the graph as GraphML, GEXF and node-link JSON, and its drawing as PDF and PNG."""
-    from deltacompose.analysis.graph import build as graphs
+    from deltacompose.analysis.graph import construction as graphs
     from deltacompose.figures.task_graphs import network
 
     out.mkdir(parents=True, exist_ok=True)

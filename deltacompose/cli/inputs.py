@@ -13,7 +13,7 @@ from deltacompose import api
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.similarity.compare import Deltas, Prompts, read_prompts
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas, stored_deltas
-from deltacompose.analysis.transfer import files as tables
+from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.analysis.transfer.findings import gather, measures_transfer
 from deltacompose.cli import output
 from deltacompose.cli.study import store_of

@@ -16,10 +16,10 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from deltacompose.analysis.graph import build as graphs
+from deltacompose.analysis.delta_tensors import FILE
+from deltacompose.analysis.graph import construction as graphs
 from deltacompose.analysis.similarity import large_scale as large
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas
-from deltacompose.analysis.tensors import FILE
 from deltacompose.cli import output
 from deltacompose.cli.output import Answer
 from deltacompose.errors import BadInput

@@ -156,7 +156,7 @@ def _listed(values: Floats) -> Any:
 
 def _write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out: Path) -> None:
     """Writes `transfer.csv` (tidy), `scores.csv` (sources by targets) and the heatmaps as PDF and PNG."""
-    from deltacompose.analysis.transfer import files
+    from deltacompose.analysis.transfer import tidy_tables as files
     from deltacompose.figures.style import Look, save, styled
     from deltacompose.report import figures
 

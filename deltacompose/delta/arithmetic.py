@@ -23,7 +23,7 @@ from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
-from deltacompose.delta.merge import InForce, change_of
+from deltacompose.delta.merge import Active, change_of
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Combines, Method, Tensors, WeightEdit, edits_of
 from deltacompose.method.weights import part_of, parts
@@ -63,6 +63,10 @@ def task_arithmetic(
 ) -> dict[str, Tensor]:
     """θ = θ₀ + Σ λₖ (θₖ - θ₀) (Ilharco et al. 2023, *Editing Models with Task Arithmetic*, arXiv 2212.04089).
 
+    >>> x = {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 2.0])}
+    >>> task_arithmetic(x, coefficients=0.5)
+    {'w': tensor([0.5000, 1.0000])}
+
     Args:
         start: θ₀, the weights that all deltas started from; zeros if None. A negative λ forgets a task.
         coefficients: λ, one for all or one for each.
@@ -78,6 +82,10 @@ def ties(
     """Trims each task vector to its largest entries, elects a sign for each entry, and averages those that have it.
 
     Yadav et al. 2023, *TIES-Merging: Resolving Interference When Merging Models* (arXiv 2306.01708, algorithm 1).
+
+    >>> x = {"w": torch.tensor([1.0, -0.1])}, {"w": torch.tensor([3.0, 0.2])}
+    >>> ties(x, density=0.5)
+    {'w': tensor([2., 0.])}
 
     Args:
         start: as in `task_arithmetic`.
@@ -126,6 +134,11 @@ def few_shot(
 
     LoraHub combines the factors of LoRAs one by one, as `weighted` does to tensors. `combine=weighted_deltas` sums what
     the deltas do.
+
+    >>> x = {"w": torch.tensor([1.0])}, {"w": torch.tensor([0.0])}
+    >>> weighting = few_shot(x, loss=lambda t: float((t["w"] - 0.5) ** 2), evaluations=20)
+    >>> len(weighting.coefficients)
+    2
 
     Args:
         weights: tensors of each delta; or deltas, with `combine=weighted_deltas`.
@@ -242,7 +255,7 @@ def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
             weights |= {prefix + name: x for name, x in part_of(delta.weights, prefix).items()}
             constants |= {prefix + name: x for name, x in part_of(delta.constants, prefix).items()}
             continue
-        changes = [InForce(part, edit, part_of(t, prefix)) for edit in changing]
+        changes = [Active(part, edit, part_of(t, prefix)) for edit in changing]
         settings[prefix] = full(places=tuple(dict.fromkeys(edit.place.kind for edit in changing)))
         weights |= {prefix + name: x for name, x in _plain(settings[prefix], changes, backbone).items()}
     return replace(
@@ -250,7 +263,7 @@ def dense(delta: Delta, backbone: Backbone, full: Any) -> Delta:
     )
 
 
-def _plain(whole: Method, changes: Sequence[InForce[WeightEdit]], backbone: Backbone) -> dict[str, Tensor]:
+def _plain(whole: Method, changes: Sequence[Active[WeightEdit]], backbone: Backbone) -> dict[str, Tensor]:
     """The weights of `full` that do what some weight edits do."""
     weights = whole.init(backbone, torch.Generator())
     for change in changes:

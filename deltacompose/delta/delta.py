@@ -41,6 +41,10 @@ FORMAT = 1
 class Delta:
     """Expression, tensors, and the record of how they came about.
 
+    >>> delta = dc.train(pico_backbone("bert"), "bitfit", "sentiment_movie", steps=1, batch=4, limit=16)
+    >>> sum(tensor.numel() for tensor in delta.weights.values())
+    304
+
     Attributes:
         weights: the trained tensors, finalised, `<stage>.<part>.<place>.<tensor>`.
         constants: the frozen tensors that the edits read as well.
@@ -72,7 +76,14 @@ class Delta:
 
     @contextmanager
     def attached(self, backbone: Backbone) -> Iterator[PreTrainedModel]:
-        """The backbone's model with this delta attached; undone exactly on leaving."""
+        """The backbone's model with this delta attached; undone exactly on leaving.
+
+        >>> backbone = pico_backbone("bert")
+        >>> delta = dc.train(backbone, "bitfit", "sentiment_movie", steps=1, batch=4, limit=16)
+        >>> with delta.attached(backbone) as model:
+        ...     type(model).__name__
+        'BertModel'
+        """
         self.check(backbone)
         with attached(backbone, self.expression, self.weights, self.constants, finalized=True) as model:
             yield model
@@ -113,6 +124,10 @@ class Delta:
 
     def save(self, folder: Place) -> Place:
         """Writes `delta.safetensors` and `delta.json` into a folder, which is made if need be.
+
+        >>> delta = dc.train(pico_backbone("bert"), "bitfit", "sentiment_movie", steps=1, batch=4, limit=16)
+        >>> sorted(path.name for path in delta.save(folder / "saved").iterdir())
+        ['delta.json', 'delta.safetensors']
 
         Args:
             folder: a path, or an fsspec URL (`memory://`, `s3://`, `hf://user/repo`), where a model card, `README.md`,

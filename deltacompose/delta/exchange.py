@@ -34,6 +34,11 @@ def export_peft(delta: Delta, backbone: Backbone, folder: str | Path) -> str:
 
     `PeftModel.from_pretrained` opens it, and `load_adapter` of transformers opens LORA and IA3, with equal logits.
 
+    >>> backbone = pico_backbone("bert")
+    >>> delta = dc.train(backbone, "lora", "sentiment_movie", steps=1, batch=4, limit=16)
+    >>> export_peft(delta, backbone, folder / "adapter")
+    'LORA'
+
     Raises:
         BadInput: the delta is of another backbone, is of no type of peft's or of several, or is another function
             under peft's convention of positions.

@@ -54,7 +54,7 @@ E = TypeVar("E", bound=Edit, covariant=True)
 
 
 @dataclass(frozen=True, eq=False)
-class InForce(Generic[E]):
+class Active(Generic[E]):
     """One edit of a trained delta with the tensors that it reads."""
 
     part: Method
@@ -62,8 +62,13 @@ class InForce(Generic[E]):
     tensors: Tensors
 
 
-def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
+def active_edits(delta: Delta, backbone: Backbone) -> list[Active[Edit]]:
     """All edits of a trained delta, in the order written.
+
+    >>> backbone = pico_backbone("bert")
+    >>> delta = dc.train(backbone, "bitfit", "sentiment_movie", steps=1, batch=4, limit=16)
+    >>> len(active_edits(delta, backbone))
+    17
 
     Raises:
         BadInput: the delta was trained on another backbone, or on a denoiser, which has no logits to compare.
@@ -73,7 +78,7 @@ def edits_in_force(delta: Delta, backbone: Backbone) -> list[InForce[Edit]]:
         raise BadInput(f"{backbone.name} is a denoiser; only deltas of backbones that read text are merged or exported")
     t = {**delta.weights, **delta.constants}
     return [
-        InForce(part, edit, part_of(t, prefix))
+        Active(part, edit, part_of(t, prefix))
         for prefix, part in parts(delta.expression)
         for edit in edits_of(part, backbone)
     ]
@@ -87,10 +92,14 @@ def slice_of(backbone: Backbone, place: Place) -> Slice:
 def merge(delta: Delta, backbone: Backbone) -> Merged:
     """A copy of the backbone's model with the delta's changes added to its parameters; the backbone is left as it is.
 
+    >>> delta = dc.train(pico_backbone("bert"), "lora", "sentiment_movie", steps=1, batch=4, limit=16)
+    >>> merge(delta, pico_backbone("bert")).difference < 1e-4
+    True
+
     Raises:
         BadInput: a part of the delta is not a change of weights, or changes a bias that the model does not have.
     """
-    changes = [_mergeable(active, backbone) for active in edits_in_force(delta, backbone)]
+    changes = [_mergeable(active, backbone) for active in active_edits(delta, backbone)]
     model = copy.deepcopy(backbone.model)
     with torch.no_grad():
         for change in changes:
@@ -99,7 +108,7 @@ def merge(delta: Delta, backbone: Backbone) -> Merged:
     return Merged(model, difference, size)
 
 
-def _mergeable(active: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]:
+def _mergeable(active: Active[Edit], backbone: Backbone) -> Active[WeightEdit]:
     edit = active.edit
     if not isinstance(edit, WeightEdit):
         where = edit.stream if isinstance(edit, TokenEdit) else edit.place.name
@@ -114,10 +123,10 @@ def _mergeable(active: InForce[Edit], backbone: Backbone) -> InForce[WeightEdit]
             f"{active.part} cannot be merged: {edit.place.name} of {backbone.name} is quantised; load the backbone "
             "with dtype='bfloat16' or 'float32' and merge there"
         )
-    return InForce(active.part, edit, active.tensors)
+    return Active(active.part, edit, active.tensors)
 
 
-def change_of(change: InForce[WeightEdit], backbone: Backbone) -> Tensor:
+def change_of(change: Active[WeightEdit], backbone: Backbone) -> Tensor:
     """ΔW as the place sees its parameter, in fp32 where the backbone is of less."""
     frozen = backbone.parameter(change.edit.place, change.edit.parameter)
     precise = torch.promote_types(frozen.dtype, torch.float32)
@@ -125,7 +134,7 @@ def change_of(change: InForce[WeightEdit], backbone: Backbone) -> Tensor:
     return change.edit.change(t, frozen.to(precise))
 
 
-def _add(model: nn.Module, backbone: Backbone, active: InForce[WeightEdit]) -> None:
+def _add(model: nn.Module, backbone: Backbone, active: Active[WeightEdit]) -> None:
     path, name, transposed, _ = backbone.parameter_location(active.edit.place, active.edit.parameter)
     parameter, change = model.get_submodule(path).get_parameter(name), change_of(active, backbone)
     where = slice_of(backbone, active.edit.place)

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from deltacompose.backbone.backbone import Backbone, Place
 from deltacompose.delta.delta import Delta
-from deltacompose.delta.merge import InForce, edits_in_force, slice_of
+from deltacompose.delta.merge import Active, active_edits, slice_of
 from deltacompose.delta.peft_folder import Adapter
 from deltacompose.delta.peft_prompt_check import check_prompt
 from deltacompose.delta.peft_tied import sharing
@@ -32,7 +32,7 @@ def adapter(delta: Delta, backbone: Backbone) -> Adapter:
     Raises:
         BadInput: peft has no such type, or one folder of peft's cannot hold all of the delta.
     """
-    edits = edits_in_force(delta, backbone)
+    edits = active_edits(delta, backbone)
     makers = dict.fromkeys(_maker(active) for active in edits)
     if len(makers) > 1:
         named = " and ".join(_TYPES[maker] for maker in makers)
@@ -43,7 +43,7 @@ def adapter(delta: Delta, backbone: Backbone) -> Adapter:
     return next(iter(makers))(delta, backbone, edits)
 
 
-def _maker(active: InForce[Edit]) -> Callable[..., Adapter]:
+def _maker(active: Active[Edit]) -> Callable[..., Adapter]:
     match active.edit:
         case WeightEdit(factors=factors) if factors is not None:
             return _lora
@@ -62,7 +62,7 @@ def _maker(active: InForce[Edit]) -> Callable[..., Adapter]:
 # LoRA
 
 
-def _lora(delta: Delta, backbone: Backbone, edits: Sequence[InForce[WeightEdit]]) -> Adapter:
+def _lora(delta: Delta, backbone: Backbone, edits: Sequence[Active[WeightEdit]]) -> Adapter:
     factors: dict[tuple[str, ...], list[tuple[Tensor, Tensor]]] = {}
     for active in edits:
         place = active.edit.place
@@ -115,7 +115,7 @@ def _named(module: nn.Module, path: str, up: Tensor, down: Tensor) -> dict[str, 
 # (IA)³
 
 
-def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]]) -> Adapter:
+def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[Active[OutputEdit]]) -> Adapter:
     scales: dict[tuple[str, str], Tensor] = {}
     for active in edits:
         place, scale = active.edit.place, _scale(active, backbone)
@@ -140,7 +140,7 @@ def _ia3(delta: Delta, backbone: Backbone, edits: Sequence[InForce[OutputEdit]])
     return Adapter(config, tensors)
 
 
-def _scale(active: InForce[OutputEdit], backbone: Backbone) -> Tensor:
+def _scale(active: Active[OutputEdit], backbone: Backbone) -> Tensor:
     """l of an output edit that is y ↦ l ⊙ y at a linear module; tried, as any function may stand in an edit."""
     edit = active.edit
     place = edit.place
@@ -161,7 +161,7 @@ def _scale(active: InForce[OutputEdit], backbone: Backbone) -> Tensor:
 # Prompts and prefixes
 
 
-def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]]) -> Adapter:
+def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[Active[TokenEdit]]) -> Adapter:
     for active in edits:
         if active.edit.stream != backbone.streams[0]:
             raise BadInput(
@@ -173,7 +173,7 @@ def _prompt(delta: Delta, backbone: Backbone, edits: Sequence[InForce[TokenEdit]
     return Adapter(config, {"prompt_embeddings": rows})
 
 
-def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[InForce[KeyValueEdit]]) -> Adapter:
+def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[Active[KeyValueEdit]]) -> Adapter:
     if backbone.kind != "decoder":
         raise BadInput(f"peft puts prefixes before decoders alone; {backbone.name} is an {backbone.kind}")
     check_window(backbone)
@@ -192,7 +192,7 @@ def _prefix(delta: Delta, backbone: Backbone, edits: Sequence[InForce[KeyValueEd
     return Adapter(config, {"prompt_embeddings": rows})
 
 
-def joined(edits: Sequence[InForce[KeyValueEdit]]) -> Prefixes:
+def joined(edits: Sequence[Active[KeyValueEdit]]) -> Prefixes:
     """The prefix of each attention; several stand in the order written."""
     prefixes: Prefixes = {}
     for active in edits:

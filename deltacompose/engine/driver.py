@@ -165,6 +165,7 @@ class _Run:
                     failed[cell.key] = self._kept_reason(cell.key)
                 else:
                     fresh.append(cell)
+        # After all cells are in the schedule: a failure blocks its descendants, which must be known by then.
         for key, reason in failed.items():
             self._fail(key, reason)
         for cell in fresh:
@@ -220,6 +221,7 @@ class _Run:
             self._collect()
 
     def _submit(self, group: list[Cell]) -> None:
+        # Another driver may have finished some of them since they were scheduled.
         cells = [cell for cell in group if not self._settle(cell)]
         mine = [cell for cell in cells if self.claims.take(cell.key)]
         taken = {cell.key for cell in mine}
@@ -283,6 +285,7 @@ class _Run:
         group = tuple(cell.key for cell in cells)
         self.attempts[group] += 1
         tried, alone = self.attempts[group], len(cells) == 1
+        # A group whose worker died is tried again whole; any other error may be one cell's, which halving finds.
         passing = may_pass(error) if alone else "WorkerDied" in kinds(error)
         if passing and tried < self.options.get("attempts", 3):
             self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
@@ -320,6 +323,7 @@ class _Run:
         for cell in waiting:
             if self._settle(cell):
                 continue
+            # A free claim of an unfinished cell: its driver died or gave up. It is claimed again when a slot is free.
             if self.claims.take(cell.key):
                 self.claims.release([cell.key])
                 self.schedule.begin(cell)

@@ -42,7 +42,7 @@ class Executor(Protocol):
         """Call `"package.module:name"` with a JSON-able mapping; where that has a `limit`, for so many seconds at most.
 
         A failure in the worker becomes the future's exception: any exception in the call, `WorkerDied`,
-        `TimeoutError`. What `submit` itself raises ends the run.
+        `TimeoutError`. Exceptions raised by `submit` itself ends the run.
         """
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from deltacompose.analysis.arrays import Bools
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.transfer import files
+from deltacompose.analysis.transfer import tidy_tables as files
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.analysis.units import UNITS
 from deltacompose.errors import BadInput
@@ -80,6 +80,9 @@ def heatmap(
     Rows are sources, columns targets; below the sources stand a random delta, the untouched backbone and chance, in
     the same unit; the first and the last are one row where the random delta was taken for chance. Numbers are means
     over seeds; the title says how many, and how far they spread.
+
+    >>> heatmap(matrix, folder / "heatmap.png").name
+    'heatmap.png'
 
     Args:
         data: a matrix, a tidy table (a DataFrame as of `analysis.transfer.frame`), or a file of either kind of table.

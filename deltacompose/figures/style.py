@@ -150,6 +150,9 @@ def label(name: str, limit: int = 26) -> str:
 
     Characters that no installed font has are written as escapes, `\\u4efb`, and reported: empty boxes would make all
     such names alike.
+
+    >>> label("a_very_long_name_of_a_task_in_a_figure", limit=16)
+    'a_very_lon…igure'
     """
     line = " ".join("".join(c if c.isprintable() else " " for c in name).split()) or repr(name)
     line = _drawable(line)
@@ -214,7 +217,11 @@ def number(value: float, *, signed: bool = False, digits: int = 2) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`."""
+    """`1 seed`, `3 seeds`.
+
+    >>> counted(1, "seed"), counted(3, "seed")
+    ('1 seed', '3 seeds')
+    """
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 

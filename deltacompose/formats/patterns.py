@@ -35,7 +35,10 @@ def check_pattern(pattern: str, what: str = "pattern") -> None:
 
 
 def matches(pattern: str, text: str, what: str = "pattern") -> bool:
-    """Whether the whole of a text matches a regular expression of Python's syntax.
+    r"""Whether the whole of a text matches a regular expression of Python's syntax.
+
+    >>> matches(r"encoder\.\d+", "encoder.11"), matches(r"encoder\.\d+", "encoder.x")
+    (True, False)
 
     Args:
         what: what the pattern is called in the error.

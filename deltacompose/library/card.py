@@ -62,13 +62,13 @@ class Result:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What two scores of the same measurement share."""
+        """Fields that two scores of one measurement share."""
         return self.target, self.split, self.shots, self.started, self.seed
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a library says of one of its deltas.
+    """Description of one delta of a library.
 
     Attributes:
         task: what it was trained on.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose import registry
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.recommendation.evidence import Evidence
 from deltacompose.analysis.recommendation.few_examples import with_few_examples
@@ -173,7 +173,7 @@ def _measures(
 ) -> tuple[dict[str, Floats], list[str]]:
     """(seeds, sources, targets) of every measure that the library has the arrays of, and what could not be used."""
     sources, targets, seeds = axes
-    found: dict[str, Floats] = {}
+    values_of: dict[str, Floats] = {}
     notes: list[str] = []
     composition = library.card(next(iter(names.values()))).composition
     for name, measure in [(EMBEDDED, None), *sorted(registry.measures().items())]:
@@ -190,13 +190,13 @@ def _measures(
                     tasks = {task: arrays[task, seed][need] for task in sorted(own)}
                 matrix = near(measure, tasks) if measure else cosine(np.stack(list(tasks.values())))
                 _put(values[k], matrix, list(tasks), sources, targets)
-            found[name] = values
+            values_of[name] = values
         except KeyError:
             continue  # the study collected no such arrays
         except BadInput as error:
             if need not in FROM_WEIGHTS:
                 notes.append(f"{name} is not used: {error}")
-    return found, notes
+    return values_of, notes
 
 
 def _put(values: Floats, matrix: Floats, tasks: list[str], sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
@@ -213,16 +213,16 @@ def _examples(
     split: str,
 ) -> dict[tuple[int, str, str], Floats]:
     """The score of each example by seed, source and target."""
-    found: dict[tuple[int, str, str], Floats] = {}
+    scores: dict[tuple[int, str, str], Floats] = {}
     for source, seed in names:
         own = arrays[source, seed]
         for target in targets:
             name = examples_of(target, split)
             if name in own:
-                found[seed, source, target] = own[name].astype(float)
+                scores[seed, source, target] = own[name].astype(float)
             if source == target and f"untouched.{name}" in own:
-                found[seed, "untouched", target] = own[f"untouched.{name}"].astype(float)
-    return found
+                scores[seed, "untouched", target] = own[f"untouched.{name}"].astype(float)
+    return scores
 
 
 def check_new(library: Library, task: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose import registry
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.similarity.stored_arrays import FILE, PROBED, StoredDeltas, stored_deltas
 from deltacompose.errors import BadInput
 from deltacompose.library.card import Result
@@ -31,7 +31,7 @@ EMBEDDING = "embedding"
 
 @dataclass(frozen=True)
 class Made:
-    """What was put into a library.
+    """Result of adding deltas to a library.
 
     Attributes:
         names: of the deltas, in the order in which they were added.

@@ -28,7 +28,7 @@ from safetensors.numpy import save_file
 from typing_extensions import TypedDict
 
 from deltacompose import registry
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.delta.delta import FILES, Delta
@@ -185,7 +185,7 @@ class Library:
         return delta
 
     def features(self, name: str) -> Arrays:
-        """The arrays that are kept beside a delta, by name; none where there are none.
+        """The arrays that are stored with a delta, by name; empty if there are none.
 
         Raises:
             BadInput: the file is damaged or too large.
@@ -223,7 +223,7 @@ class Library:
         """Adds a delta; where it is there already, its card gets the new results.
 
         Args:
-            card: what is said of it; made from the delta's record and `known` if None.
+            card: its description; made from the delta's record and `known` if None.
             features: arrays by name, kept as float32.
             known: fields of the card that the record does not tell, as `task`, `category`, `licence`, `results`.
 

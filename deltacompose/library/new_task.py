@@ -1,4 +1,4 @@
-"""What a few labelled examples of a new task say of every source: scores, and similarities by a fresh delta."""
+"""Evidence of a few labelled examples of a new task on every source: scores, and similarities by a fresh delta."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def measured(
     names: Mapping[str, str],
     training: tuple[int, int],
 ) -> NewTask:
-    """What the few examples say of every source."""
+    """Evidence of the few examples on every source."""
     scores = few_example_scores(read, [None, *deltas.values()])
     wanted = [name for name in gathered.zero_shot.measures if name != EMBEDDED]
     registered = registry.measures()

@@ -1,4 +1,4 @@
-"""Which delta of a library to start from on a new task with few labelled examples, beside starting from none."""
+"""Which delta of a library to start from on a new task with few labelled examples, compared with starting from none."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Source:
-    """What is predicted of one source.
+    """Prediction for one source.
 
     Attributes:
         name: of the delta in the library.
@@ -59,13 +59,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Sources for a task, the best prediction first, beside no source and chance.
+    """Sources for a task, the best prediction first, with no source and chance as baselines.
 
     Attributes:
         untouched: the score of the backbone without a delta, estimated from the few examples.
         fresh: the score of a fresh delta after training on the few examples; None where the library knows none.
         chance: the best score that does not use the input, on the few examples.
-        told_apart: whether the sources can be told apart at all.
+        told_apart: whether the sources can be distinguished.
         verdict: that in a sentence.
         skill: Spearman's ρ of predicted and true scores on tasks left out, and its p.
         coefficients: of the model, by predictor.
@@ -134,10 +134,10 @@ def recommend(
     names = {source: gathered.names[source, first] for source in evidence.sources if (source, first) in gathered.names}
     evidence = _only(evidence, tuple(names))
     deltas = {source: library.delta(name) for source, name in names.items()}
-    one = next(iter(deltas.values()))
-    model_of = backbone or registry.load_backbone(library.backbone["name"], head=Reading.of(one.record).head)
+    any_delta = next(iter(deltas.values()))
+    model_of = backbone or registry.load_backbone(library.backbone["name"], head=Reading.of(any_delta.record).head)
     library.check_backbone(model_of.fingerprint, model_of.name)
-    read = reader(model_of, few, Reading.of(one.record).limit)
+    read = reader(model_of, few, Reading.of(any_delta.record).limit)
     new = measured(library, gathered, read, deltas, names, (seed, steps))
     table = _mean_table(evidence)
     model = fit(table, seed=seed)
@@ -251,7 +251,7 @@ def _bounded(value: float, half: float) -> Estimate:
 
 
 def _fresh(gathered: Gathered, task: str, new: NewTask) -> Estimate | None:
-    """What training on the few examples from nothing gives: the library's mean gain of it, with its spread."""
+    """Gain of training on the few examples from scratch: the library's mean, with its spread."""
     t = [k for k, name in enumerate(gathered.zero_shot.targets) if name != task]
     gains = mean_known(gathered.fresh[:, t] - gathered.zero_shot.untouched[:, t], axis=0)
     gains = gains[~np.isnan(gains)]
@@ -263,7 +263,7 @@ def _fresh(gathered: Gathered, task: str, new: NewTask) -> Estimate | None:
 
 
 def _verdict(model: Model, tied: Sequence[bool]) -> str:
-    """Whether the sources can be told apart, as a sentence."""
+    """Whether the sources can be distinguished, as a sentence."""
     if model.p > LEVEL:
         return (
             f"cannot tell the sources apart: on the library's own {model.tasks} tasks, each left out in turn, the "

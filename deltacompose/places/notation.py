@@ -251,7 +251,11 @@ def read_spot(text: str) -> Spot:
 
 
 def matches(name: str, patterns: tuple[str, ...]) -> bool:
-    """Whether a name fits one of the patterns."""
+    """Whether a name fits one of the patterns.
+
+    >>> matches("encoder.0.attention.query", ("encoder.*",))
+    True
+    """
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 

@@ -47,7 +47,11 @@ _OPERATORS: Mapping[str, Callable[[int, int], int]] = {
 
 
 def is_formula(text: Any) -> bool:
-    """Whether a text is a number of a table: names and numbers joined by + - * /, perhaps with a condition."""
+    """Whether a text is a number of a table: names and numbers joined by + - * /, perhaps with a condition.
+
+    >>> is_formula("hidden_size / num_heads"), is_formula("rm -rf /")
+    (True, False)
+    """
     formula, _, condition = text.partition(" if ") if isinstance(text, str) else ("", "", "")
     words = formula.split()
     return (

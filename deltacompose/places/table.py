@@ -220,7 +220,11 @@ def _filled(spot: Spot, layer: str, base: str) -> Spot:
 
 
 def join(base: str, path: str) -> str:
-    """A path from the whole model, of one from the base model; `.` is the base model itself."""
+    """A path from the whole model, of one from the base model; `.` is the base model itself.
+
+    >>> join("bert", "encoder.layer.0"), join("", "wte")
+    ('bert.encoder.layer.0', 'wte')
+    """
     return base if path == "." else f"{base}.{path}" if base else path
 
 

@@ -10,7 +10,7 @@ import networkx as nx
 import numpy as np
 from matplotlib.figure import Figure
 
-from deltacompose.analysis.graph.build import edge_stability, incomplete, task_graph
+from deltacompose.analysis.graph.construction import edge_stability, incomplete, task_graph
 from deltacompose.analysis.interaction.convergence import history
 from deltacompose.analysis.matrix import TransferMatrix, shortened
 from deltacompose.analysis.transfer.findings import Findings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from deltacompose.analysis.graph import build as graph
-from deltacompose.analysis.transfer import files as matrix_files
+from deltacompose.analysis.graph import construction as graph
+from deltacompose.analysis.transfer import tidy_tables as matrix_files
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.figures.files import slugs, write_text
 from deltacompose.figures.style import save, styled

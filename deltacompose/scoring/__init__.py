@@ -33,7 +33,11 @@ _READERS: dict[str, type[Reader]] = {
 
 
 def reader(backbone: Backbone, task: Task, limit: int = 128) -> Reader:
-    """The task as this kind of backbone reads it."""
+    """The task as this kind of backbone reads it.
+
+    >>> type(reader(pico_backbone("bert"), dc.tasks()["sentiment_movie"], 32)).__name__
+    'EncoderReader'
+    """
     if backbone.kind not in _READERS:
         raise BadInput(
             f"{backbone.name} is a {backbone.kind} and reads no text; tasks need an encoder, a decoder, or both"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deltacompose.backbone.backbone import Backbone, evaluating
-from deltacompose.distributed import ALONE, Company
+from deltacompose.distributed import ALONE, ProcessGroup
 from deltacompose.errors import BadInput, Diverged
 from deltacompose.task.task import Example, Task
 
@@ -174,19 +174,21 @@ class Reader(ABC):
     def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:
         """The text of at most so many tokens that the backbone gives for each row; for each delta."""
 
-    def predict(self, split: str, budget: int = 4096, company: Company = ALONE) -> list[str]:
+    def predict(self, split: str, budget: int = 4096, processes: ProcessGroup = ALONE) -> list[str]:
         """A prediction for every example of a split, in its order: a label, or a text.
 
         Args:
             budget: how many tokens to hold at once; it bounds memory and changes no prediction.
-            company: the processes that share the examples; all of them call this, and each is given all predictions.
+            processes: the processes that share the examples; all of them call this, and each is given all predictions.
 
         Raises:
             Diverged: the backbone's numbers, in any of the processes, are none.
         """
-        return self.predict_each(split, 1, budget, company)[0]
+        return self.predict_each(split, 1, budget, processes)[0]
 
-    def predict_each(self, split: str, deltas: int, budget: int = 4096, company: Company = ALONE) -> list[list[str]]:
+    def predict_each(
+        self, split: str, deltas: int, budget: int = 4096, processes: ProcessGroup = ALONE
+    ) -> list[list[str]]:
         """The predictions of each of the deltas that are attached as a bank; see `predict`.
 
         Args:
@@ -194,21 +196,21 @@ class Reader(ABC):
         """
         rows, own, failure = self.rows(split), [], ""
         with torch.no_grad(), evaluating(self.backbone.model):
-            for chunk in _chunks(rows, budget * company.size // deltas):
-                share = company.share(chunk)
+            for chunk in _chunks(rows, budget * processes.size // deltas):
+                share = processes.share(chunk)
                 # A process without a share passes over an example all the same: the others may need its shards.
                 read = [rows[i] for i in share or chunk[:1]]
                 try:
                     predicted = self._predicted(read, deltas)
                 except Diverged as error:
-                    if company.size == 1:
+                    if processes.size == 1:
                         raise
                     failure = failure or str(error)  # to be raised when all have made all their passes
                     continue
                 of_deltas = [predicted[k * len(read) : (k + 1) * len(read)] for k in range(deltas)]
                 own += [(i, [each[at] for each in of_deltas]) for at, i in enumerate(share)]
         predictions = [[""] * len(rows) for _ in range(deltas)]
-        for theirs, reported in company.gathered([own, failure], self.backbone.model.device):
+        for theirs, reported in processes.gathered([own, failure], self.backbone.model.device):
             if reported:
                 raise Diverged(reported)
             for i, of_row in theirs:

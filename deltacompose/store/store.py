@@ -51,6 +51,9 @@ State = Literal["done", "failed", "absent"]
 def open_store(path: str | Path, create: bool = True) -> Store:
     """The store in a folder; where the folder is new or empty, a new store, if `create` says so.
 
+    >>> open_store(folder / "new").keys()
+    []
+
     Raises:
         BadInput: the store is of another format, the folder holds something else, or it cannot be made.
     """
@@ -63,10 +66,8 @@ def open_store(path: str | Path, create: bool = True) -> Store:
         raise BadInput(f"{root} cannot be opened as a store: store.json is unreadable ({error})") from error
     version = content.get("format") if isinstance(content, dict) else None
     if type(version) is not int or not 1 <= version <= FORMAT:
-        newer = (
-            "; a later deltacompose made it" if type(version) is int and version > FORMAT else "; give another folder"
-        )
-        raise BadInput(f"store {root} has format {version!r:.100}; this version reads formats 1 to {FORMAT}{newer}")
+        advice = "a later deltacompose made it" if type(version) is int and version > FORMAT else "give another folder"
+        raise BadInput(f"store {root} has format {version!r:.100}; this version reads formats 1 to {FORMAT}; {advice}")
     return Store(root, version)
 
 
@@ -74,9 +75,7 @@ def _new_store(root: Path, create: bool) -> Store:
     # Processes that make one store at once see each other's unfinished store.json; it does not make the folder foreign.
     others = [name for name in disk.names(root) if not name.startswith(".store.json")]
     if others and not (root / "store.json").exists():
-        raise BadInput(
-            f"folder {root} is not a store and not empty (it holds {min(others)!r}); give a new or empty one"
-        )
+        raise BadInput(f"folder {root} is not a store and not empty (it has {min(others)!r}); give a new or empty one")
     if not others and not create:
         raise BadInput(f"there is no store at {root}; a run with that store makes one")
     with disk.writing(root):
@@ -212,7 +211,7 @@ class Store:
         """Rename a complete folder to the cell's place, unless a readable cell stands there."""
         place = self.folder(key)
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        try:  # renaming onto a folder that is not empty fails: of two processes one wins, and no cell is overwritten
             os.rename(folder, place)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
@@ -221,6 +220,7 @@ class Store:
                 return False
             self.set_aside(key)
             return self._placed(folder, key)
+        # The names of the cell and of its two-letter folder must survive a power cut as well.
         disk.sync(place.parent)
         disk.sync_name(place.parent)
         return True
@@ -384,6 +384,7 @@ class Store:
         """Append one event to `events.jsonl`."""
         with self._writing(), open(self.root / "events.jsonl", "ab+", buffering=0) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            # One unbuffered write in append mode, so that lines of several processes do not mix.
             torn = file.read(1) not in (b"", b"\n")  # a writer was killed in mid-line
             file.write(b"\n" * torn + json.dumps(event).encode() + b"\n")
 

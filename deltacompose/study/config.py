@@ -182,6 +182,10 @@ class DimensionChoice:
 class Study:
     """A grid of experiments: every composition on every task with every seed, and what is measured of them.
 
+    >>> study = dc.Study("pair", ["rte", "mrpc"], ["lora"], seeds=[0, 1], transfer=True)
+    >>> study.seeds
+    (0, 1)
+
     Attributes:
         name: what it is called in reports.
         tasks: names of tasks, installed or of `own_tasks`.

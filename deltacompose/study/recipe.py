@@ -19,6 +19,10 @@ Count = Annotated[int, Ge(1), Le(COUNT)]
 class Recipe:
     """The training settings of one stage; the architecture is the expression's, not the recipe's.
 
+    >>> recipe = dc.Recipe(steps=100, warmup=0.1)
+    >>> recipe.factor(5), recipe.factor(10)
+    (0.6, 1.0)
+
     Attributes:
         steps: optimiser steps.
         batch: examples per step.

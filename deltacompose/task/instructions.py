@@ -14,7 +14,7 @@ from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.json_files import parsed_json
 
 Message = tuple[str, str]
-"""A role and what is said in it."""
+"""A role and its text."""
 
 ROLES = ("system", "user", "assistant")
 

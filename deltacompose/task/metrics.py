@@ -82,6 +82,10 @@ class Metric:
 def metric(name: str) -> Metric:
     """The metric of that name.
 
+    >>> accuracy = metric("accuracy")
+    >>> accuracy.score([("yes",), ("no",)], ["yes", "yes"], labels=("yes", "no")).value
+    0.5
+
     Raises:
         BadInput: there is none.
     """
@@ -123,7 +127,11 @@ def _mcc(references: References, predictions: Sequence[str], labels: Sequence[st
 
 
 def is_number(text: str) -> bool:
-    """Whether a correlation can read a text."""
+    """Whether a correlation can read a text.
+
+    >>> is_number("3.5"), is_number("three")
+    (True, False)
+    """
     return not math.isnan(_number(text))
 
 
@@ -328,20 +336,26 @@ def _codebleu(answer: str, predicted: str) -> float:
     return float(calc_codebleu([answer], [predicted], lang="python", weights=(0.25, 0.25, 0.25, 0.25))["codebleu"])
 
 
+_PEFT_BENCH = "Belanec et al. 2025, arXiv 2511.21285"
 _SQUAD = "Rajpurkar et al. 2016, arXiv 1606.05250"
 
 METRICS: Mapping[str, Metric] = {
     each.name: each
     for each in (
-        Metric("accuracy", "labels", _right),
-        Metric("macro_f1", "labels", _right, _macro_f1, is_mean=False),
-        Metric("f1", "labels", _right, _binary_f1, is_mean=False),
+        Metric("accuracy", "labels", _right, source="Wang et al. 2019, GLUE, arXiv 1804.07461"),
+        Metric("macro_f1", "labels", _right, _macro_f1, is_mean=False, source="van Rijsbergen 1979; mean over labels"),
+        Metric("f1", "labels", _right, _binary_f1, is_mean=False, source="van Rijsbergen 1979"),
         Metric("mcc", "labels", _right, _mcc, is_mean=False, range=(-1.0, 1.0), source="Matthews 1975"),
-        Metric("pearson", "numbers", _products, _pearson, is_mean=False, range=(-1.0, 1.0)),
-        Metric("spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0)),
-        Metric("exact_match", "texts", _best(_exact)),
-        *(Metric(f"exact_match_{name}", "texts", _best(_extracted(extract))) for name, extract in EXTRACTIONS.items()),
-        Metric("equation", "texts", _equations, source="Belanec et al. 2025, arXiv 2511.21285, on SVAMP"),
+        Metric("pearson", "numbers", _products, _pearson, is_mean=False, range=(-1.0, 1.0), source="Pearson 1895"),
+        Metric(
+            "spearman", "numbers", _rank_products, _spearman, is_mean=False, range=(-1.0, 1.0), source="Spearman 1904"
+        ),
+        Metric("exact_match", "texts", _best(_exact), source=_SQUAD),
+        *(
+            Metric(f"exact_match_{name}", "texts", _best(_extracted(way)), source=_PEFT_BENCH)
+            for name, way in EXTRACTIONS.items()
+        ),
+        Metric("equation", "texts", _equations, source=f"{_PEFT_BENCH}, on SVAMP"),
         Metric("codebleu", "texts", _best(_codebleu), source="Ren et al. 2020, arXiv 2009.10297"),
         Metric("token_f1", "texts", _best(_token_f1), source=_SQUAD),
         Metric("rouge_l", "texts", _best(_rouge_l), source="Lin 2004, F-measure of one example, then the mean"),

@@ -83,7 +83,7 @@ def part_of(example: Example) -> str:
     """The name of the task that a mixture has an example from.
 
     Raises:
-        BadInput: it is no example of a mixture.
+        BadInput: it is not an example of a mixture.
     """
     if PART not in example.columns:
         raise BadInput(f"example {example.id!r} is of no mixture of tasks")

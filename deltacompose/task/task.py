@@ -193,6 +193,11 @@ class Task:
 def score(task: Task, examples: Sequence[Example], predictions: Sequence[str]) -> Score:
     """The score of predictions in the task's metric: labels for choice, texts for generation.
 
+    >>> task = dc.tasks()["sentiment_movie"]
+    >>> examples = task.examples("val")[:4]
+    >>> score(task, examples, [example.target for example in examples]).value
+    1.0
+
     Raises:
         BadInput: no examples, another number of predictions, or a predicted label that is none of the task's.
     """

@@ -20,7 +20,7 @@ from deltacompose.attach.frozen_prefix import frozen_prefix
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
-from deltacompose.distributed import ALONE, Company
+from deltacompose.distributed import ALONE, ProcessGroup
 from deltacompose.errors import Diverged
 from deltacompose.method.contract import Tensors
 from deltacompose.method.weights import parts
@@ -44,7 +44,7 @@ class Evaluation:
         return f"<evaluation: {self.score.metric} {self.score.value:.3f} on {len(self.predictions)} examples{trivial}>"
 
 
-def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company = ALONE) -> Evaluation:
+def evaluate(reader: Reader, delta: Delta | None, split: str, processes: ProcessGroup = ALONE) -> Evaluation:
     """Scores a delta, or the untouched backbone, on a split of a task, whose examples a company of processes shares.
 
     Raises:
@@ -52,12 +52,16 @@ def evaluate(reader: Reader, delta: Delta | None, split: str, company: Company =
         Diverged: the backbone's numbers are not numbers.
     """
     with evaluating(reader.backbone.model), delta.attached(reader.backbone) if delta else nullcontext():
-        predictions = reader.predict(split, company=company)
+        predictions = reader.predict(split, processes=processes)
     return _scored(reader, split, predictions)
 
 
 def evaluate_many(
-    reader: Reader, deltas: Sequence[Delta | None], split: str, company: Company = ALONE, budget: int | None = None
+    reader: Reader,
+    deltas: Sequence[Delta | None],
+    split: str,
+    processes: ProcessGroup = ALONE,
+    budget: int | None = None,
 ) -> list[Evaluation | Diverged]:
     """Scores many deltas on a split of a task, those of one composition in shared passes.
 
@@ -85,9 +89,9 @@ def evaluate_many(
     for indices in _alike(deltas):
         group = [delta for i in indices if (delta := deltas[i]) is not None]
         evaluations = (
-            _of_one_composition(reader, group, split, company, budget)
+            _of_one_composition(reader, group, split, processes, budget)
             if group
-            else [_untouched(reader, split, company)]
+            else [_untouched(reader, split, processes)]
         )
         results |= zip(indices, evaluations, strict=True)
     return [results[i] for i in range(len(deltas))]
@@ -99,7 +103,7 @@ def predict_many(
     tensors: Sequence[Tensors],
     reader: Reader,
     split: str,
-    company: Company = ALONE,
+    processes: ProcessGroup = ALONE,
     budget: int | None = None,
 ) -> Iterator[list[str] | Diverged]:
     """The predictions of deltas whose expression is attached, in as few passes as the budget of tokens allows.
@@ -113,21 +117,21 @@ def predict_many(
         group = _shared(tensors[start : start + size])
         attachment.put(Stacked.of(group) if len(group) > 1 else group[0])
         try:
-            yield from reader.predict_each(split, len(group), budget, company)
+            yield from reader.predict_each(split, len(group), budget, processes)
         except Diverged as error:
             if len(group) == 1:
                 yield error
             else:  # one of them alone has diverged
                 for own in group:
-                    yield from predict_many(attachment, expression, [own], reader, split, company, budget)
+                    yield from predict_many(attachment, expression, [own], reader, split, processes, budget)
 
 
-def prefix_of(attachment: Attachment, company: Company) -> AbstractContextManager[object]:
+def prefix_of(attachment: Attachment, processes: ProcessGroup) -> AbstractContextManager[object]:
     """Within, the layers below the first touched one are computed once for each text.
 
     Not where several processes pass together: their shards of a layer must be gathered by all or by none.
     """
-    if company.size > 1:
+    if processes.size > 1:
         return nullcontext()
     return frozen_prefix(attachment.backbone, attachment.first_touched())
 
@@ -147,9 +151,9 @@ def _scored(reader: Reader, split: str, predictions: Sequence[str]) -> Evaluatio
     return Evaluation(score(reader.task, reader.task.examples(split), predictions), tuple(predictions))
 
 
-def _untouched(reader: Reader, split: str, company: Company) -> Evaluation | Diverged:
+def _untouched(reader: Reader, split: str, processes: ProcessGroup) -> Evaluation | Diverged:
     try:
-        return evaluate(reader, None, split, company)
+        return evaluate(reader, None, split, processes)
     except Diverged as error:
         return error
 
@@ -167,15 +171,15 @@ def _alike(deltas: Sequence[Delta | None]) -> list[list[int]]:
 
 
 def _of_one_composition(
-    reader: Reader, deltas: Sequence[Delta], split: str, company: Company, budget: int | None
+    reader: Reader, deltas: Sequence[Delta], split: str, processes: ProcessGroup, budget: int | None
 ) -> list[Evaluation | Diverged]:
     for delta in deltas:
         delta.check(reader.backbone)
     expression, tensors = deltas[0].expression, [{**delta.weights, **delta.constants} for delta in deltas]
     attachment = attach(reader.backbone, expression)
     try:
-        with evaluating(reader.backbone.model), prefix_of(attachment, company):
-            predictions = list(predict_many(attachment, expression, tensors, reader, split, company, budget))
+        with evaluating(reader.backbone.model), prefix_of(attachment, processes):
+            predictions = list(predict_many(attachment, expression, tensors, reader, split, processes, budget))
     finally:
         attachment.detach()
     return [own if isinstance(own, Diverged) else _scored(reader, split, own) for own in predictions]

@@ -188,6 +188,7 @@ def clip(rows: Sequence[Row], largest: Sequence[float], also: Tensor) -> tuple[l
         The norms before, and `also`, as numbers of Python.
     """
     gradients = [row.gradient for row in rows]
+    # One transfer of norms and losses together: on a GPU each transfer waits for the whole step.
     norms = torch.stack(torch._foreach_norm(gradients))
     read: list[list[float]] = torch.stack([norms, also.to(norms)]).tolist()
     # The margin of 1e-6 is that of torch.nn.utils.clip_grad_norm_.
@@ -205,6 +206,7 @@ def step(rows: Sequence[Row], factors: Sequence[float]) -> None:
     Args:
         factors: of each row, by which its peak rates are multiplied.
     """
+    # A fused call takes one rate; a bank with one recipe needs one call, however many deltas it has.
     alike: dict[tuple[float, float], list[Span]] = {}
     for row, factor in zip(rows, factors, strict=True):
         for span in row.spans:

@@ -15,7 +15,7 @@ from deltacompose.attach.attachment import attach
 from deltacompose.backbone.backbone import Backbone, evaluating
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
-from deltacompose.distributed import ALONE, Company
+from deltacompose.distributed import ALONE, ProcessGroup
 from deltacompose.errors import BadInput, Diverged
 from deltacompose.method.contract import Method, Tensors, Updates
 from deltacompose.method.weights import (
@@ -43,7 +43,7 @@ class Job:
     Attributes:
         earlier: the delta of the earlier stages, which stays attached.
         start: weights for the last stage to begin with; None draws new ones from the seed.
-        company: the processes that train it together.
+        processes: the process group that trains it.
     """
 
     expression: Composition
@@ -52,7 +52,7 @@ class Job:
     recipe: Recipe
     earlier: Delta | None = None
     start: Mapping[str, Tensor] | None = None
-    company: Company = ALONE
+    processes: ProcessGroup = ALONE
 
     @property
     def stage(self) -> int:
@@ -114,9 +114,9 @@ class Learner:
             raise BadInput(f"{job.expression} has nothing to train in its last stage")
         self.place(Matrices.of([ordered], device), 0)
         self.batches = list(_batches(job.reader, self.recipe, job.seed))
-        if self.batches and len(self.batches[0][0]) < job.company.size:
+        if self.batches and len(self.batches[0][0]) < job.processes.size:
             raise BadInput(
-                f"{job.company.size} processes are to share batches of {len(self.batches[0][0])} rows; give a larger "
+                f"{job.processes.size} processes are to share batches of {len(self.batches[0][0])} rows; give a larger "
                 "batch or fewer processes"
             )
 
@@ -179,25 +179,25 @@ class Learner:
     def kind(self) -> Hashable:
         """Equals that of learners whose next batches can be joined when they are padded to one length."""
         indices, _ = self.batches[self.step]
-        return self.job.reader.kind("train", self.job.company.share(indices))
+        return self.job.reader.kind("train", self.job.processes.share(indices))
 
     def batch(self, lengths: tuple[int, int] | None = None) -> Batch:
         """This process's share of the next step's rows, padded to these lengths, or as the whole batch is."""
         indices, own = self.batches[self.step]
-        return self.job.reader.batch("train", self.job.company.share(indices), lengths or own)
+        return self.job.reader.batch("train", self.job.processes.share(indices), lengths or own)
 
     def count_tokens(self) -> None:
         """Adds the tokens of the next step's batch, without padding."""
         reader, (indices, _) = self.job.reader, self.batches[self.step]
         rows = reader.rows("train")
-        self.tokens += reader.tokens([rows[index] for index in self.job.company.share(indices)])
+        self.tokens += reader.tokens([rows[index] for index in self.job.processes.share(indices)])
 
     @property
     def portion(self) -> float:
         """Weight of this process's share in the mean loss of the next step's whole batch."""
         job, (indices, _) = self.job, self.batches[self.step]
         units = [job.reader.units(job.reader.rows("train")[i]) for i in indices]
-        return sum(job.company.share(units)) / sum(units)
+        return sum(job.processes.share(units)) / sum(units)
 
     def learn(self, loss: Tensor, gradients: Sequence[Tensor | None]) -> None:
         """One step of the optimiser, or the end of this delta if its numbers are not finite."""
@@ -267,7 +267,7 @@ class Learner:
         self.step, self.seconds = info["step"], info["seconds"]
         for span in self.row.spans:
             span.count.fill_(self.step)
-        self.tokens = 0 if self.job.company.rank else info["tokens"]  # those of all processes, which are summed again
+        self.tokens = 0 if self.job.processes.rank else info["tokens"]  # those of all processes, which are summed again
         self.history, self._losses = list(info["history"]), list(info["losses"])
 
     def delta(self) -> Delta:
@@ -312,7 +312,7 @@ class Learner:
         return sorted(n for n in self.weights if not (first[n].any() or second[n].any()))
 
     def _all_tokens(self) -> int:
-        return sum(self.job.company.gathered(self.tokens, self.backbone.model.device))
+        return sum(self.job.processes.gathered(self.tokens, self.backbone.model.device))
 
     def _scheduled(self) -> dict[str, Tensor]:
         """The constants that a schedule sets: a score is of the weights with those of the same step."""

@@ -67,7 +67,7 @@ def train(
     try:
         # Recomputing runs every layer again in the backward pass, where a stand-in would not be.
         prefix: AbstractContextManager[object] = nullcontext()
-        prefix = prefix if jobs[0].recipe.checkpointing else prefix_of(attachment, jobs[0].company)
+        prefix = prefix if jobs[0].recipe.checkpointing else prefix_of(attachment, jobs[0].processes)
         with frozen(backbone.model), evaluating(backbone.model), prefix:
             while running := [learner for learner in learners if learner.running]:
                 _evaluate_due(attachment, learners, checkpoints)
@@ -87,7 +87,7 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
         due.setdefault(learner.job.reader, []).append(learner)
     for reader, together in due.items():
         first, tensors = together[0].job, [{**learner.kept(), **learner.constants} for learner in together]
-        predictions = predict_many(attachment, first.expression, tensors, reader, "val", first.company)
+        predictions = predict_many(attachment, first.expression, tensors, reader, "val", first.processes)
         for learner, own in zip(together, predictions, strict=True):
             if isinstance(own, Diverged):
                 learner.failure = learner.diverged(str(own))
@@ -100,9 +100,9 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
 def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:
     """One step for some learners in one pass; their losses are summed, so each gets the gradient of its own."""
     start, learners = time.perf_counter(), [learner for learner, _ in group]
-    first, company = learners[0].job, learners[0].job.company
+    first, processes = learners[0].job, learners[0].job.processes
     join(learners)
-    rank = [company.rank] if company.size > 1 else []
+    rank = [processes.rank] if processes.size > 1 else []
     seeds = [generator(learner.job.seed, "step", learner.step, *rank).initial_seed() for learner in learners]
     leaves, tensors = _tensors(learners)
     attachment.put(tensors, seeds)
@@ -110,11 +110,13 @@ def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> Non
     if any(isinstance(part, Penalizes) for _, part in parts(first.expression)):
         own = _unstacked(tensors)
         terms = [torch.as_tensor(penalty(first.expression, t, first.stage)) for t in own]
-        losses = losses + torch.stack(terms).to(losses.device) / company.size
-    if company.size > 1:
+        losses = losses + torch.stack(terms).to(losses.device) / processes.size
+    if processes.size > 1:  # ranks may hold unequal numbers of rows, so a plain mean over ranks would be biased
         losses = losses * losses.new_tensor([learner.portion for learner in learners])
+    # No two deltas share a leaf, so the gradient of the sum holds the gradient of each. Tensors that this batch
+    # does not reach (a prompt of the decoder in a pass of the encoder alone) have none.
     gradients = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True)
-    *summed, whole = company.summed([*gradients, losses.detach()])
+    *summed, whole = processes.summed([*gradients, losses.detach()])
     _take(learners, summed)
     for learner in learners:
         learner.count_tokens()
@@ -131,7 +133,7 @@ def join(learners: Sequence[Learner]) -> None:
         alone = [matrices for matrices in apart.values() if len(matrices.weights) == 1]
         if len(alone) < len(learners):
             raise ValueError("learners of different banks cannot pass together")
-        matrices = Matrices.joined(alone)
+        matrices = Matrices.joined(alone)  # a copy, once per training: afterwards rows are views of these matrices
         for index, learner in enumerate(learners):
             learner.place(matrices, index)
 
@@ -182,6 +184,7 @@ def _groups(attachment: Attachment, learners: Sequence[Learner], budget: int) ->
         lengths = learner.lengths if attachment.drops else None
         alike.setdefault((learner.step, learner.kind, lengths), []).append(learner)
     for same in alike.values():
+        # Sorted, so that texts of like length are padded together.
         for group in _within(sorted(same, key=lambda learner: learner.lengths), budget if banked else 0):
             lengths = _longest([learner.lengths for learner in group])
             yield [(learner, learner.batch(lengths)) for learner in group]

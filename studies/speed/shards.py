@@ -28,7 +28,7 @@ from deltacompose.attach import attach
 from deltacompose.backbone.pico import pico_tokenizer
 from deltacompose.backbone.pretrained import still
 from deltacompose.backbone.sharding import shard
-from deltacompose.distributed import company
+from deltacompose.distributed import process_group
 from deltacompose.engine import launched
 from deltacompose.scoring import reader
 from deltacompose.study.recipe import Recipe
@@ -67,7 +67,7 @@ def compared(rounds: int, processes: int, layers: int, width: int, steps: int) -
 
 def trained(spec: Mapping[str, Any]) -> None:
     """One process's part of the training, and its figures left in a file."""
-    with company() as crew:
+    with process_group() as processes:
         torch.manual_seed(0)
         width = spec["width"]
         shape = {"hidden_size": width, "intermediate_size": 4 * width, "num_attention_heads": width // 64}
@@ -81,7 +81,7 @@ def trained(spec: Mapping[str, Any]) -> None:
         task = Task("made", "made", "generation", "exact_match", lambda split: rows)
         recipe = Recipe(steps=spec["steps"], batch=4, evaluate_every=spec["steps"])
         expression = dc.parse("prompt(length=8) + lora(rank=4) + adapter(bottleneck=8)")
-        learner = Learner(backbone, Job(expression, reader(backbone, task), 0, recipe, company=crew))
+        learner = Learner(backbone, Job(expression, reader(backbone, task), 0, recipe, processes=processes))
         attachment, seconds = attach(backbone, expression), []
         count_anew(backbone.model.device)
         with frozen(backbone.model):
@@ -99,7 +99,7 @@ def trained(spec: Mapping[str, Any]) -> None:
                 b"".join(x.detach().cpu().numpy().tobytes() for x in learner.weights.values())
             ).hexdigest(),
         }
-        (Path(spec["folder"]) / f"{crew.rank}.json").write_text(json.dumps(figures))
+        (Path(spec["folder"]) / f"{processes.rank}.json").write_text(json.dumps(figures))
 
 
 def _ratios(found: Mapping[str, list[dict[str, Any]]]) -> dict[str, dict[str, float]]:

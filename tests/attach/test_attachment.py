@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from fixededits import Fixed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from deltacompose import plugins
 from deltacompose.attach import attach, attached
-from deltacompose.attach.bound import Held
+from deltacompose.attach.bound import BoundTensors
 from deltacompose.backbone import Backbone, bind
 from deltacompose.backbone.pico import LIMIT, pico_backbone
 from deltacompose.checks.batches import batch, forward
@@ -27,7 +28,7 @@ from deltacompose.checks.detaching import snapshot
 from deltacompose.checks.gradients import Pass, apart, distance, farthest, together
 from deltacompose.composition import Term, composition, parse
 from deltacompose.errors import BadInput
-from deltacompose.method import Category, Edit, KeyValueEdit, Method, OutputEdit, TokenEdit, WeightEdit
+from deltacompose.method import KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 from deltacompose.method.weights import generator, init_weights
 
 METHODS = plugins.load(disabled=True).methods
@@ -69,27 +70,6 @@ def output_with(backbone: Backbone, term: Term, weights: dict[str, Tensor], **in
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-@dataclass(frozen=True)
-class Fixed(Method):
-    """Edits that a test makes, with the tensors that they read."""
-
-    name: ClassVar[str] = "fixed"
-    category: ClassVar[Category] = "addition"
-    learning_rate: ClassVar[float] = 1e-2
-    source: ClassVar[str] = "these tests"
-
-    made: Any = field(default=(), hash=False)
-
-    def __post_init__(self) -> None:
-        """Edits are not settings that could be written down."""
-
-    def init(self, backbone: Backbone, generator: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
-    def edits(self, backbone: Backbone) -> list[Edit]:
-        return list(self.made)
 
 
 # Keys and values
@@ -563,7 +543,7 @@ def test_a_token_edit_of_another_stream_is_refused_by_name():
 
 def test_an_edit_reads_the_tensors_of_its_own_place_and_not_those_of_places_inside_it():
     own = ("encoder.prompt", "encoder.1.attention.down", "encoder.1.attention.query.down", "encoder.10.attention.down")
-    held = Held()
+    held = BoundTensors()
     held.put({f"{prefix}{name}": torch.zeros(1) for prefix in ("0.1.", "0.10.") for name in (*own, "shared.scale")})
     assert set(held.of("0.1.", "encoder")) == {"encoder.prompt", "shared.scale"}
     assert set(held.of("0.1.", "encoder.1.attention")) == {"encoder.1.attention.down", "shared.scale"}

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
 import pytest
 import torch
+from fixededits import Fixed
 from picofamilies import TABLES, backbone, backbone_of, model, read
-from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from deltacompose import api
@@ -21,29 +18,8 @@ from deltacompose.checks.detaching import snapshot
 from deltacompose.composition import composition
 from deltacompose.errors import BadInput
 from deltacompose.method.catalogue import count
-from deltacompose.method.contract import Category, Edit, Method, OutputEdit
+from deltacompose.method.contract import OutputEdit
 from deltacompose.method.weights import init_weights
-
-
-@dataclass(frozen=True)
-class Fixed(Method):
-    """Edits that a test makes."""
-
-    name: ClassVar[str] = "fixed"
-    category: ClassVar[Category] = "addition"
-    learning_rate: ClassVar[float] = 1e-2
-    source: ClassVar[str] = "these tests"
-
-    made: Any = field(default=(), hash=False)
-
-    def __post_init__(self) -> None:
-        """Edits are not settings that could be written down."""
-
-    def init(self, backbone: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
-    def edits(self, backbone: Any) -> list[Edit]:
-        return list(self.made)
 
 
 @pytest.mark.parametrize("text", ["prefix(length=2)", "prefix(length=2) + bitfit", "bitfit >> prefix(length=2)"])

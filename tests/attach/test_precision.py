@@ -88,6 +88,6 @@ def test_a_model_of_one_precision_takes_tensors_that_are_cast_once():
     attachment = attach(of, read("lora"))
     try:
         attachment.put(trained(of, "lora", 0))
-        assert {x.dtype for x in attachment.held.tensors.values()} == {torch.float16}
+        assert {x.dtype for x in attachment.bound_tensors.tensors.values()} == {torch.float16}
     finally:
         attachment.detach()

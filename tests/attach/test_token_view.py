@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
+from fixededits import Fixed
 from picofamilies import TABLES, backbone, backbone_of, model, read
 from torch import Tensor
 
@@ -16,32 +16,11 @@ from deltacompose.backbone.loading import load_backbone
 from deltacompose.backbone.pico_diffusion import pico_denoiser
 from deltacompose.composition import composition
 from deltacompose.errors import BadInput
-from deltacompose.method.contract import Category, Edit, Method, OutputEdit, TokenEdit
+from deltacompose.method.contract import Edit, OutputEdit, TokenEdit
 from deltacompose.training.loop import recomputing
 
 IDS = torch.tensor([[0, 0, 5, 50, 60], [70, 80, 90, 100, 110]])
 MASK = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-
-
-@dataclass(frozen=True)
-class Fixed(Method):
-    """Edits that a test makes, with the tensors that they read."""
-
-    name: ClassVar[str] = "fixed"
-    category: ClassVar[Category] = "addition"
-    learning_rate: ClassVar[float] = 1e-2
-    source: ClassVar[str] = "these tests"
-
-    made: Any = field(default=(), hash=False)
-
-    def __post_init__(self) -> None:
-        """Edits are not settings that could be written down."""
-
-    def init(self, backbone: Any, generator: torch.Generator) -> dict[str, Tensor]:
-        return {}
-
-    def edits(self, backbone: Any) -> list[Edit]:
-        return list(self.made)
 
 
 class Notes:

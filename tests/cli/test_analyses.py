@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from deltacompose.analysis.transfer.files import read, read_scores, write
+from deltacompose.analysis.transfer.tidy_tables import read, read_scores, write
 from deltacompose.cli import app
 from deltacompose.errors import BadInput
 

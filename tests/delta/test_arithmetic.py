@@ -25,7 +25,7 @@ from deltacompose.delta.arithmetic import (
     weighted,
     weighted_deltas,
 )
-from deltacompose.delta.merge import answer, change_of, edits_in_force, probe
+from deltacompose.delta.merge import active_edits, answer, change_of, probe
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 from deltacompose.method.weights import init_constants, init_weights
@@ -148,7 +148,7 @@ def effects(backbone, delta) -> dict[tuple[str, str], torch.Tensor]:
     """What a delta does at each place: ΔW, rows, keys and values, or the change of a fixed random output."""
     found: dict[tuple[str, str], torch.Tensor] = {}
     source = torch.Generator().manual_seed(0)
-    for one in edits_in_force(delta, backbone):
+    for one in active_edits(delta, backbone):
         match one.edit:
             case WeightEdit(place=place, parameter=parameter):
                 key, effect = (place.name, parameter), change_of(one, backbone)

@@ -168,7 +168,7 @@ def test_a_failed_export_leaves_an_earlier_one_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("family", ["deberta-v2", "mixtral", "gpt-oss"])
 def test_a_change_of_bare_parameters_merges(family):
-    """Relative positions, experts and sinks are parameters of a module that is no linear layer."""
+    """Relative positions, experts and sinks are parameters of a module that is not a linear layer."""
     backbone = pico_backbone(family)
     part = Full(places=tuple({place.kind for place in backbone.places() if place.port == "parameter"}))
     weights = {f"0.0.{name}": x + 0.1 for name, x in part.init(backbone, torch.Generator()).items()}

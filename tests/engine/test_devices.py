@@ -115,17 +115,17 @@ def test_of_several_processes_each_knows_its_gpu_before_it_loads_the_backbone(tm
     happened = []
 
     @contextmanager
-    def company(on_cpu):
-        happened.append("company")
+    def process_group(on_cpu):
+        happened.append("process_group")
         yield
 
     def backbone(choice):
         happened.append("backbone")
         raise Told
 
-    monkeypatch.setattr("deltacompose.cells.context.company", company)
+    monkeypatch.setattr("deltacompose.cells.context.process_group", process_group)
     monkeypatch.setattr("deltacompose.cells.train.backbone_of", backbone)
     spec = {"kind": cell.kind, "spec": dict(cell.spec), "parents": []}
     with pytest.raises(Told):
         work.carry_out({"store": str(open_store(tmp_path / "s").root), "cells": [spec], "options": options_of(study)})
-    assert happened == ["company", "backbone"]
+    assert happened == ["process_group", "backbone"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import deltacompose as dc
 from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.transfer import files
+from deltacompose.analysis.transfer import tidy_tables as files
 from deltacompose.analysis.transfer.lift import lifts
 from deltacompose.analysis.transfer.uncertainty import marks
 from deltacompose.analysis.units import UNITS

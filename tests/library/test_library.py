@@ -201,7 +201,7 @@ def wrong_tensors(folder):
 
 HOSTILE = {
     "a newer format": (edited(lambda d: d.update(format=2)), "format 2.*reads format 1.*later version"),
-    "a format that is no number": (edited(lambda d: d.update(format="1")), "format '1'"),
+    "a format that is not a number": (edited(lambda d: d.update(format="1")), "format '1'"),
     "an unknown field": (edited(lambda d: d.update(run="rm -rf /")), "no field 'run'"),
     "a score that is text": (edited(lambda d: d.update(dev="high")), "dev"),
     "another task": (edited(lambda d: d.update(task="other")), "has the card of"),

@@ -404,7 +404,7 @@ def test_a_bank_holds_a_shared_projection_once_and_trains_as_if_alone():
     constants, weights = init_constants(backbone, method), [init_weights(backbone, method, seed) for seed in range(3)]
     attachment.put([{**own, **constants} for own in weights])
     attachment.detach()
-    held = {name: x.stride(0) for name, x in attachment.held.tensors.items()}
+    held = {name: x.stride(0) for name, x in attachment.bound_tensors.tensors.items()}
     assert {name for name, stride in held.items() if stride == 0} == set(constants)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from made_up_study import CATEGORIES, COMPOSITIONS, TASKS, study, with_holes
 
-from deltacompose.analysis.transfer import files
+from deltacompose.analysis.transfer import tidy_tables as files
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.figures.style import number
 from deltacompose.report import figures, report, result_tables

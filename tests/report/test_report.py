@@ -23,7 +23,7 @@ from made_up_study import (
 
 from deltacompose.analysis.graph import task_graph
 from deltacompose.analysis.matrix import mean_over_seeds
-from deltacompose.analysis.transfer import files as tables
+from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.errors import BadInput
 from deltacompose.figures.files import slug

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onerow import log_probability
 
 import deltacompose as dc
 from deltacompose.backbone.pico import pico_backbone
@@ -28,20 +29,6 @@ def rows(split):
 
 
 CHOICE = Task("degree", "made", "choice", "accuracy", rows, "{input} is it?", ANSWERS)
-
-
-def log_likelihood(backbone, text, answer):
-    """Of an answer after a text, by one forward pass of a single row, without padding and without a cache."""
-    ids, target = torch.tensor([text]), torch.tensor([answer])
-    with torch.no_grad():
-        if backbone.kind == "decoder":
-            logits = backbone.model(input_ids=torch.cat([ids, target], 1), use_cache=False).logits
-            logits = logits[:, len(text) - 1 : -1]
-        else:
-            start = torch.tensor([[backbone.model.config.decoder_start_token_id]])
-            read = torch.cat([start, target[:, :-1]], 1)
-            logits = backbone.model(input_ids=ids, decoder_input_ids=read, use_cache=False).logits
-    return torch.log_softmax(logits.double(), -1).gather(-1, target[..., None]).sum().item()
 
 
 def harness(lls, choices, unconditional):
@@ -97,14 +84,14 @@ def test_every_rule_holds_for_a_backbone_with_and_without_a_delta(backbone, rule
     blank = reader(backbone, nothing).input_tokens(" is it?")
 
     def expected(row):
-        sums = [log_likelihood(backbone, row.input, candidate) for candidate in row.candidates]
+        sums = [log_probability(backbone, row.input, candidate) for candidate in row.candidates]
         over = {
             "sum": [1] * 3,
             "mean": [len(candidate) for candidate in row.candidates],
             "bytes": [2, 17, 20],
             "pmi": [1] * 3,
         }[rule]
-        empty = [log_likelihood(backbone, blank, c) if rule == "pmi" else 0.0 for c in row.candidates]
+        empty = [log_probability(backbone, blank, c) if rule == "pmi" else 0.0 for c in row.candidates]
         return [x / size - less for x, size, less in zip(sums, over, empty, strict=True)]
 
     weights = {n: x + 0.3 * torch.ones_like(x) for n, x in dc.init_weights(backbone, expression or "lora").items()}

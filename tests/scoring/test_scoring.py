@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from onerow import log_probability
 
 import deltacompose as dc
 from deltacompose.backbone.pico import pico_backbone
@@ -44,20 +45,6 @@ def force(request, generative):
     }
     with dc.attached(generative, request.param, drawn):
         yield generative
-
-
-def log_probability(backbone, text, answer):
-    """Of an answer after a text, by one forward pass of a single row, without padding and without a cache."""
-    ids, target = torch.tensor([text]), torch.tensor([answer])
-    with torch.no_grad():
-        if backbone.kind == "decoder":
-            logits = backbone.model(input_ids=torch.cat([ids, target], 1), use_cache=False).logits
-            logits = logits[:, len(text) - 1 : -1]
-        else:
-            start = torch.tensor([[backbone.model.config.decoder_start_token_id]])
-            read = torch.cat([start, target[:, :-1]], 1)
-            logits = backbone.model(input_ids=ids, decoder_input_ids=read, use_cache=False).logits
-    return torch.log_softmax(logits.double(), -1).gather(-1, target[..., None]).sum().item()
 
 
 def test_candidates_are_ranked_by_their_whole_likelihood(force):

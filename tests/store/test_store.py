@@ -125,7 +125,7 @@ def test_a_store_of_another_format_is_refused_by_its_number(tmp_path):
 
 def test_a_folder_of_other_things_is_no_store(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(BadInput, match=r"no store and not empty \(it holds 'thesis.tex'\)"):
+    with pytest.raises(BadInput, match=r"not a store and not empty \(it has 'thesis.tex'\)"):
         open_store(tmp_path)
     assert tree(tmp_path) == ["thesis.tex"]
 

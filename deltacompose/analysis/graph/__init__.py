@@ -1,6 +1,6 @@
 """The task-similarity graph: edges, communities, centrality."""
 
-from deltacompose.analysis.graph.build import (
+from deltacompose.analysis.graph.construction import (
     HIGH,
     Floats,
     Value,

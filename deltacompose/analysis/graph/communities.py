@@ -63,6 +63,10 @@ def louvain(graph: nx.Graph, seed: int = 0, resolution: float = 1.0) -> dict[str
 def average_linkage(names: Sequence[str], weights: Floats, clusters: int) -> dict[str, int]:
     """Average linkage on max W − W, W = (weights + weightsᵀ)/2, cut into at most `clusters`, numbered from 0.
 
+    >>> weights = np.array([[1, 0.9, 0.1, 0.2], [0.8, 1, 0.2, 0.1], [0.1, 0.1, 1, 0.7], [0.2, 0.1, 0.8, 1]])
+    >>> average_linkage(["rte", "mnli", "cola", "blimp"], weights, clusters=2)
+    {'rte': 0, 'mnli': 0, 'cola': 1, 'blimp': 1}
+
     Args:
         names: the tasks.
         weights: (tasks, tasks), greater is nearer; the diagonal is not read.
@@ -83,6 +87,10 @@ def agreement(
     labels: Mapping[str, Any], categories: Mapping[str, Any], permutations: int = 9999, seed: int = 0
 ) -> Agreement:
     """The agreement of a partition with the categories of its tasks, with a permutation null.
+
+    >>> categories = {"rte": "nli", "mnli": "nli", "cola": "grammar", "blimp": "grammar"}
+    >>> agreement({"rte": 0, "mnli": 0, "cola": 1, "blimp": 1}, categories).ari
+    1.0
 
     Raises:
         BadInput: fewer than four tasks, or categories that miss a task.

@@ -33,6 +33,10 @@ def build(
 
     Directed, an edge runs from source to target: for `knn` from each target's k best sources, for `mutual_knn` where
     the target is among the source's k best targets too.
+
+    >>> weights = np.array([[1.0, 0.9, 0.1], [0.8, 1.0, 0.2], [0.1, 0.1, 1.0]])
+    >>> build(["rte", "mnli", "cola"], weights, k=1).number_of_edges()
+    2
     """
     if kind not in get_args(Kind):
         raise unknown("kind of graph", kind, get_args(Kind))
@@ -74,6 +78,11 @@ def disparity(weights: Floats) -> Floats:
     """α_ij = (1 − w_ij/s_i)^(k_i − 1) of each row's positive weights, 1 elsewhere (Serrano et al. 2009, eq. 2).
 
     The probability that node i, were its strength s_i spread at random over its k_i edges, had one as heavy as w_ij.
+
+    >>> disparity(np.array([[0.0, 3.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    array([[1.  , 0.25, 0.75],
+           [0.5 , 1.  , 0.5 ],
+           [0.5 , 0.5 , 1.  ]])
 
     Args:
         weights: (nodes, nodes), non-negative; 0 means no edge.

@@ -40,12 +40,20 @@ def canonical(text: str, factors: Sequence[str]) -> str:
 
 
 def joined(parts: Stages) -> str:
-    """The text of these stages; `none` where there are none."""
+    """The text of these stages; `none` where there are none.
+
+    >>> joined((("prompt", "adapter"), ("lora",)))
+    'prompt + adapter >> lora'
+    """
     return " >> ".join(" + ".join(stage) for stage in parts) or NONE
 
 
 def methods(texts: Sequence[str]) -> list[str]:
-    """The methods of all compositions of a single stage, in the order of first appearance."""
+    """The methods of all compositions of a single stage, in the order of first appearance.
+
+    >>> methods(["lora", "lora + prompt", "adapter >> lora"])
+    ['lora', 'prompt']
+    """
     single_stages = [parts[0] for parts in map(stages, texts) if len(parts) == 1]
     return list(dict.fromkeys(method for stage in single_stages for method in stage))
 

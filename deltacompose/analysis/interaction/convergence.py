@@ -44,6 +44,10 @@ class Training:
 def reached(history: Sequence[Point], percent: float, floor: float = 0.0) -> Point | None:
     """The first evaluation that reached so many percent of the way from the floor to the final (last) score.
 
+    >>> history = [Point(10, 1.0, 0.5), Point(20, 2.0, 0.85), Point(30, 3.0, 0.9)]
+    >>> reached(history, percent=90)
+    Point(step=20, seconds=2.0, score=0.85)
+
     Args:
         history: evaluations in the order of their steps.
         percent: above 0, at most 100.
@@ -103,7 +107,11 @@ def efficiency(trainings: Sequence[Training]) -> dict[str, float | int | None]:
 
 
 def gap(dev: Sequence[float | None], train: Sequence[float | None]) -> float | None:
-    """The generalisation gap, mean |dev − train| over runs (Ding et al. 2023); None where either was not measured."""
+    """The generalisation gap, mean |dev − train| over runs (Ding et al. 2023); None where either was not measured.
+
+    >>> gap([0.5, 0.75], [1.0, 0.75])
+    0.25
+    """
     pairs = list(zip(dev, train, strict=True))
     known = [abs(d - t) for d, t in pairs if d is not None and t is not None]
     return fmean(known) if known and len(known) == len(pairs) else None

@@ -33,7 +33,11 @@ def combinations(factors: Sequence[str]) -> dict[str, frozenset[str]]:
 
 
 def named(on: Iterable[str], factors: Sequence[str]) -> str:
-    """The name of the combination in which these methods are on."""
+    """The name of the combination in which these methods are on.
+
+    >>> named(["lora", "prompt"], ["prompt", "lora", "adapter"])
+    'prompt + lora'
+    """
     on = set(on)
     return " + ".join(factor for factor in factors if factor in on) or NONE
 
@@ -42,6 +46,9 @@ def effects(factors: Sequence[str]) -> dict[str, Contrast]:
     """The ±1 effects, 2^-(k-1) Σ ± y: for one method, the mean when on minus that when off.
 
     As in Box, Hunter and Hunter (1978), *Statistics for Experimenters*, chapter 10.
+
+    >>> effects(["lora", "prompt"])["lora"]
+    {'none': -0.5, 'prompt': -0.5, 'lora': 0.5, 'lora + prompt': 0.5}
 
     Returns:
         The contrast of each non-empty set of methods; a mean counts negatively where an odd number of the set is off.
@@ -56,7 +63,11 @@ def effects(factors: Sequence[str]) -> dict[str, Contrast]:
 
 
 def mobius(factors: Sequence[str]) -> dict[str, Contrast]:
-    """The Möbius terms m(S) = Σ_{T ⊆ S} (-1)^{|S \\ T|} y(T): what a set gives beyond all that is in it (Rota 1964)."""
+    """The Möbius terms m(S) = Σ_{T ⊆ S} (-1)^{|S \\ T|} y(T): what a set gives beyond all that is in it (Rota 1964).
+
+    >>> mobius(["lora", "prompt"])["lora + prompt"]
+    {'none': 1.0, 'prompt': -1.0, 'lora': -1.0, 'lora + prompt': 1.0}
+    """
     every = combinations(factors)
     return {
         name: {each: float((-1) ** len(together - on)) for each, on in every.items() if on <= together}
@@ -65,7 +76,12 @@ def mobius(factors: Sequence[str]) -> dict[str, Contrast]:
 
 
 def shapley(factors: Sequence[str]) -> dict[str, Contrast]:
-    """Shapley values (1953): a method's marginal, averaged over every order in which the methods may be added."""
+    """Shapley values (1953): a method's marginal, averaged over every order in which the methods may be added.
+
+    >>> means = {"none": 0.5, "lora": 0.8, "prompt": 0.7, "lora + prompt": 0.9}
+    >>> round(applied(shapley(["lora", "prompt"])["lora"], means), 3)
+    0.25
+    """
     k = len(factors)
     result: dict[str, Contrast] = {}
     for factor in factors:

@@ -25,6 +25,10 @@ TIE = 1e-10
 def friedman(blocks: Array) -> dict[str, float | int] | None:
     """Friedman's (1937) chi-square that all orders rank alike, by scipy.
 
+    >>> blocks = np.array([[0.7, 0.8, 0.9], [0.6, 0.7, 0.8], [0.5, 0.8, 0.9], [0.6, 0.7, 0.9]])
+    >>> round(friedman(blocks)["p"], 3)
+    0.018
+
     Args:
         blocks: scores (blocks, orders); a block is a task, or a task and seed.
 
@@ -44,6 +48,10 @@ def permutation(blocks: Array, rounds: int = 9999, seed: int = 0) -> dict[str, f
 
     All relabellings are enumerated where there are at most 20 000 (the first block's stays: relabelling every block
     alike changes nothing); otherwise `rounds` are drawn and p = (1 + #) / (1 + rounds).
+
+    >>> blocks = np.array([[0.7, 0.8], [0.6, 0.7], [0.5, 0.9], [0.6, 0.8]])
+    >>> permutation(blocks)["p"]
+    0.125
 
     Returns:
         `p`, whether it is `exact`, how many `relabellings`, how many `blocks`; None for one order or one block.

@@ -68,6 +68,9 @@ def read(text: str) -> tuple[Clause, ...]:
 def kept(rows: Sequence[Row], clauses: Iterable[Clause]) -> list[Row]:
     """The rows that meet every condition.
 
+    >>> kept([{"task": "rte", "rank": "8"}, {"task": "cola", "rank": "2"}], read("rank > 4"))
+    [{'task': 'rte', 'rank': '8'}]
+
     Raises:
         BadInput: a column that does not exist, or a number compared with text.
     """
@@ -88,7 +91,11 @@ def absent(rows: Sequence[Row], clauses: Iterable[Clause]) -> list[str]:
 
 
 def number(text: str) -> float | None:
-    """The number that a text writes, or None; `nan` and `inf` are not numbers here."""
+    """The number that a text writes, or None; `nan` and `inf` are not numbers here.
+
+    >>> number("1e-3"), number("nan"), number("rte")
+    (0.001, None, None)
+    """
     value = float(text) if re.fullmatch(_NUMBER, text.strip()) else math.inf
     return value if math.isfinite(value) else None
 

@@ -68,6 +68,10 @@ def rank_discounts(scores: Floats, ranked: Bools) -> Floats:
 
     Sources of equal score share the mean of their discounts (McSherry & Najork 2008), so that the order in which they
     happen to stand never matters.
+
+    >>> scores = np.array([0.2, 0.9, 0.5])
+    >>> rank_discounts(scores, np.array([True, True, True])).round(3)
+    array([0.5  , 1.   , 0.631])
     """
     over = ((scores[..., None, :] > scores[..., :, None]) & ranked[..., None, :]).sum(axis=-1)
     equal = ((scores[..., None, :] == scores[..., :, None]) & ranked[..., None, :]).sum(axis=-1)
@@ -94,7 +98,11 @@ def ndcg(scores: Floats, gains: Floats) -> Floats:
 
 
 def ndcg_of_chance(gains: Floats) -> Floats:
-    """(...,) the expected NDCG of a random ranking, exactly: every source tied with every other."""
+    """(...,) the expected NDCG of a random ranking, exactly: every source tied with every other.
+
+    >>> float(ndcg_of_chance(np.array([0.0, 0.5, 1.0])).round(3))
+    0.81
+    """
     return ndcg(np.zeros_like(gains), gains)
 
 
@@ -102,6 +110,10 @@ def regret_at(k: int, scores: Floats, gains: Floats) -> float:
     """Gain of the best source minus that of the best among the first k by score, for one target.
 
     Where the k-th place is tied, the expectation over all ways to break the tie.
+
+    >>> gains = np.array([[np.nan, 0.9, 0.8], [0.4, np.nan, 0.6], [0.2, 0.1, np.nan]])
+    >>> regret_at(1, -gains, gains)
+    0.8
 
     Raises:
         BadInput: k below one.
@@ -129,7 +141,14 @@ def _expected_best(sure: float, tied: Floats, drawn: int) -> float:
 
 
 def popularity(gains: Floats) -> Floats:
-    """(sources, targets): mean gain of a source on the other targets, the predicted one and its own left out."""
+    """(sources, targets): mean gain of a source on the other targets, the predicted one and its own left out.
+
+    >>> gains = np.array([[np.nan, 0.9, 0.8], [0.4, np.nan, 0.6], [0.2, 0.1, np.nan]])
+    >>> popularity(gains).round(2)
+    array([[0.85, 0.8 , 0.9 ],
+           [0.6 , 0.5 , 0.4 ],
+           [0.1 , 0.2 , 0.15]])
+    """
     known = ~np.isnan(gains)
     total, count = np.nan_to_num(gains).sum(axis=1, keepdims=True), known.sum(axis=1, keepdims=True)
     rest, others = total - np.nan_to_num(gains), count - known
@@ -137,14 +156,23 @@ def popularity(gains: Floats) -> Floats:
 
 
 def best_single_source(matrix: TransferMatrix) -> dict[str, str]:
-    """For each target, the source that does best on average over the other targets."""
+    """For each target, the source that does best on average over the other targets.
+
+    >>> best_single_source(matrix)
+    {'cola': 'mnli', 'mnli': 'mrpc', 'mrpc': 'mnli', 'rte': 'mrpc'}
+    """
     tasks, scores = matrix.tasks, _without_diagonal(popularity(gains_of(matrix)))
     _enough(tasks)
     return {target: tasks[int(np.nanargmax(scores[:, t]))] for t, target in enumerate(tasks)}
 
 
 def kendall_within(scores: Floats, gains: Floats) -> Floats:
-    """(targets,): Kendall's τ_b of scores and gains over the sources of each target; NaN where either is constant."""
+    """(targets,): Kendall's τ_b of scores and gains over the sources of each target; NaN where either is constant.
+
+    >>> gains = np.array([[np.nan, 0.9, 0.8], [0.4, np.nan, 0.6], [0.2, 0.1, np.nan]])
+    >>> kendall_within(gains**2, gains)
+    array([1., 1., 1.])
+    """
     return _within(lambda x, y: stats.kendalltau(x, y).statistic, scores, gains)
 
 

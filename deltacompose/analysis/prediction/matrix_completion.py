@@ -46,6 +46,13 @@ def complete(observed: Floats, method: str = "additive") -> Completion:
     * target mean: the mean of what is observed of the target;
     * rank-2: additive effects, and a product of rank 2 on their residuals by alternating ridge regressions.
 
+    >>> observed = np.array([[np.nan, 0.8, 0.6], [0.7, np.nan, np.nan], [0.5, 0.6, np.nan]])
+    >>> completed = complete(observed)
+    >>> completed.method, completed.values.shape
+    ('additive', (3, 3))
+    >>> bool(np.isfinite(completed.values).all())
+    True
+
     Raises:
         BadInput: an unknown method, or a matrix with nothing observed.
     """

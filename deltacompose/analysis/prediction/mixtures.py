@@ -22,6 +22,9 @@ def top_k(similarities: Mapping[str, float], k: int) -> dict[str, float]:
 def weighted_top_k(similarities: Mapping[str, float], k: int) -> dict[str, float]:
     """Weights in proportion to similarity, sim_i / Σ sim, over the k most similar sources (Vu et al. 2022).
 
+    >>> weighted_top_k({"rte": 0.5, "mrpc": 0.5, "cola": 0.1}, k=2)
+    {'rte': 0.5, 'mrpc': 0.5}
+
     Raises:
         BadInput: one of them has a similarity that is not above zero: proportions have no meaning then.
     """
@@ -34,7 +37,12 @@ def weighted_top_k(similarities: Mapping[str, float], k: int) -> dict[str, float
 def softmax_mixture(
     similarities: Mapping[str, float], temperature: float = 0.1, k: int | None = None
 ) -> dict[str, float]:
-    """Weights exp(sim_i / temperature) / Σ, over the k most similar sources or all."""
+    """Weights exp(sim_i / temperature) / Σ, over the k most similar sources or all.
+
+    >>> mixture = softmax_mixture({"rte": 0.6, "mrpc": 0.5}, temperature=0.1)
+    >>> {name: round(weight, 3) for name, weight in mixture.items()}
+    {'rte': 0.731, 'mrpc': 0.269}
+    """
     if not temperature > 0:
         raise BadInput(f"a softmax needs a temperature above zero, found {temperature}")
     names = _nearest(similarities, len(similarities) if k is None else k)
@@ -53,7 +61,12 @@ def _nearest(similarities: Mapping[str, float], k: int) -> list[str]:
 
 
 def similarities_to(target: str, measure: Floats, tasks: Sequence[str]) -> dict[str, float]:
-    """The measure's column of one target by source, the target itself left out: what the mixtures take."""
+    """The measure's column of one target by source, the target itself left out: what the mixtures take.
+
+    >>> measure = np.array([[1.0, 0.3], [0.3, 1.0]])
+    >>> similarities_to("rte", measure, ["rte", "mrpc"])
+    {'mrpc': 0.3}
+    """
     if target not in tasks:
         raise unknown("task", target, tasks)
     t = list(tasks).index(target)

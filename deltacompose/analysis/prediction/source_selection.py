@@ -46,6 +46,10 @@ class Choice:
 def win_rates(scores: Floats) -> Floats:
     """W_ij, the share of samples on which source i does better than source j, a tie counting half, (sources, sources).
 
+    >>> scores = np.array([[0.9, 0.8, 0.7], [0.6, 0.8, 0.5]])
+    >>> win_rates(scores).shape
+    (2, 2)
+
     Args:
         scores: (sources, samples) on one target, a sample being an example or a seed; higher is better.
     """
@@ -99,6 +103,11 @@ def choose(
     gains: Floats, budget: int, untouched: Floats | None = None, way: str = "auto", seconds: float = 60.0
 ) -> Choice:
     """At most `budget` sources, so that the sum over targets of the best chosen source's gain is greatest.
+
+    >>> gains = np.array([[1.0, 0.2, 0.9], [0.1, 1.0, 0.2], [0.3, 0.4, 1.0]])
+    >>> choice = choose(gains, budget=2)
+    >>> choice.sources, choice.serving, round(choice.value, 2)
+    ((0, 1), (0, 1, 0), 2.9)
 
     Args:
         gains: (sources, targets), higher is better; NaN where that source may not serve that target (itself, say).

@@ -150,15 +150,15 @@ def best_alone(table: Table) -> str:
 
     Popularity is read from the other targets each time.
     """
-    found: dict[str, list[float]] = {name: [] for name in table.predictors}
+    scores: dict[str, list[float]] = {name: [] for name in table.predictors}
     for t, target in enumerate(table.targets):
         rest = table.without(target)
         rows = [table.sources.index(name) for name in rest.sources]
         gains = _positive(table.gains[rows, t])
         x = table.predictors_of(target, rest)
         for k, name in enumerate(table.predictors):
-            found[name].append(float(ndcg(x[:, k], gains)))
-    means = {name: np.nanmean(values) if not np.isnan(values).all() else -np.inf for name, values in found.items()}
+            scores[name].append(float(ndcg(x[:, k], gains)))
+    means = {name: np.nanmean(values) if not np.isnan(values).all() else -np.inf for name, values in scores.items()}
     return max(table.predictors, key=lambda name: float(means[name]))
 
 
@@ -225,7 +225,7 @@ def _limitations(evidence: Evidence, every: Sequence[Outcome]) -> Iterator[str]:
     if left:
         yield f"{', '.join(left)}: fewer than two sources of known score, so not left out"
     if evidence.tried is None:
-        yield f"no scores of single examples are known, so {TRIED!r} is no predictor"
+        yield f"no scores of single examples are known, so {TRIED!r} is not a predictor"
     if np.isnan(evidence.untouched).all():
         yield "the score of the untouched backbone is not known, so using no source is not compared"
     yield ("p-values are two-sided, of paired sign flips over tasks; tasks of one library are not independent")

@@ -1,4 +1,4 @@
-"""What a library knows of every pair of a source and a target: scores, similarities, scores on a few examples."""
+"""Evidence of a library on every pair of a source and a target: scores, similarities, scores on a few examples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ LEAST_TASKS = 4
 """With fewer tasks nothing can be left out and learned from the rest."""
 
 POPULARITY, TRIED = "popularity", "few examples"
-"""Predictors that are no measure: a source's mean gain on the other targets, and its score on the few examples."""
+"""Predictors that are not measure: a source's mean gain on the other targets, and its score on the few examples."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Sources and targets of one composition, over several seeds. What is not known is NaN.
+    """Sources and targets of one composition, over several seeds. Unknown values are NaN.
 
     Args:
         sources: names of the tasks that deltas were trained on.
@@ -32,7 +32,7 @@ class Evidence:
         measures: by name (seeds, sources, targets), similarities, higher is nearer.
         tried: (seeds, sources, targets), scores on a few examples that `scores` are not of.
         tried_untouched: (seeds, targets), that of the untouched backbone.
-        parts: the tasks of a source that is a mixture, by its name; it is no source of these tasks.
+        parts: the tasks of a source that is a mixture, by its name; it is not a source of these tasks.
 
     Raises:
         BadInput: fewer than four targets, fewer than two sources, or arrays of other shapes.
@@ -66,7 +66,7 @@ class Evidence:
                 raise BadInput(f"{name} of the evidence has shape {np.shape(array)}, expected {shape}")
 
     def table(self, seed: int) -> Table:
-        """What is known with one seed, by its place in `seeds`."""
+        """The evidence of one seed, by its index in `seeds`."""
         names = np.array([[t in (s, *self.parts.get(s, ())) for t in self.targets] for s in self.sources])
         reference = np.where(np.isnan(self.untouched[seed]), self.chance, self.untouched[seed])
         reference = np.nan_to_num(reference)
@@ -115,7 +115,7 @@ class Table:
 
     @property
     def predictors(self) -> tuple[str, ...]:
-        """What a model may use, in a fixed order."""
+        """Predictors that a model may use, in a fixed order."""
         return (POPULARITY, *((TRIED,) if self.tried is not None else ()), *sorted(self.measures))
 
     def predictors_of(self, target: str, known: Table) -> Floats:

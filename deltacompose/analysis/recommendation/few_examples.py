@@ -1,6 +1,6 @@
 """Scores on a few examples of a target and on the others, from the score of every example.
 
-What a new task with few labelled examples looks like is so known of every task of a library, without another pass.
+So every task of a library is seen as a new task with few labelled examples would be, without another pass.
 """
 
 from __future__ import annotations

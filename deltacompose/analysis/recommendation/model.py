@@ -25,7 +25,7 @@ ALPHAS = tuple(np.logspace(-1, 4, 11))
 COVERAGE = 0.9
 """The share of scores that intervals are meant to cover."""
 LEVEL = 0.05
-"""Sources are told apart where a predicted order that is this good or better has at most this probability by chance."""
+"""Sources are distinguished where a predicted order that is this good or better has at most this p-value."""
 _PERMUTATIONS = 999
 
 
@@ -112,7 +112,7 @@ def ties(model: Model, predicted: Floats) -> list[bool]:
 
 
 def _left_out(table: Table, target: str) -> _Left | None:
-    """The target's gains beside the predictions of a model that has never met it."""
+    """The target's gains, with the predictions of a model that was fitted without it."""
     rest = table.without(target)
     rows = [table.sources.index(name) for name in rest.sources]
     gains = table.gains[rows, table.targets.index(target)]

@@ -20,7 +20,11 @@ _TASKS_AT_ONCE = 64
 
 
 def flatten(weights: Mapping[str, npt.NDArray[Any]]) -> Array:
-    """A delta's tensors as one vector (parameters,), joined in the order of their names."""
+    """A delta's tensors as one vector (parameters,), joined in the order of their names.
+
+    >>> flatten({"b": np.array([3.0]), "a": np.array([[1.0, 2.0]])})
+    array([1., 2., 3.])
+    """
     if not weights:
         raise BadInput("a delta without tensors cannot be flattened")
     return np.concatenate([np.asarray(weights[name], dtype=np.float64).ravel() for name in sorted(weights)])
@@ -32,6 +36,10 @@ def low_rank(weights: Mapping[str, npt.NDArray[Any]]) -> Factors:
     A place with more tensors (an adapter's biases, DoRA's magnitudes) is not a product of two factors and not part of
     it. A scale that multiplies ΔW at every place alike (LoRA's α/r) does not matter to the measures here; one that
     differs between places must be multiplied into `up` first.
+
+    >>> factors = low_rank({"ffn.up": np.ones((4, 2)), "ffn.down": np.ones((2, 4))})
+    >>> list(factors)
+    ['ffn']
 
     Raises:
         BadInput: no such place.
@@ -47,18 +55,34 @@ def low_rank(weights: Mapping[str, npt.NDArray[Any]]) -> Factors:
 
 
 def cosine(vectors: Array) -> Array:
-    """Cosines of (tasks, parameters)."""
+    """Cosines of (tasks, parameters).
+
+    >>> cosine(np.array([[1.0, 0.0], [1.0, 1.0]])).round(3)
+    array([[1.   , 0.707],
+           [0.707, 1.   ]])
+    """
     unit = _unit(np.asarray(vectors, dtype=np.float64))
     return _symmetric(unit @ unit.T)
 
 
 def euclidean(vectors: Array) -> Array:
-    """Distances ‖u − v‖ of (tasks, parameters)."""
+    """Distances ‖u − v‖ of (tasks, parameters).
+
+    >>> euclidean(np.array([[0.0, 0.0], [3.0, 4.0]]))
+    array([[0., 5.],
+           [5., 0.]])
+    """
     return np.asarray(squareform(pdist(np.asarray(vectors, dtype=np.float64))))
 
 
 def prompt_cosine(prompts: Array) -> Array:
-    """Cosine of the flattened prompts (tasks, tokens, width): C_concat of Su et al. 2022."""
+    """Cosine of the flattened prompts (tasks, tokens, width): C_concat of Su et al. 2022.
+
+    >>> prompts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    >>> prompt_cosine(prompts).round(3)
+    array([[1., 0.],
+           [0., 1.]])
+    """
     return cosine(prompts.reshape(len(prompts), -1))
 
 
@@ -67,6 +91,11 @@ def mean_token_cosine(prompts: Array) -> Array:
 
     Vu et al. 2022 (arXiv 2110.07904), the first of their two. A long token counts for more in the mean than a short
     one, which it does not in `token_cosine`.
+
+    >>> prompts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    >>> mean_token_cosine(prompts).round(3)
+    array([[1., 1.],
+           [1., 1.]])
     """
     return cosine(np.asarray(prompts, dtype=np.float64).mean(axis=1))
 
@@ -77,18 +106,33 @@ def token_cosine(prompts: Array) -> Array:
     SPoT's "per-token average cosine similarity" (Vu et al. 2022, arXiv 2110.07904) and C_average of Su et al. 2022.
     Tokens of one prompt differ, so a prompt's similarity with itself is not 1. The mean of l² cosines is the inner
     product of two mean unit tokens, which is how it is computed.
+
+    >>> prompts = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    >>> token_cosine(prompts).round(3)
+    array([[0.5, 0.5],
+           [0.5, 0.5]])
     """
     mean = _unit(np.asarray(prompts, dtype=np.float64)).mean(axis=1)
     return _symmetric(mean @ mean.T)
 
 
 def prompt_closeness(prompts: Array) -> Array:
-    """1 / (1 + ‖P − Q‖) of the flattened prompts (tasks, tokens, width): E_concat of Su et al. 2022."""
+    """1 / (1 + ‖P − Q‖) of the flattened prompts (tasks, tokens, width): E_concat of Su et al. 2022.
+
+    >>> prompt_closeness(np.array([[[0.0, 0.0]], [[3.0, 4.0]]])).round(3)
+    array([[1.   , 0.167],
+           [0.167, 1.   ]])
+    """
     return 1 / (1 + euclidean(prompts.reshape(len(prompts), -1)))
 
 
 def token_closeness(prompts: Array) -> Array:
-    """1 / (1 + mean ‖p − q‖ over all token pairs) of prompts (tasks, tokens, width): E_average of Su et al. 2022."""
+    """1 / (1 + mean ‖p − q‖ over all token pairs) of prompts (tasks, tokens, width): E_average of Su et al. 2022.
+
+    >>> token_closeness(np.array([[[0.0, 0.0]], [[3.0, 4.0]]])).round(3)
+    array([[1.   , 0.167],
+           [0.167, 1.   ]])
+    """
     tasks = len(prompts)
     mean = np.zeros((tasks, tasks))
     for i in range(tasks):
@@ -126,6 +170,10 @@ def neuron_overlap(activations: Array) -> Array:
     """Overlap of activated neurons, (tasks, layers, neurons): cosine of the binary vectors [activation > 0].
 
     Su et al. 2022: the activations between the two feed-forward layers.
+
+    >>> neuron_overlap(np.array([[[1.0, 0.0, 1.0]], [[1.0, 1.0, 0.0]]])).round(3)
+    array([[1. , 0.5],
+           [0.5, 1. ]])
     """
     return cosine(np.asarray(activations > 0, dtype=np.float64).reshape(len(activations), -1))
 
@@ -148,6 +196,9 @@ def fisher_diagonal(drawn_gradients: Array) -> Array:
 
     The answers must be drawn from the model's own p(y|x): with true answers it is the empirical Fisher, another thing,
     and with the gradient of a batch's mean it is nearly nothing.
+
+    >>> fisher_diagonal(np.array([[1.0, 0.0], [3.0, 2.0]]))
+    array([5., 2.])
     """
     return np.asarray(np.square(drawn_gradients, dtype=np.float64).mean(axis=0))
 
@@ -161,6 +212,10 @@ def task2vec_distance(fisher: Array) -> Array:
     """1 − cos(h₀/(h₀+h₁), h₁/(h₀+h₁)) of the Fisher diagonals (tasks, parameters).
 
     0 for identical tasks, 1 for disjoint supports. A coordinate that neither task uses (0/0) counts as nothing.
+
+    >>> task2vec_distance(np.array([[1.0, 1.0], [1.0, 3.0]])).round(3)
+    array([[0.   , 0.132],
+           [0.132, 0.   ]])
     """
     if not fisher.any(axis=1).all():
         raise Undefined("its gradients vanish", np.flatnonzero(~fisher.any(axis=1)))
@@ -176,7 +231,12 @@ def task2vec_distance(fisher: Array) -> Array:
 
 
 def gradient_cosine(gradients: Sequence[Array]) -> Array:
-    """Cosine of the tasks' mean loss gradients, each from (examples, parameters)."""
+    """Cosine of the tasks' mean loss gradients, each from (examples, parameters).
+
+    >>> gradient_cosine([np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])]).round(3)
+    array([[1., 0.],
+           [0., 1.]])
+    """
     return cosine(np.stack([np.asarray(task).mean(axis=0) for task in gradients]))
 
 

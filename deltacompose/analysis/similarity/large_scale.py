@@ -22,7 +22,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import eigsh
 from sklearn.neighbors import NearestNeighbors
 
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.errors import BadInput, unknown
 
 Singles = NDArray[np.float32]

@@ -20,6 +20,10 @@ def overlap(bases: Array, others: Array) -> Array:
 
     Hu et al. 2021 (arXiv 2106.09685), eq. 4.
 
+    >>> axes = np.eye(4)[None]
+    >>> overlap(axes[:, :, :2], axes[:, :, 1:3])
+    array([[0.5]])
+
     Args:
         bases: (tasks, dimension, i).
         others: (other tasks, dimension, j).
@@ -32,6 +36,9 @@ def overlap_null(dimension: int, i: int, j: int) -> tuple[float, float]:
     """Mean of φ and variance of ‖UᵀV‖²_F for independent uniform subspaces of R^dimension of i and j dimensions.
 
     E φ = max(i, j)/d and Var‖UᵀV‖²_F = 2ij(d−i)(d−j) / (d²(d−1)(d+2)); the variance of φ is that over min(i, j)².
+
+    >>> overlap_null(100, 10, 10)[0]
+    0.1
     """
     d = dimension
     if not 1 <= min(i, j) <= max(i, j) <= d or d < 2:
@@ -50,7 +57,12 @@ def overlap_z(bases: Array, others: Array) -> Array:
 
 
 def overlap_above_chance(bases: Array, others: Array) -> Array:
-    """(φ − Eφ) / (1 − Eφ), (tasks, other tasks): 0 on average for random subspaces, 1 where one holds the other."""
+    """(φ − Eφ) / (1 − Eφ), (tasks, other tasks): 0 on average for random subspaces, 1 where one holds the other.
+
+    >>> axes = np.eye(4)[None]
+    >>> overlap_above_chance(axes[:, :, :2], axes[:, :, :2])
+    array([[1.]])
+    """
     expected, _ = overlap_null(bases.shape[1], bases.shape[2], others.shape[2])
     if expected == 1:
         raise BadInput(
@@ -64,6 +76,10 @@ def principal_angles(bases: Array, others: Array) -> Array:
 
     A cosine near 1 cannot tell small angles apart, so those are taken from the sines, σ(V − UUᵀV)
     (Björck & Golub 1973).
+
+    >>> axes = np.eye(3)[None]
+    >>> principal_angles(axes[:, :, :1], axes[:, :, 1:2]).round(3)
+    array([[[1.571]]])
     """
     if bases.shape[2] < others.shape[2]:
         return np.swapaxes(principal_angles(others, bases), 0, 1)
@@ -76,7 +92,13 @@ def principal_angles(bases: Array, others: Array) -> Array:
 
 
 def orthonormal(columns: Array) -> Array:
-    """An orthonormal basis of each matrix's columns, (tasks, dimension, k) in and out; refuses dependent columns."""
+    """An orthonormal basis of each matrix's columns, (tasks, dimension, k) in and out; refuses dependent columns.
+
+    >>> basis = orthonormal(np.array([[[2.0], [0.0]]]))
+    >>> abs(basis)
+    array([[[1.],
+            [0.]]])
+    """
     if columns.shape[-2] < columns.shape[-1]:
         raise BadInput(
             f"{columns.shape[-1]} columns in R^{columns.shape[-2]} are dependent and have no basis of that size"
@@ -154,6 +176,11 @@ def procrustes(prompts: Array) -> Array:
 
     R = UVᵀ from the SVD of AᵀB, so the distance is √(2 − 2 Σσ(AᵀB)) (Schönemann 1966). AᵀB is (width, width) of rank
     at most the number of tokens; its singular values are those of a smaller product of triangular factors.
+
+    >>> turned = np.array([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [-1.0, 0.0]]])
+    >>> abs(procrustes(turned).round(6))
+    array([[0., 0.],
+           [0., 0.]])
     """
     norms = np.linalg.norm(prompts, axis=(1, 2), keepdims=True)
     if (norms == 0).any():

@@ -38,6 +38,12 @@ def log_maximum_evidence(features: Array, labels: npt.NDArray[Any]) -> float:
 
     One model for each label's indicator, p(y) = N(0, FFᵀ/α + I/β), with α and β at their maximum; the mean over labels.
     Numbers as labels (floating point) are taken as one regression target.
+
+    >>> features = np.array([[0.0, 1.0], [0.1, 0.9], [1.0, 0.0], [0.9, 0.2]])
+    >>> right = log_maximum_evidence(features, np.array([0, 0, 1, 1]))
+    >>> wrong = log_maximum_evidence(features, np.array([0, 1, 0, 1]))
+    >>> right > wrong
+    True
     """
     features = np.asarray(features, dtype=np.float64)
     if len(features) != len(labels):
@@ -49,6 +55,10 @@ def log_maximum_evidence(features: Array, labels: npt.NDArray[Any]) -> float:
 
 def log_expected_empirical_prediction(probabilities: Array, labels: npt.NDArray[Any]) -> float:
     """LEEP (Nguyen et al. 2020, arXiv 2002.12462): mean log Σ_z P̂(y|z) θ(x)_z, at most 0.
+
+    >>> probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.2, 0.8]])
+    >>> round(log_expected_empirical_prediction(probabilities, np.array([0, 0, 1])), 3)
+    -0.317
 
     Args:
         probabilities: θ, what the source gives its own labels, (examples, source labels), rows summing to 1.
@@ -69,6 +79,10 @@ def negative_conditional_entropy(predictions: npt.NDArray[Any], labels: npt.NDAr
     """NCE (Tran et al. 2019, arXiv 1908.08142): −H(Y|Z) in nats, of true answers Y given the source's answers Z.
 
     Both are (examples,). 0 where Z decides Y, −ln 2 where two balanced answers are independent of Z.
+
+    >>> predictions, labels = np.array(["a", "a", "b", "b"]), np.array([0, 0, 1, 0])
+    >>> round(negative_conditional_entropy(predictions, labels), 3)
+    -0.347
     """
     if not len(labels):
         raise BadInput("no conditional entropy of no examples")

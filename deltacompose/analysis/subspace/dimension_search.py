@@ -73,7 +73,11 @@ class Found:
 
 
 def grid(most: int, resolution: float = 0.1) -> tuple[int, ...]:
-    """The d that may be tried, ascending: powers of two, `most`, and between them steps of at most the resolution."""
+    """The d that may be tried, ascending: powers of two, `most`, and between them steps of at most the resolution.
+
+    >>> grid(16, resolution=1.0)
+    (1, 2, 4, 8, 16)
+    """
     values = {most} | {2**i for i in range(most.bit_length()) if 2**i <= most}
     d = 1
     while d < most:
@@ -109,7 +113,11 @@ def found(search: Search, scores: Mapping[int, float]) -> Found:
 def d90(
     full_score: float, score_of: Callable[[int], float], most: int, share: float = 0.9, resolution: float = 0.1
 ) -> Found:
-    """The whole search at once, `score_of(d)` being run for every d that it asks for."""
+    """The whole search at once, `score_of(d)` being run for every d that it asks for.
+
+    >>> d90(0.8, lambda d: min(0.8, 0.1 * d), most=64, resolution=1.0).d
+    8
+    """
     search, scores = Search(full_score, most, share, resolution=resolution), dict[int, float]()
     while waiting := next_dimensions(search, scores):
         scores.update({d: score_of(d) for d in waiting})

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from safetensors.numpy import save
 
-from deltacompose.analysis import tensors
+from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.subspace import autoencoder
 from deltacompose.analysis.subspace import linear as subspace

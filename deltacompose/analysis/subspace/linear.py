@@ -61,6 +61,11 @@ class Subspace:
 def learn(deltas: Floats, dimensions: int, centred: bool = True) -> Subspace:
     """The subspace of the leading principal components of (tasks, parameters).
 
+    >>> deltas = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0]])
+    >>> plane = learn(deltas, 2)
+    >>> plane.share(deltas).round(6)
+    array([1., 1., 1.])
+
     Raises:
         BadInput: more dimensions than the stack has.
     """
@@ -77,7 +82,11 @@ def learn(deltas: Floats, dimensions: int, centred: bool = True) -> Subspace:
 
 
 def rank(deltas: Floats, centred: bool = True) -> int:
-    """How many dimensions the stack (tasks, parameters) spans, about its mean if it is centred."""
+    """How many dimensions the stack (tasks, parameters) spans, about its mean if it is centred.
+
+    >>> rank(np.array([[1.0, 0.0], [2.0, 0.0]]), centred=False)
+    1
+    """
     return _above_nothing(singular_values(deltas, centred))
 
 
@@ -86,26 +95,42 @@ def _above_nothing(values: Floats) -> int:
 
 
 def singular_values(deltas: Floats, centred: bool = True) -> Floats:
-    """Singular values of the stack (tasks, parameters), descending, (min(tasks, parameters),); rounding becomes 0."""
+    """Singular values of the stack (tasks, parameters), descending, (min(tasks, parameters),); rounding becomes 0.
+
+    >>> singular_values(np.array([[3.0, 0.0], [0.0, 4.0]]), centred=False)
+    array([4., 3.])
+    """
     deltas = np.asarray(deltas, dtype=np.float64)
     values = np.asarray(np.linalg.svd(deltas - deltas.mean(axis=0) if centred else deltas, compute_uv=False))
     return values if values[0] > 1e-13 * np.linalg.norm(deltas) else np.zeros_like(values)
 
 
 def participation_ratio(values: Floats) -> float:
-    """(Σσ²)² / Σσ⁴ of singular values: k for k equal ones."""
+    """(Σσ²)² / Σσ⁴ of singular values: k for k equal ones.
+
+    >>> participation_ratio(np.array([2.0, 2.0, 2.0]))
+    3.0
+    """
     squares = np.square(_scaled(values))
     return float(squares.sum() ** 2 / np.square(squares).sum())
 
 
 def effective_rank(values: Floats) -> float:
-    """exp H(σ/Σσ) of singular values (Roy & Vetterli 2007): k for k equal ones."""
+    """exp H(σ/Σσ) of singular values (Roy & Vetterli 2007): k for k equal ones.
+
+    >>> round(effective_rank(np.array([2.0, 2.0, 2.0])), 6)
+    3.0
+    """
     shares = _scaled(values) / _scaled(values).sum()
     return float(np.exp(-(shares * np.log(np.where(shares > 0, shares, 1))).sum()))
 
 
 def stable_rank(values: Floats) -> float:
-    """‖·‖²_F / σ₁² of singular values (Rudelson & Vershynin 2007): k for k equal ones."""
+    """‖·‖²_F / σ₁² of singular values (Rudelson & Vershynin 2007): k for k equal ones.
+
+    >>> stable_rank(np.array([2.0, 2.0, 1.0]))
+    2.25
+    """
     return float(np.square(_scaled(values)).sum())
 
 

@@ -31,7 +31,7 @@ def with_examples(
         damaged: called with the key and reason of each cell that is left out because its predictions cannot be read.
 
     Raises:
-        BadInput: predictions cannot be read, and nobody is to be told.
+        BadInput: predictions cannot be read and `damaged` is None.
     """
     for record in records:
         if record.get("kind") != "evaluate" or not is_done(record):
@@ -112,7 +112,7 @@ def from_records(
 
 
 def _with_mixtures(categories: Mapping[str, str], sources: Sequence[str]) -> dict[str, str]:
-    """The categories with one for the mixtures that a study makes of clusters, which are no tasks of their own."""
+    """The categories with one for the mixtures that a study makes of clusters, which are not tasks of their own."""
     mixtures = {source: "mixture" for source in sources if mix_of_name(source) is not None}
     return {**(mixtures if categories else {}), **categories}
 

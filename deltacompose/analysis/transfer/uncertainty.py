@@ -133,6 +133,9 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
     The difference is paired: by example where both sides' per-example scores are known, by seed where both have seeds.
     `covers` names what the intervals account for, over all cells.
 
+    >>> marks(matrix, "untouched").bh.shape
+    (4, 4)
+
     Raises:
         BadInput: an unknown level, a q outside (0, 1), or a matrix of which no cell can be tested.
     """

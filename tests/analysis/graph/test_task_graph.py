@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
 from deltacompose.analysis import graph
-from deltacompose.analysis.graph import build, communities
+from deltacompose.analysis.graph import communities
+from deltacompose.analysis.graph import construction as build
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.prediction import source_selection as sources
 from deltacompose.analysis.transfer import TransferMatrix, read_categories, read_scores

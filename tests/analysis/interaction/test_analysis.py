@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
+from commandline import printed_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from deltacompose.analysis.interaction import analyse, factorial
 from deltacompose.analysis.interaction import row_filter as where
@@ -30,12 +29,7 @@ means = st.lists(st.floats(-100, 100), min_size=8, max_size=8).map(lambda y: dic
 
 
 def command(*arguments):
-    app = typer.Typer()
-    app.command()(interaction)
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    if result.exception is not None:
-        raise result.exception
-    return result.stdout
+    return printed_by(interaction, *arguments)
 
 
 def records(*arguments):

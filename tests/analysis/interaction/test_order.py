@@ -8,11 +8,10 @@ from statistics import fmean
 import numpy as np
 import picostudy
 import pytest
-import typer
+from commandline import printed_by
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
-from typer.testing import CliRunner
 
 import deltacompose as dc
 from deltacompose.analysis.interaction.composition_text import canonical, stages
@@ -30,12 +29,7 @@ ORDERS = [" >> ".join(order) for order in itertools.permutations(GAIN)]
 
 
 def command(*arguments):
-    app = typer.Typer()
-    app.command()(interaction)
-    result = CliRunner().invoke(app, [str(each) for each in arguments])
-    if result.exception is not None:
-        raise result.exception
-    return result.stdout
+    return printed_by(interaction, *arguments)
 
 
 # -- tests of order ----------------------------------------------------------------------------------------------------

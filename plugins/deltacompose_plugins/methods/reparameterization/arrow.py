@@ -91,12 +91,14 @@ class Arrow(Method):
         """The method and its constants for LoRAs in hand, without a library.
 
         Raises:
-            BadInput: a delta is no single LoRA, or they act at different places.
+            BadInput: a delta is not a single LoRA, or they act at different places.
         """
         notes = {str(k): {"expression": str(delta.expression), "sha256": ""} for k, delta in enumerate(deltas)}
         for note in notes.values():
             if not _is_lora(note["expression"]):
-                raise BadInput(f"arrow: {quoted(note['expression'])} is no expert; expected a single lora without dora")
+                raise BadInput(
+                    f"arrow: {quoted(note['expression'])} is not an expert; expected a single lora without dora"
+                )
         method = cls(places=_lora_of("", notes).places, **settings)
         return method, method._routing_constants(deltas, backbone)
 
@@ -104,7 +106,7 @@ class Arrow(Method):
         return {f"{place.name}.scale": torch.ones(1) for place in backbone.places(*self.places)}
 
     def constants(self, backbone: Backbone, data: Any = None) -> dict[str, Tensor]:
-        """Of each place the experts' `up` `(experts, output, rank)`, `down` `(experts, rank, input)` and `direction`
+        """For each place the experts' `up` `(experts, output, rank)`, `down` `(experts, rank, input)` and `direction`
         `(experts, input)`; lower ranks are filled up with zeros."""
         return self._routing_constants([_expert(self, name, backbone) for name in self._names()], backbone)
 
@@ -130,9 +132,9 @@ class Arrow(Method):
     def _names(self) -> list[str]:
         """The experts' names, if their content is the one that is meant."""
         notes = _notes(self.library, self.only)
-        if (found := _digest(notes)) != self.sha256:
+        if (digest := _digest(notes)) != self.sha256:
             raise BadInput(
-                f"arrow: the {len(notes)} LoRAs of library={quoted(self.library)} have sha256={found!r}, and the "
+                f"arrow: the {len(notes)} LoRAs of library={quoted(self.library)} have sha256={digest!r}, and the "
                 f"setting is {quoted(self.sha256)}; Arrow.of(library, only=...) writes the present one"
             )
         return list(notes)
@@ -164,10 +166,10 @@ def leading_direction(up: Tensor, down: Tensor) -> Tensor:
 
 
 def _notes(library: str, only: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """What `delta.json` says of each expert, by its name, in alphabetical order.
+    """Content of `delta.json` of each expert, by its name, in alphabetical order.
 
     Raises:
-        BadInput: the library is no local folder, or has no such LoRAs.
+        BadInput: the library is not a local folder, or has no such LoRAs.
     """
     if "://" in library:
         raise BadInput(f"arrow: library={quoted(library)} is a URL; expected a folder (download the library first)")
@@ -192,7 +194,7 @@ def _notes(library: str, only: Sequence[str]) -> dict[str, Mapping[str, Any]]:
 
 
 def _note(folder: Path, required: bool) -> Mapping[str, Any] | None:
-    """The expression and the hash of the tensors of a complete delta; None of one that is no single LoRA."""
+    """The expression and the hash of the tensors of a complete delta; None unless it is a single LoRA."""
     try:
         note: dict[str, Any] = read_json(folder / "delta.json", dict[str, Any])
         complete = (folder / "card.json").is_file() and isinstance(note.get("sha256"), str)
@@ -220,9 +222,9 @@ def _lora_of(library: str, notes: Mapping[str, Mapping[str, Any]]) -> LoRA:
     methods = {name: parse(note["expression"], {"lora": LoRA}).stages[0][0] for name, note in notes.items()}
     kinds = {method.places: name for name, method in methods.items() if isinstance(method, LoRA)}
     if len(kinds) > 1:
-        (one, first), (other, second) = list(kinds.items())[:2]
+        (kind, first), (other, second) = list(kinds.items())[:2]
         raise BadInput(
-            f"arrow: {quoted(first)} acts at {quoted(one)} and {quoted(second)} at {quoted(other)}; the experts of a "
+            f"arrow: {quoted(first)} acts at {quoted(kind)} and {quoted(second)} at {quoted(other)}; the experts of a "
             "router act at the same places; name those of one kind in `only`"
         )
     return LoRA(places=next(iter(kinds)))

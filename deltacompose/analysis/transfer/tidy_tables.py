@@ -53,6 +53,9 @@ def frame(matrix: TransferMatrix) -> pd.DataFrame:
     `state` is done, failed or missing. Where per-example scores are known, a column `example_scores` holds them as a
     JSON list, and those of the reference rows stand in rows of state `reference`. A column `chance_of` names the row
     that was taken for chance, where one was; a column `averaged_over` has the number of runs behind published means.
+
+    >>> list(frame(matrix).columns)[:5]
+    ['composition', 'backbone', 'seed', 'source', 'target']
     """
     rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
     if matrix.examples:

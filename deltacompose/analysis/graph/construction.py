@@ -62,6 +62,10 @@ def task_graph(
 ) -> nx.Graph:
     """The graph of the tasks of a transfer matrix; edges carry `weight`, nodes their `category` and `own` score.
 
+    >>> graph = task_graph(matrix, k=1)
+    >>> sorted(graph.nodes)
+    ['cola', 'mnli', 'mrpc', 'rte']
+
     Args:
         matrix: transfer scores; the mean over seeds is used.
         kind: how edges are chosen, see `network.build`.
@@ -210,7 +214,7 @@ def summary(
     """Summarises the graph for JSON: edges, communities, their agreement with the categories, centralities.
 
     `ari_average_linkage`, `ari_louvain` and `nmi_…` likewise, each with `_p` and `_null`, are None where they cannot be
-    had, and `limitations` says why.
+    computed, and `limitations` says why.
 
     Args:
         matrix: the transfer scores.
