@@ -38,7 +38,7 @@ def rows_fault(record: Mapping[str, Any], folder: Path, own: OwnTasks) -> str:
         task = task_as_read(TaskData.of(spec), spec[role], own)
         expected = [(example.id, example.target) for example in task.examples(split)]
     except BadInput:
-        return ""  # the data that the key names are not at hand, so nothing can be said
+        return ""  # the data that the key names are not at hand, so it cannot be checked
     if kept != expected:
         return f"has {len(kept)} examples that are not the {len(expected)} of {spec[role]!r} that the key names"
     return ""

@@ -21,7 +21,7 @@ from deltacompose.study.config import KEYS, Study
 
 
 def facts(study: Study, version: int = KEYS) -> Facts:
-    """What the plan must know of a study's backbone, tasks and compositions, as they are now.
+    """Facts of a study's backbone, tasks and compositions for the plan, as they are now.
 
     Args:
         version: of the keys that the plan is for; an earlier one knows the cells of a store that was made with it.

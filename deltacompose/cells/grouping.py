@@ -10,7 +10,7 @@ from deltacompose.planning.facts import TaskFacts, facts_of
 from deltacompose.study.config import SHARDED, Cell
 
 _READING = ("probe", "subspace", "reconstruct", "tune", "swap", "merge", "reuse")
-"""Kinds of cells that read the backbone, beside trainings and evaluations."""
+"""Kinds of cells that read the backbone, other than trainings and evaluations."""
 
 _TOGETHER = 64
 

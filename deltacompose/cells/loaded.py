@@ -2,7 +2,7 @@
 
 A process may live long (a notebook, a worker of a cluster) while files change. So nothing is looked up by a name or a
 path alone: a backbone is loaded anew when its files differ from those it was loaded from, and a task is kept under the
-fingerprint of its examples. A cell names the content that it was planned for; where that cannot be had any more, it
+fingerprint of its examples. A cell names the content that it was planned for; if that is no longer available, it
 fails with one sentence and nothing is stored.
 """
 

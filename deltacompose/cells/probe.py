@@ -1,7 +1,7 @@
-"""What only the model can say of a delta, as arrays for the measures of similarity: cells of kind `probe`.
+"""Arrays for the measures of similarity that need the model: cells of kind `probe`.
 
 One cell holds one array. `activations`, `gradients` and `drawn_gradients` are of a delta on its own task; `features`,
-`probabilities` and `predictions` are of a delta on a target, beside the target's true answers. All read training and
+`probabilities` and `predictions` are of a delta on a target, with the target's true answers. All read training and
 development data alone, so that a measure never sees what the transfer that it predicts is read from.
 """
 
@@ -70,7 +70,7 @@ carry = each(probe)
 
 
 def activations(backbone: Backbone, delta: Delta) -> Tensor:
-    """What lies between the two feed-forward layers of every layer, `(layers, neurons)`, for an input without a text.
+    """Activations inside the feed-forward networks, `(layers, neurons)`, for an input without a text.
 
     Su et al. 2022 (arXiv 2111.06719, section 5.2) feed the mask token alone, or start the decoder, with the prompt in
     force, so that what is active is due to the prompt. Here the encoder (or decoder) reads the tokenizer's mask token,
@@ -140,16 +140,16 @@ def fisher(reader: Reader, delta: Delta, seed: int, examples: int) -> Tensor:
 
 
 def features(reader: Reader, delta: Delta, split: str) -> Tensor:
-    """Pooled states of every input of a split with a delta in force, `(examples, width)`."""
+    """Pooled states of every input of a split with a delta attached, `(examples, width)`."""
     with delta.attached(reader.backbone):
         return _of_each(reader.features, reader.rows(split))
 
 
 def probabilities(reader: Reader, source: Reader, delta: Delta, split: str) -> Tensor:
-    """What a delta gives the answers of its own task on a target's inputs, `(examples, source labels)`.
+    """Probabilities of the answers of a delta's own task on a target's inputs, `(examples, source labels)`.
 
     Raises:
-        BadInput: the source is no choice task, or its candidates differ from example to example.
+        BadInput: the source is not a choice task, or its candidates differ from example to example.
     """
     if source.task.kind != "choice":
         raise BadInput(f"{source.task.name!r} is a generation task and has no labels of its own")

@@ -107,7 +107,7 @@ def _stack(backbone: Backbone, name: str) -> StackShape:
 
 
 def _experts(backbone: Backbone, places: Sequence[Place]) -> tuple[int, int]:
-    """Of a mixture of experts, how many parameters a token does not meet, and the inner width of those that it meets.
+    """For a mixture of experts, the parameters that a token does not meet and the inner width of those it meets.
 
     The experts' matrices are tensors with the experts on the first axis.
     """

@@ -29,7 +29,7 @@ class _Evaluations(TypedDict):
 
 
 class _Going(_Evaluations):
-    """What is read of the state of a training that goes on; it has further entries."""
+    """Entries that are read from the state of a running training; it has others."""
 
     step: int
     seconds: float

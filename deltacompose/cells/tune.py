@@ -82,7 +82,7 @@ def with_other_rows(whole: Task, used: Task) -> Task:
     taken = {example.id for example in used.examples("train")}
     rest = tuple(example for example in whole.examples("train") if example.id not in taken)
     if not rest:
-        raise BadInput(f"task {whole.name!r} has no training examples beside the {len(taken)} in use")
+        raise BadInput(f"task {whole.name!r} has no training examples other than the {len(taken)} in use")
 
     def read(split: str) -> tuple[Example, ...]:
         return rest if split == "train" else used.examples(split)

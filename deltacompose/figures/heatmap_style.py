@@ -1,4 +1,4 @@
-"""What is drawn inside a heatmap's cells: colours, numbers, and marks on cells that need a word, with their keys."""
+"""The inside of a heatmap's cells: colours, numbers, and marks on cells that need a word, with their keys."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Ink:
         return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2 else INK
 
     def texts(self, means: Floats, deviations: Floats | None) -> NDArray[np.object_]:
-        """What is printed in each cell: the mean, and its spread where there is room."""
+        """Text of each cell: the mean, and its spread where there is room."""
         texts = np.empty(means.shape, dtype=object)
         for at, mean in np.ndenumerate(means):
             texts[at] = "" if np.isnan(mean) or self.columns > CROWDED else self.text(float(mean))

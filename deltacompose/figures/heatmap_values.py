@@ -1,4 +1,4 @@
-"""What a transfer heatmap shows: numbers in one unit, and for every cell without a number the reason."""
+"""Values of a transfer heatmap: numbers in one unit, and for every cell without a number the reason."""
 
 from __future__ import annotations
 

@@ -242,7 +242,7 @@ def _runs(names: tuple[str, ...], categories: Mapping[str, str]) -> list[tuple[i
 
 
 def runs(matrix: TransferMatrix) -> str:
-    """What the numbers are means over, and whether a spread can be known."""
+    """Sentence on the runs behind the means, and on whether their spread is known."""
     if matrix.averaged_over is not None:
         return f"published mean over {matrix.averaged_over or 'an unknown number of'} runs; spread not given"
     count = len(matrix.seeds)
@@ -250,7 +250,7 @@ def runs(matrix: TransferMatrix) -> str:
 
 
 def _title(matrix: TransferMatrix, shown: Cells, order: str, look: Look) -> str:
-    """What is shown, over how many seeds, and how far they spread: no heatmap is without this."""
+    """Title with the composition, the number of seeds and their spread; every heatmap has it."""
     facts = [runs(matrix)]
     if shown.spread:
         facts.append(f"sd over seeds: median {number(shown.spread[0])}, largest {number(shown.spread[1])}")

@@ -1,4 +1,4 @@
-"""Figures of what methods do together: marginals and effects, orders of stages, convergence. Tables are beside them."""
+"""Figures of the interaction of methods: marginals and effects, orders of stages, convergence."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _curve_panel(panel: Axes, rows: Sequence[Record], by: str, signs: Mapping[st
 
 
 def _dots(axes: Axes, values: Mapping[str, float | None], reach: Mapping[str, Any], colours: Sequence[Any]) -> None:
-    """One row per value with its interval; a value that is not known is said in words, not left out."""
+    """One row per value with its interval; an unknown value is written in words, not left out."""
     for row, ((name, value), colour) in enumerate(zip(values.items(), colours, strict=True)):
         if value is None:
             place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
@@ -169,7 +169,7 @@ def _dots(axes: Axes, values: Mapping[str, float | None], reach: Mapping[str, An
 
 
 def _position(axes: Axes, place: int, named: tuple[str, str], each: Mapping[str, Sequence[Any]]) -> None:
-    """A stage's mean gain at each position; the stages stand side by side so that their intervals can be told apart."""
+    """A stage's mean gain at each position; stages stand side by side so that intervals do not overlap."""
     aside, (stage, colour) = 0.06 * place, named
     known = [(position + 1 + aside, gain) for position, gain in enumerate(each["gains"]) if gain is not None]
     for position, interval in enumerate(each["intervals"]):
@@ -193,8 +193,8 @@ def _heading(record: Record, title: str) -> str:
 
 def _p_values(record: Record) -> str:
     tests = record["tests"]["across units"]
-    found = {name: tests[name]["p"] for name in ("friedman", "permutation") if tests and tests[name]}
-    return ", ".join(f"{name} p = {p:.3f}" for name, p in found.items()) or "no test across tasks"
+    values = {name: tests[name]["p"] for name in ("friedman", "permutation") if tests and tests[name]}
+    return ", ".join(f"{name} p = {p:.3f}" for name, p in values.items()) or "no test across tasks"
 
 
 def _unknown(means: Mapping[str, float | None]) -> list[str]:

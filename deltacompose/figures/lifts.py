@@ -33,23 +33,23 @@ from deltacompose.figures.style import (
 __all__ = ["Lift", "dots", "draw", "lifts"]
 
 
-def dots(found: Sequence[Lift], path: str | Path, look: Look | None = None) -> Path:
+def dots(rows: Sequence[Lift], path: str | Path, look: Look | None = None) -> Path:
     """Draw lifts with their intervals, tasks down, one colour and shape per composition, and give the path.
 
     Raises:
         BadInput: no lifts, or another suffix than `.pdf`, `.png` and `.svg`.
     """
     with styled():
-        return save(draw(found, look or Look()), Path(path))
+        return save(draw(rows, look or Look()), Path(path))
 
 
-def draw(found: Sequence[Lift], look: Look) -> Figure:
+def draw(rows: Sequence[Lift], look: Look) -> Figure:
     """The lifts as a matplotlib figure; to be called inside `style.styled()`."""
-    if not found:
+    if not rows:
         raise BadInput("no lift over the untouched backbone is known, so there is none to draw")
-    names = list(dict.fromkeys(lift.composition for lift in found))
-    categories = {lift.task: lift.category for lift in found}
-    tasks = ordered(dict.fromkeys(lift.task for lift in found), categories)
+    names = list(dict.fromkeys(lift.composition for lift in rows))
+    categories = {lift.task: lift.category for lift in rows}
+    tasks = ordered(dict.fromkeys(lift.task for lift in rows), categories)
     figure = canvas(look.width, (0.1 + 0.1 * len(names)) * len(tasks) + 1.1)
     axes = figure.subplots()
     colours, markers = colours_of(names, look.compositions), markers_of(names, look.compositions)
@@ -59,34 +59,34 @@ def draw(found: Sequence[Lift], look: Look) -> Figure:
         offset = (place + 0.5) / len(names) * 0.8 - 0.4
         _row(
             axes,
-            [lift for lift in found if lift.composition == name],
+            [lift for lift in rows if lift.composition == name],
             {t: i + offset for i, t in enumerate(tasks)},
             sign,
         )
         keys.append(Line2D([], [], linestyle="", markersize=3.5, label=label(name, 60), **sign))
     _frame(axes, tasks, categories)
-    said = f"lift on the task trained on; mean over {_seeds(found)}; {_intervals(found)}"
-    figure.suptitle(wrapped(said, look), x=0.01, ha="left", fontsize=7.5)
+    parts = f"lift on the task trained on; mean over {_seeds(rows)}; {_intervals(rows)}"
+    figure.suptitle(wrapped(parts, look), x=0.01, ha="left", fontsize=7.5)
     figure.legend(handles=keys, loc="outside lower left", ncols=1 if len(names) < 5 else 2)
     return figure
 
 
-def _seeds(found: Sequence[Lift]) -> str:
-    counts = sorted({lift.seeds for lift in found if lift.seeds} or {0})
+def _seeds(rows: Sequence[Lift]) -> str:
+    counts = sorted({lift.seeds for lift in rows if lift.seeds} or {0})
     return counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'seed')}"
 
 
-def _intervals(found: Sequence[Lift]) -> str:
-    """What the intervals account for, and what a hollow dot is."""
-    covers = sorted({lift.covers for lift in found if lift.verdict != "unknown"})
-    hollow = any(lift.verdict == "unknown" and not np.isnan(lift.value) for lift in found)
-    said = [f"95 % intervals over {', '.join(covers)}"] if covers else []
-    return "; ".join([*said, *(["hollow: no interval known"] if hollow else [])])
+def _intervals(rows: Sequence[Lift]) -> str:
+    """Sources of variation that the intervals cover, and the meaning of a hollow dot."""
+    covers = sorted({lift.covers for lift in rows if lift.verdict != "unknown"})
+    hollow = any(lift.verdict == "unknown" and not np.isnan(lift.value) for lift in rows)
+    parts = [f"95 % intervals over {', '.join(covers)}"] if covers else []
+    return "; ".join([*parts, *(["hollow: no interval known"] if hollow else [])])
 
 
-def _row(axes: Axes, found: Sequence[Lift], rows: Mapping[str, float], sign: Mapping[str, Any]) -> None:
+def _row(axes: Axes, drawn: Sequence[Lift], rows: Mapping[str, float], sign: Mapping[str, Any]) -> None:
     """One composition's dots, hollow where no interval is known."""
-    for lift in found:
+    for lift in drawn:
         if np.isnan(lift.value):
             continue
         row = rows[lift.task]

@@ -104,8 +104,8 @@ def _layout(graph: nx.Graph, look: Look, seed: int) -> Positions:
     """Places in points: tasks near those they share heavy edges with, none on another; the same for the same seed."""
     undirected = graph.to_undirected()
     weights = _scaled([data.get("weight", 1.0) for _, _, data in undirected.edges(data=True)], 0.3, 1.0)
-    for (one, other), weight in zip(list(undirected.edges), weights, strict=True):
-        undirected.edges[one, other].update(pull=weight, distance=1 / weight)
+    for (component, other), weight in zip(list(undirected.edges), weights, strict=True):
+        undirected.edges[component, other].update(pull=weight, distance=1 / weight)
     start = nx.kamada_kawai_layout(undirected, weight="distance") if nx.is_connected(undirected) else None
     near = 1.6 / np.sqrt(len(graph))
     spring = nx.spring_layout(undirected, pos=start, weight="pull", seed=seed, k=near, iterations=60)
@@ -217,9 +217,9 @@ def _label(axes: Axes, name: str, place: Floats) -> None:
 def _title(graph: nx.Graph, stability: Mapping[tuple[str, str], float] | None) -> str:
     facts = {name: graph.graph[name] for name in ("value", "kind", "k", "level") if name in graph.graph}
     facts |= {"value": f"nearness: {graph.graph['weighs']}"} if "weighs" in graph.graph else {}
-    said = ", ".join(f"{name}={value}" if name in ("k", "level") else str(value) for name, value in facts.items())
+    facts_text = ", ".join(f"{name}={value}" if name in ("k", "level") else str(value) for name, value in facts.items())
     seeds = graph.graph.get("seeds")
-    parts = ["task graph" + (f" ({said})" if said else ""), _over(int(seeds)) if seeds else ""]
+    parts = ["task graph" + (f" ({facts_text})" if facts_text else ""), _over(int(seeds)) if seeds else ""]
     if not all(_stands(edge, stability) for edge in graph.edges):
         parts.append("dotted: in less than half of the resamples of the seeds")
     if graph.graph.get("left_out"):

@@ -121,8 +121,8 @@ def measured(
 def _fresh_delta(read: Reader, like: Delta, training: tuple[int, int]) -> Delta:
     """A delta of the sources' composition, trained on the few examples by the recipe of a source."""
     seed, steps = training
-    given = dict(like.record.get("recipe") or {})
-    settings = {name: given[name] for name in ("batch", "learning_rates", "limit") if name in given}
+    recorded = dict(like.record.get("recipe") or {})
+    settings = {name: recorded[name] for name in ("batch", "learning_rates", "limit") if name in recorded}
     recipe = recipe_of(settings | {"steps": steps, "evaluate_every": steps, "keep": "last"}, "the fresh delta")
     trained: Delta | None = None
     for stage in range(1, len(like.expression.stages) + 1):

@@ -1,4 +1,4 @@
-"""The cells that analyses need from the model, beside training and evaluation: probes, subspaces, swapped parts.
+"""The cells that analyses need from the model in addition to training and evaluation: probes, subspaces, swapped parts.
 
 Each reads trained deltas and is planned only where a study asks for it.
 """
@@ -26,7 +26,7 @@ Trained = Mapping[tuple[Composition, str, int], tuple[Cell, ...]]
 
 
 class Planner(Protocol):
-    """What the plan knows and how it writes a task's data into a spec."""
+    """Facts of the plan, and how it writes a task's data into a spec."""
 
     @property
     def study(self) -> Study: ...

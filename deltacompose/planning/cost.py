@@ -1,4 +1,4 @@
-"""What a plan will cost: operations counted from the plan, seconds from stored cells of a kind or from timed passes."""
+"""Cost of a plan: operations counted from the plan, seconds from stored cells of a kind or from timed passes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Cost:
             to run, and `basis`, what the seconds come from.
         workers: how many carry it out.
         seconds: until all is done on so many workers.
-        memory: bytes of one worker's greediest cell, beside what Python and torch take.
+        memory: bytes of one worker's greediest cell, in addition to Python and torch.
     """
 
     kinds: tuple[Mapping[str, Any], ...]
@@ -40,7 +40,7 @@ class Cost:
 
 
 def cost(plan: nx.DiGraph, store: Store | None, speeds: Speeds, workers: int = 1, memory: float = 0.0) -> Cost:
-    """What is left of a plan, and what that will take.
+    """Remaining cells of a plan, with their estimated time and memory.
 
     A run on N workers takes no less than an N-th of the work, and no less than its longest chain of cells. Workers of
     one machine share its memory bandwidth, so they are somewhat slower together than one alone.

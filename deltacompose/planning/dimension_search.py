@@ -71,7 +71,7 @@ def beginnings(planner: Planner, parse: Parse, trained: Trained) -> Iterator[Cel
 
 
 def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any]) -> list[Cell]:
-    """What a finished cell adds to the plan: of a search the trainings at the next d and the search after them."""
+    """Cells that a finished cell adds to the plan: for a search the trainings at the next d and the next search."""
     if cell.kind != KIND:
         return []
     study, task = planner.study, cell.spec["task"]

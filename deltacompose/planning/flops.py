@@ -1,4 +1,4 @@
-"""What passes through a backbone cost: floating-point operations and bytes, counted from its shape.
+"""Cost of passes through a backbone: floating-point operations and bytes, counted from its shape.
 
 A matrix of p parameters takes 2·p operations for each token that meets it, and as many again for the gradient of its
 input (Kaplan et al. 2020, arXiv 2001.08361, section 2.1, without the gradient of the frozen weights). Embeddings are
@@ -119,7 +119,7 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
     A frozen matrix keeps nothing for the backward pass; norms, attention and activation functions keep what they read.
     """
     tokens = _tokens(shape, lengths, delta)
-    kept = sum(_activations(one, tokens[name], how) for name, one in shape.stacks.items())
+    kept = sum(_activations(stack, tokens[name], how) for name, stack in shape.stacks.items())
     head = batch * (lengths.answer or 1.0) * shape.vocabulary * (how.bytes + 8)
     own = delta_bytes(delta) + how.bytes * delta.dense
     return how.weights * held(shape, how.shards) + how.bank * (batch * kept * how.bytes + head + own)
@@ -134,7 +134,7 @@ def held(shape: Shape, shards: int = 1) -> float:
     """How many frozen weights are in one process.
 
     Of layers in shards that is its part, and the two that are whole at a time, the one at work and the next, each
-    twice, for it is copied out of the buffer in which it came.
+    twice, because it is copied out of the buffer in which it came.
     """
     layers = sum(stack.parameters for stack in shape.stacks.values())
     largest = max((stack.parameters / stack.layers for stack in shape.stacks.values()), default=0.0)
@@ -198,8 +198,8 @@ def _decoder_learns(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: in
 
 def _decoder_ranks(shape: Shape, lengths: Lengths, delta: DeltaShape, rows: int, together: int) -> float:
     stack, read = shape.stacks["decoder"], lengths.input + delta.prompts.get("decoder", 0)
-    said = lengths.candidates * lengths.candidate
-    return _pass(stack, rows, read) + _pass(stack, rows, said, read) + rows * (1 + said) * 2 * shape.head
+    answered = lengths.candidates * lengths.candidate
+    return _pass(stack, rows, read) + _pass(stack, rows, answered, read) + rows * (1 + answered) * 2 * shape.head
 
 
 def _pair_learns(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int) -> float:
@@ -213,11 +213,11 @@ def _pair_ranks(shape: Shape, lengths: Lengths, delta: DeltaShape, rows: int, to
     return _pass(shape.stacks["encoder"], rows, read) + rows * decoded
 
 
-def _decoded(shape: Shape, delta: DeltaShape, read: float, said: float, times: float) -> float:
+def _decoded(shape: Shape, delta: DeltaShape, read: float, answered: float, times: float) -> float:
     """So many answers to one example by the decoder of a pair, each with the keys and values of what was read."""
     stack = shape.stacks["decoder"]
-    own = (said + delta.prompts.get("decoder", 0)) * (2 * (stack.met - stack.crossed) + 4 * stack.attention * read)
-    return times * (own + 2 * stack.crossed * read + said * 2 * shape.head)
+    own = (answered + delta.prompts.get("decoder", 0)) * (2 * (stack.met - stack.crossed) + 4 * stack.attention * read)
+    return times * (own + 2 * stack.crossed * read + answered * 2 * shape.head)
 
 
 def _generated(shape: Shape, lengths: Lengths, delta: DeltaShape, rows: int) -> float:

@@ -29,7 +29,7 @@ Extension = Callable[[Cell, Mapping[str, Any]], Iterable[Cell]]
 """The cells that a finished cell, with its record, adds to a plan."""
 
 UNTOUCHED, RANDOM = "untouched", "random"
-"""The two sources that are no task: the backbone without a delta, and random tensors of a trained delta's norms."""
+"""The two sources other than tasks: the backbone without a delta, and random tensors of a trained delta's norms."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class _Planner:
         return self.facts.of(task).lengths.candidates > 0
 
     def data(self, role: str, task: str) -> dict[str, Any]:
-        """What a spec says of a task's data and of the backbone; `role` is the field that names the task."""
+        """Entries of a spec for a task's data and for the backbone; `role` is the field that names the task."""
         study = self.study
         return {
             role: task,
@@ -147,7 +147,7 @@ class _Planner:
         }
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:
-        """Of all steps, and of the development scores in between."""
+        """Operations of all steps and of the development scores in between."""
         facts, delta = self.facts.of(task), self.facts.deltas.get(composition, DeltaShape())
         batch, recomputed = min(recipe["batch"], facts.rows["train"]), recipe["checkpointing"]
         step = flops.training(self.facts.shape, facts.lengths, delta, batch, recomputed)

@@ -179,13 +179,13 @@ def _of_part(names: Sequence[str], units: Mapping[str, Any]) -> dict[str, Any]:
 
 def _named(names: Sequence[str], figures: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
     """(ending, address) of the files whose name before the last ending ends with that of a figure."""
-    found: dict[str, list[tuple[str, str]]] = {}
+    files_of: dict[str, list[tuple[str, str]]] = {}
     for name in names:
         stem, _, ending = name.rpartition(".")
         figure = stem.rpartition(".")[2]
         if figure in figures:
-            found.setdefault(figure, []).append((ending.upper(), quote(name)))
-    return found
+            files_of.setdefault(figure, []).append((ending.upper(), quote(name)))
+    return files_of
 
 
 def embedded(data: object) -> Markup:

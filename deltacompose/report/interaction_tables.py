@@ -1,4 +1,4 @@
-"""The factorial in words and Markdown tables: what the command prints, and what goes beside the figures."""
+"""The factorial in words and Markdown tables: printed by the command and stored with the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MEGA = 1e6
 def summary(record: Record, title: str = "") -> str:
     """One group as Markdown: means, each method's Shapley value and conditional marginals, terms, and every caveat.
 
-    What is unknown, as most is of a factorial of which little was run, has no row; the caveats say what is missing.
+    Unknown values, which are most in a factorial of which little was run, have no row; the caveats list them.
     """
     parts = [
         f"## {title or 'all runs'}",
@@ -27,7 +27,7 @@ def summary(record: Record, title: str = "") -> str:
 
 
 def efficiency_table(record: Record) -> str:
-    """What each composition takes, and how fast it converges, over its chosen runs.
+    """Cost and speed of convergence of each composition over its chosen runs.
 
     `alone` is the number of trainings measured in a process of their own; where it is 0, memory and time are those of a
     process that may have trained several deltas at once.
@@ -35,20 +35,20 @@ def efficiency_table(record: Record) -> str:
     header = ["composition", "parameters", "ratio", "peak memory MB", "s / step", "checkpoint MB", "runs", "alone"]
     header += ["% of final score", "steps to it", "seconds to it", "never"]
     rows = []
-    for name, found in record["efficiency"].items():
+    for name, measured in record["efficiency"].items():
         speeds = list(record["convergence"][name].values())
-        memory, checkpoint = (_divided(found[key], MEGA) for key in ("peak_memory", "checkpoint"))
-        measures = [_number(found["parameters"], 0), _number(found["ratio"], 5), _number(memory, 1)]
+        memory, checkpoint = (_divided(measured[key], MEGA) for key in ("peak_memory", "checkpoint"))
+        measures = [_number(measured["parameters"], 0), _number(measured["ratio"], 5), _number(memory, 1)]
         measures += [
-            _number(found["seconds_per_step"], 4),
+            _number(measured["seconds_per_step"], 4),
             _number(checkpoint, 3),
-            str(found["runs"]),
-            str(found["alone"]),
+            str(measured["runs"]),
+            str(measured["alone"]),
         ]
         reached = [_number(_mean([speed[key] for speed in speeds]), 1) for key in ("steps", "seconds")]
         never = f"{sum(speed['never'] for speed in speeds)} of {sum(speed['runs'] for speed in speeds)}"
         rows.append([name, *measures, _number(speeds[0]["percent"], 0), *reached, never])
-    shared = [name for name, found in record["efficiency"].items() if not found["alone"]]
+    shared = [name for name, measured in record["efficiency"].items() if not measured["alone"]]
     note = "Where `alone` is 0, memory and seconds are of workers that did other work too; do not compare them."
     return _table(header, rows) + (f"\n\n{note}" if shared else "")
 
@@ -61,17 +61,19 @@ def orders_table(record: Record) -> str:
         [text, _number(order["scores"][-1]), *map(_with_interval, order["gains"], order["intervals"])]
         for text, order in record["orders"].items()
     ]
-    said = [f"Orders of {', '.join(record['stages'])}: {len(record['units'])} units, {len(record['seeds'])} seeds."]
+    sentences = [
+        f"Orders of {', '.join(record['stages'])}: {len(record['units'])} units, {len(record['seeds'])} seeds."
+    ]
     for blocks, tests in record["tests"].items():
-        said.append(f"Test {blocks}: {_tests(tests)}.")
-    said.append(
+        sentences.append(f"Test {blocks}: {_tests(tests)}.")
+    sentences.append(
         "Best order: "
         + "; ".join(f"{unit}: {' = '.join(best) or 'unknown'}" for unit, best in record["best"].items())
         + "."
     )
     missing = [*record["missing"]["orders"], *(" ".join(run.values()) for run in record["missing"]["runs"])]
-    said += [f"Missing: {'; '.join(missing)}."] if missing else []
-    return _table(header, rows) + "\n\n" + " ".join(said)
+    sentences += [f"Missing: {'; '.join(missing)}."] if missing else []
+    return _table(header, rows) + "\n\n" + " ".join(sentences)
 
 
 def _means(record: Record) -> str:
@@ -79,12 +81,13 @@ def _means(record: Record) -> str:
     intervals, spread = record["intervals"]["means"], record["spread"]
     rows = []
     for name, mean in record["means"].items():
-        said = _with_interval(mean, intervals[name])
+        cell_text = _with_interval(mean, intervals[name])
         if name in partial:
-            found = partial[name]
-            said = f"missing ({_number(found['mean'])} over {len(found['units'])} of {len(record['units'])} units)"
+            incomplete = partial[name]
+            units = f"{len(incomplete['units'])} of {len(record['units'])} units"
+            cell_text = f"missing ({_number(incomplete['mean'])} over {units})"
         if mean is not None or name in partial:
-            rows.append([name, said, _number(spread[name])])
+            rows.append([name, cell_text, _number(spread[name])])
     return _table(["combination", "mean [interval]", "spread over seeds"], rows)
 
 
@@ -94,7 +97,9 @@ def _methods(record: Record) -> str:
         reach = record["intervals"]["marginals"][method]
         whole = {"Shapley": (record["shapley"][method], record["intervals"]["shapley"][method])}
         whole |= {f"on {on}": (value, reach[on]) for on, value in each.items()}
-        rows += [[method, what, _with_interval(*found)] for what, found in whole.items() if found[0] is not None]
+        rows += [
+            [method, what, _with_interval(*interval)] for what, interval in whole.items() if interval[0] is not None
+        ]
     return _table(["method", "marginal", "points [interval]"], rows)
 
 
@@ -109,26 +114,26 @@ def _terms(record: Record) -> str:
 
 def _caveats(record: Record) -> str:
     interval = record["intervals"]
-    said = [f"intervals: {interval['level']:.0%}, {interval['draws']} draws; resampled: {interval['resampled']}"]
+    sentences = [f"intervals: {interval['level']:.0%}, {interval['draws']} draws; resampled: {interval['resampled']}"]
     if record["optimism"] is not None:
-        said.append(
+        sentences.append(
             f"choosing on the test score flatters by {_number(record['optimism'])} points; chosen on {record['select']}"
         )
-    said += record["notes"]
+    sentences += record["notes"]
     for cell in record["missing"]["cells"]:
-        said.append(f"missing: {cell['combination']} on {cell['unit']}")
+        sentences.append(f"missing: {cell['combination']} on {cell['unit']}")
     chosen = [each for each in record["trivial"] if each["chosen"]]
     for each in chosen:
         where = f"{each['combination']} on {each['unit']}" if each["unit"] else each["combination"]
-        said.append(f"trivial solution: {where} scores {_number(each['score'])} ({each['because']})")
+        sentences.append(f"trivial solution: {where} scores {_number(each['score'])} ({each['because']})")
     others = len(record["trivial"]) - len(chosen)
-    said += [f"{others} more trivial solutions, at grid values that were not chosen"] if others else []
-    return "\n".join(f"- {sentence}" for sentence in said)
+    sentences += [f"{others} more trivial solutions, at grid values that were not chosen"] if others else []
+    return "\n".join(f"- {sentence}" for sentence in sentences)
 
 
 def _tests(tests: Record | None) -> str:
-    found = {name: each["p"] for name, each in (tests or {}).items() if each}
-    return ", ".join(f"{name} p = {p:.4f}" for name, p in found.items()) or "not possible with these runs"
+    p_values = {name: each["p"] for name, each in (tests or {}).items() if each}
+    return ", ".join(f"{name} p = {p:.4f}" for name, p in p_values.items()) or "not possible with these runs"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -224,11 +224,11 @@ def _graph(part: Part, names: Names) -> dict[str, Any]:
     if part.tasks is None:
         return {"nodes": [], "edges": [], "value": "", "caption": f"No task graph: {part.ungraphed}."}
     edges = []
-    for one, other, data in part.tasks.edges(data=True):
+    for source, other, data in part.tasks.edges(data=True):
         frequency = None
         if part.stability is not None:
-            frequency = part.stability.get((one, other), part.stability.get((other, one), 0.0))
-        ends = names.tasks.index(one), names.tasks.index(other)
+            frequency = part.stability.get((source, other), part.stability.get((other, source), 0.0))
+        ends = names.tasks.index(source), names.tasks.index(other)
         stands = None if frequency is None else round(100 * frequency)
         edges.append([*ends, hundredths(float(data["weight"])), stands, data.get("directions", 2)])
     value, near = part.tasks.graph["value"], part.tasks.graph["k"]

@@ -1,4 +1,4 @@
-"""Tables of results: each delta on its own task, with seeds, spread, chance and the untouched backbone beside it."""
+"""Tables of results: each delta on its own task, with seeds, spread, chance and the untouched backbone."""
 
 from __future__ import annotations
 

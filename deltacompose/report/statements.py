@@ -1,4 +1,4 @@
-"""What is known and what is not, in sentences made from the numbers; none says more than its interval or test."""
+"""Sentences on what the numbers show and do not show; none claims more than its interval or test."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from deltacompose.figures.style import counted, number
 from deltacompose.report.tables import estimate
 
 LEVEL = 0.05
-"""The p-value at which a test is said to reject."""
+"""The p-value at which a test rejects."""
 
 
 def known(
     lifts: Sequence[Lift], compared: Sequence[tuple[str, CategoryComparison]], matrices: Sequence[TransferMatrix]
 ) -> list[str]:
-    """What the intervals and tests show: lifts, same-category transfer, and how well the maps repeat over seeds."""
+    """Statements that intervals and tests support: lifts, same-category transfer, and reliability over seeds."""
     return [
         *_about_lifts(lifts),
         *(sentence for text, comparison in preferred(compared) for sentence in _about_categories(text, comparison)),
@@ -65,80 +65,85 @@ _VERDICTS = {
 }
 
 
-def _about_categories(text: str, one: CategoryComparison) -> Iterator[str]:
+def _about_categories(text: str, comparison: CategoryComparison) -> Iterator[str]:
     """Same- against cross-category transfer, with what the test could have shown at all."""
-    if one.same is None or one.cross is None or one.difference is None or one.test is None:
-        yield f"{text}, {one.kind}: same- and cross-category transfer cannot be compared, for one of them has no pair."
+    if comparison.same is None or comparison.cross is None or comparison.difference is None or comparison.test is None:
+        yield f"{text}, {comparison.kind}: same- and cross-category transfer cannot be compared, as one has no pair."
         return
-    signed = one.kind != "relative"
-    means = f"same-category {estimate(one.same, signed)} against cross-category {estimate(one.cross, signed)}"
-    pairs = f"{counted(one.same_pairs, 'ordered pair')} in {counted(one.same_unordered, 'pair')} of tasks"
+    signed = comparison.kind != "relative"
+    means = (
+        f"same-category {estimate(comparison.same, signed)} against cross-category {estimate(comparison.cross, signed)}"
+    )
+    pairs = f"{counted(comparison.same_pairs, 'ordered pair')} in {counted(comparison.same_unordered, 'pair')} of tasks"
     yield (
-        f"{text}, {one.kind}: {means}, difference {estimate(one.difference)} "
-        f"({pairs}, against {one.cross_pairs}). {_verdict(one)}"
+        f"{text}, {comparison.kind}: {means}, difference {estimate(comparison.difference)} "
+        f"({pairs}, against {comparison.cross_pairs}). {_verdict(comparison)}"
     )
 
 
-def _verdict(one: CategoryComparison) -> str:
-    """What follows: an interval speaks of new runs on these tasks, a permutation of the labels of the tasks."""
-    test, gap = one.test, one.difference
+def _verdict(comparison: CategoryComparison) -> str:
+    """Conclusions: an interval is about new runs on these tasks, a permutation test about the labels of the tasks."""
+    test, gap = comparison.test, comparison.difference
     if test is None or gap is None:
         return ""
     if test.least_p > LEVEL:
-        said = f"With these categories no outcome could give p below {test.least_p:.2g}, so the permutation test cannot"
-        said += f" show it at the level {number(LEVEL)} (p = {test.p:.2g})."
+        sentence = (
+            f"With these categories no outcome could give p below {test.least_p:.2g}, so the permutation test cannot"
+        )
+        sentence += f" show it at the level {number(LEVEL)} (p = {test.p:.2g})."
     elif test.p <= LEVEL:
-        said = f"The permutation of the categories rejects (p = {test.p:.2g}, least attainable {test.least_p:.2g})."
+        sentence = f"The permutation of the categories rejects (p = {test.p:.2g}, least attainable {test.least_p:.2g})."
     else:
-        said = f"The permutation of the categories does not reject (p = {test.p:.2g}, least attainable "
-        said += f"{test.least_p:.2g}): it is not shown that categories matter."
+        sentence = f"The permutation of the categories does not reject (p = {test.p:.2g}, least attainable "
+        sentence += f"{test.least_p:.2g}): it is not shown that categories matter."
     if np.isnan(gap.low):
-        return said + " There is no interval, so nothing is known of other runs."
+        return sentence + " There is no interval, so nothing is known of other runs."
     side = "excludes" if gap.low > 0 or gap.high < 0 else "includes"
-    return said + f" The interval of the difference, for new {gap.covers} on these same tasks, {side} zero."
+    return sentence + f" The interval of the difference, for new {gap.covers} on these same tasks, {side} zero."
 
 
 def _about_reliability(matrix: TransferMatrix) -> Iterator[str]:
     values = np.where(matrix.off_diagonal, matrix.relative(), np.nan).reshape(len(matrix.seeds), -1)
-    found = reliability(values)
-    if found <= 0:
+    repeatability = reliability(values)
+    if repeatability <= 0:
         yield (
             f"{matrix.composition}: the map of relative performance does not repeat over "
-            f"{counted(len(matrix.seeds), 'seed')}: its halves correlate at {number(found, signed=True)}, uncorrected."
+            f"{counted(len(matrix.seeds), 'seed')}: halves correlate at {number(repeatability, signed=True)}, "
+            "uncorrected."
         )
-    elif not np.isnan(found):
+    elif not np.isnan(repeatability):
         yield (
             f"{matrix.composition}: the map of relative performance over {counted(len(matrix.seeds), 'seed')} has a "
-            f"split-half reliability of {number(found)} (1 would repeat exactly)."
+            f"split-half reliability of {number(repeatability)} (1 would repeat exactly)."
         )
 
 
-def unknown(found: Findings) -> list[str]:
-    """What these records cannot tell."""
-    differing = [f"Cells were computed with different versions: {one}." for one in found.environments]
-    return [*_about_scope(found), *_about_cells(found), *differing, *_limitations(found.matrices.values())]
+def unknown(findings: Findings) -> list[str]:
+    """Questions that these records cannot answer."""
+    differing = [f"Cells were computed with different versions: {difference}." for difference in findings.environments]
+    return [*_about_scope(findings), *_about_cells(findings), *differing, *_limitations(findings.matrices.values())]
 
 
-def _about_scope(found: Findings) -> Iterator[str]:
-    if found.backbones:
-        yield f"One backbone, {', '.join(found.backbones)}: nothing here speaks of another."
-    seeds = len(found.seeds)
+def _about_scope(findings: Findings) -> Iterator[str]:
+    if findings.backbones:
+        yield f"One backbone, {', '.join(findings.backbones)}: nothing here speaks of another."
+    seeds = len(findings.seeds)
     if seeds == 1:
         yield "One seed: nothing is known of the spread between training runs, and no ranking by one run is a finding."
     elif 1 < seeds < 5:
         yield (
             f"{seeds} seeds: an interval over seeds alone rests on {counted(seeds - 1, 'degree')} of freedom; it is "
-            f"wide, and small differences between compositions cannot be told apart."
+            f"wide, and small differences between compositions cannot be resolved."
         )
-    if len(found.matrices) > 1:
+    if len(findings.matrices) > 1:
         yield "Compositions stand side by side; their differences are not tested here, so no order of them is claimed."
 
 
-def _about_cells(found: Findings) -> Iterator[str]:
-    if found.failures:
-        yield f"{counted(len(found.failures), 'cell')} failed and stand in no mean."
-    if found.unread:
-        yield f"Trained and never evaluated on the {found.split} split: {shortened(found.unread)}."
+def _about_cells(findings: Findings) -> Iterator[str]:
+    if findings.failures:
+        yield f"{counted(len(findings.failures), 'cell')} failed and stand in no mean."
+    if findings.unread:
+        yield f"Trained and never evaluated on the {findings.split} split: {shortened(findings.unread)}."
 
 
 def _limitations(matrices: Iterable[TransferMatrix]) -> Iterator[str]:

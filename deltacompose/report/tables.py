@@ -29,10 +29,10 @@ class Table:
     note: str = ""
 
 
-def tasks(found: Findings) -> Table:
+def tasks(findings: Findings) -> Table:
     """Every task with its category, metric and levels that are not transfer; of an untouched backbone there is one."""
     rows = {}
-    for matrix in found.matrices.values():
+    for matrix in findings.matrices.values():
         for t, task in enumerate(matrix.targets):
             levels = (level(matrix.chance[t]), level(matrix.untouched[t]))
             rows[task] = (task, matrix.categories.get(task, ""), matrix.metric[t] or "unknown", *levels)
@@ -41,17 +41,17 @@ def tasks(found: Findings) -> Table:
     return Table(head, [rows[task] for task in ordered(rows, categories)])
 
 
-def compositions(found: Findings) -> Table:
+def compositions(findings: Findings) -> Table:
     """Every composition with what its training took, as means over the trainings."""
     head = ("composition", "trainings", "failed", "seeds", "steps", "parameters", "ratio", "seconds", "peak memory")
-    texts = {**dict.fromkeys(found.matrices), **dict.fromkeys(_composition(r) for r in found.trainings)}
+    texts = {**dict.fromkeys(findings.matrices), **dict.fromkeys(_composition(r) for r in findings.trainings)}
     note = "Parameters are trainable ones, ratio is per parameter of the backbone; seconds and memory are means."
-    return Table(head, [_composition_row(found, text) for text in texts], note)
+    return Table(head, [_composition_row(findings, text) for text in texts], note)
 
 
-def _composition_row(found: Findings, text: str) -> tuple[str, ...]:
-    done = [record for record in found.trainings if _composition(record) == text]
-    failed = [r for r in found.failures if r["kind"] == "train" and _composition(r) == text]
+def _composition_row(findings: Findings, text: str) -> tuple[str, ...]:
+    done = [record for record in findings.trainings if _composition(record) == text]
+    failed = [r for r in findings.failures if r["kind"] == "train" and _composition(r) == text]
     seeds = sorted({record["spec"]["seed"] for record in (*done, *failed)})
     steps = sorted({int(record["spec"]["recipe"]["steps"]) for record in done})
     return (
@@ -76,16 +76,16 @@ def _mean(records: Iterable[Record], name: str, form: str, scale: float = 1.0) -
     return form.format(scale * fmean(values)) if values else "unknown"
 
 
-def results(found: Findings) -> Table | None:
+def results(findings: Findings) -> Table | None:
     """Each delta on the task it was trained on; nothing where nothing was evaluated."""
-    if not found.matrices:
+    if not findings.matrices:
         return None
-    table = tables.wide(tables.own_task(found.matrices))
+    table = tables.wide(tables.own_task(findings.matrices))
     rows = [tuple(map(str, row)) for row in table.itertuples(index=False, name=None)]
     return Table(tuple(map(str, table.columns)), rows, tables.NOTE)
 
 
-def lifts(found: Sequence[Lift]) -> Table:
+def lifts(measured: Sequence[Lift]) -> Table:
     """Score on the task trained on, minus the untouched backbone's, with intervals."""
     head = ("task", "category", "composition", "lift", "95 % interval", "seeds", "interval covers")
     rows = [
@@ -98,7 +98,7 @@ def lifts(found: Sequence[Lift]) -> Table:
             str(lift.seeds),
             lift.covers if lift.verdict != "unknown" else "nothing",
         )
-        for lift in found
+        for lift in measured
     ]
     return Table(head, rows, "Intervals are of single lifts, not adjusted for how many there are.")
 
@@ -109,11 +109,11 @@ def categories(compared: Sequence[tuple[str, CategoryComparison]]) -> Table:
         "composition", "value", "same category", "cross category", "difference", "pairs same / cross", "p", "least p",
     )  # fmt: skip
     rows = []
-    for text, one in compared:
-        signed = one.kind != "relative"
-        ends = (estimate(one.same, signed), estimate(one.cross, signed), estimate(one.difference))
-        test = (f"{one.test.p:.3g}", f"{one.test.least_p:.3g}") if one.test else ("none", "none")
-        rows.append((text, one.kind, *ends, f"{one.same_pairs} / {one.cross_pairs}", *test))
+    for text, comparison in compared:
+        signed = comparison.kind != "relative"
+        ends = (estimate(comparison.same, signed), estimate(comparison.cross, signed), estimate(comparison.difference))
+        test = (f"{comparison.test.p:.3g}", f"{comparison.test.least_p:.3g}") if comparison.test else ("none", "none")
+        rows.append((text, comparison.kind, *ends, f"{comparison.same_pairs} / {comparison.cross_pairs}", *test))
     note = (
         "Means over off-diagonal cells known in every seed, with 95 % intervals; p is of a one-sided permutation of "
         "the categories over the tasks, least p the smallest that these categories could give."
@@ -121,21 +121,27 @@ def categories(compared: Sequence[tuple[str, CategoryComparison]]) -> Table:
     return Table(head, rows, note)
 
 
-def estimate(one: Estimate | None, signed: bool = True) -> str:
+def estimate(estimated: Estimate | None, signed: bool = True) -> str:
     """`+.25 [+.10, +.40]`: a value and its interval."""
-    return "none" if one is None else f"{number(one.value, signed=signed)} {interval(one.low, one.high, signed)}"
+    return (
+        "none"
+        if estimated is None
+        else f"{number(estimated.value, signed=signed)} {interval(estimated.low, estimated.high, signed)}"
+    )
 
 
-def failures(found: Findings) -> Table:
+def failures(findings: Findings) -> Table:
     """Every cell that was tried and failed, by name, with its error."""
-    rows = [(named(r), str(r.get("error", "unknown")), str(r.get("message", ""))) for r in found.failures]
+    rows = [(named(r), str(r.get("error", "unknown")), str(r.get("message", ""))) for r in findings.failures]
     return Table(("cell", "error", "message"), sorted(rows))
 
 
-def missing(found: Findings) -> Table:
+def missing(findings: Findings) -> Table:
     """Every cell that a full study would have and that was neither finished nor tried, by name."""
-    rows = [row for text, matrix in found.matrices.items() for row in _missing(text, matrix, text in found.transfer)]
-    rows += [(text, "", "", f"trained, never evaluated on the {found.split} split") for text in found.unread]
+    rows = [
+        row for text, matrix in findings.matrices.items() for row in _missing(text, matrix, text in findings.transfer)
+    ]
+    rows += [(text, "", "", f"trained, never evaluated on the {findings.split} split") for text in findings.unread]
     return Table(("composition", "seed", "source", "targets that are missing"), rows)
 
 
@@ -162,8 +168,8 @@ def named(record: Record) -> str:
     if record["kind"] == "evaluate":
         which = f"seed {spec['seed']} ({spec['split']})"
         return f"{spec['composition'] or 'backbone'}: {spec['source']} → {spec['target']}, {which}"
-    said = ", ".join(f"{name} {spec[name]}" for name in ("task", "seed", "stage") if name in spec)
-    return f"{record['kind']} {spec.get('composition', '')}: {said}"
+    where = ", ".join(f"{name} {spec[name]}" for name in ("task", "seed", "stage") if name in spec)
+    return f"{record['kind']} {spec.get('composition', '')}: {where}"
 
 
 def raw_scores(matrix: TransferMatrix) -> Table:

@@ -23,8 +23,8 @@ def last_number(text: str) -> str:
     >>> last_number("3 boxes of 1,200 are 3,600 pens.")
     '3,600'
     """
-    found = _NUMBER.findall(text[-_LONGEST:])
-    return found[-1] if found else ""
+    numbers = _NUMBER.findall(text[-_LONGEST:])
+    return numbers[-1] if numbers else ""
 
 
 def after_hashes(text: str) -> str:

@@ -43,7 +43,7 @@ class TaskGraph(nx.Graph):  # type: ignore[misc]
     def _repr_html_(self) -> str:
         weights = sorted(self.edges(data="weight", default=0.0), key=lambda edge: -edge[2])
         arrow = " → " if self.is_directed() else " – "
-        rows = ({"edge": f"{one}{arrow}{other}", "weight": float(weight)} for one, other, weight in weights)
+        rows = ({"edge": f"{source}{arrow}{other}", "weight": float(weight)} for source, other, weight in weights)
         return table(repr(self).strip("<>"), rows, ("edge", "weight"))
 
 
