@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
@@ -112,7 +113,8 @@ def _untouched(matrices: Sequence[TransferMatrix]) -> str:
     return f", the untouched backbone {_range(means, 'corrected')}" if means else ""
 
 
-def _others(matrix: TransferMatrix) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _others(matrix: TransferMatrix) -> Floats:
+    """(sources, targets): corrected values, NaN on the diagonal."""
     return np.where(matrix.off_diagonal, mean_over_seeds(matrix.corrected()), np.nan)
 
 

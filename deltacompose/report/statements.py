@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -60,97 +60,103 @@ def _about_lifts(lifts: Sequence[Lift]) -> Iterator[str]:
 _VERDICTS = {
     "above": "lies above zero",
     "below": "lies below zero",
-    "includes": "includes zero, which shows neither a lift nor its absence,",
+    "includes": "includes zero, so neither a gain nor its absence is shown,",
     "unknown": "is not known",
 }
 
 
 def _about_categories(text: str, comparison: CategoryComparison) -> Iterator[str]:
     """Same- against cross-category transfer, with what the test could have shown at all."""
-    if comparison.same is None or comparison.cross is None or comparison.difference is None or comparison.test is None:
-        yield f"{text}, {comparison.kind}: same- and cross-category transfer cannot be compared, as one has no pair."
+    same, cross, kind = comparison.same, comparison.cross, comparison.kind
+    if same is None or cross is None or comparison.difference is None or comparison.test is None:
+        lacking = "the same category has" if same is None else "different categories have"
+        yield f"{text}, {kind}: same and cross category cannot be compared, because no pair of {lacking} a value."
         return
-    signed = comparison.kind != "relative"
-    means = (
-        f"same-category {estimate(comparison.same, signed)} against cross-category {estimate(comparison.cross, signed)}"
-    )
+    signed = kind != "relative"
+    means = f"same-category {estimate(same, signed)} against cross-category {estimate(cross, signed)}"
     pairs = f"{counted(comparison.same_pairs, 'ordered pair')} in {counted(comparison.same_unordered, 'pair')} of tasks"
     yield (
-        f"{text}, {comparison.kind}: {means}, difference {estimate(comparison.difference)} "
+        f"{text}, {kind}: {means}, difference {estimate(comparison.difference)} "
         f"({pairs}, against {comparison.cross_pairs}). {_verdict(comparison)}"
     )
 
 
 def _verdict(comparison: CategoryComparison) -> str:
-    """Conclusions: an interval is about new runs on these tasks, a permutation test about the labels of the tasks."""
+    """Conclusions: an interval is about new runs on these tasks, a permutation about the labels of the tasks."""
     test, gap = comparison.test, comparison.difference
     if test is None or gap is None:
         return ""
     if test.least_p > LEVEL:
-        sentence = (
-            f"With these categories no outcome could give p below {test.least_p:.2g}, so the permutation test cannot"
+        verdict = (
+            f"With these categories no outcome could give p below {test.least_p:.2g}, so the permutation test cannot "
+            f"show a difference at the level {number(LEVEL)} (p = {test.p:.2g})."
         )
-        sentence += f" show it at the level {number(LEVEL)} (p = {test.p:.2g})."
     elif test.p <= LEVEL:
-        sentence = f"The permutation of the categories rejects (p = {test.p:.2g}, least attainable {test.least_p:.2g})."
+        verdict = f"The permutation of the categories rejects (p = {test.p:.2g}, least attainable {test.least_p:.2g})."
     else:
-        sentence = f"The permutation of the categories does not reject (p = {test.p:.2g}, least attainable "
-        sentence += f"{test.least_p:.2g}): it is not shown that categories matter."
+        verdict = (
+            f"The permutation of the categories does not reject (p = {test.p:.2g}, least attainable "
+            f"{test.least_p:.2g}): it is not shown that categories matter."
+        )
     if np.isnan(gap.low):
-        return sentence + " There is no interval, so nothing is known of other runs."
+        return verdict + " No interval is known, so other runs may differ."
     side = "excludes" if gap.low > 0 or gap.high < 0 else "includes"
-    return sentence + f" The interval of the difference, for new {gap.covers} on these same tasks, {side} zero."
+    return verdict + f" The interval of the difference, for new {gap.covers} on these same tasks, {side} zero."
 
 
 def _about_reliability(matrix: TransferMatrix) -> Iterator[str]:
     values = np.where(matrix.off_diagonal, matrix.relative(), np.nan).reshape(len(matrix.seeds), -1)
-    repeatability = reliability(values)
-    if repeatability <= 0:
+    correlation, seeds = reliability(values), counted(len(matrix.seeds), "seed")
+    if correlation <= 0:
         yield (
-            f"{matrix.composition}: the map of relative performance does not repeat over "
-            f"{counted(len(matrix.seeds), 'seed')}: halves correlate at {number(repeatability, signed=True)}, "
-            "uncorrected."
+            f"{matrix.composition}: the map of relative performance does not repeat over {seeds}: halves of the seeds "
+            f"correlate at {number(correlation, signed=True)}, uncorrected."
         )
-    elif not np.isnan(repeatability):
+    elif not np.isnan(correlation):
         yield (
-            f"{matrix.composition}: the map of relative performance over {counted(len(matrix.seeds), 'seed')} has a "
-            f"split-half reliability of {number(repeatability)} (1 would repeat exactly)."
+            f"{matrix.composition}: the map of relative performance over {seeds} has a split-half reliability of "
+            f"{number(correlation)} (1 would repeat exactly)."
         )
 
 
 def unknown(findings: Findings) -> list[str]:
     """Questions that these records cannot answer."""
-    differing = [f"Cells were computed with different versions: {difference}." for difference in findings.environments]
-    return [*_about_scope(findings), *_about_cells(findings), *differing, *_limitations(findings.matrices.values())]
+    differing = [f"Cells were computed with different versions: {text}." for text in findings.environments]
+    return [*_about_scope(findings), *_about_cells(findings), *differing, *_limitations(findings)]
 
 
 def _about_scope(findings: Findings) -> Iterator[str]:
     if findings.backbones:
-        yield f"One backbone, {', '.join(findings.backbones)}: nothing here speaks of another."
+        yield f"One backbone, {', '.join(findings.backbones)}: another may give other results."
     seeds = len(findings.seeds)
     if seeds == 1:
-        yield "One seed: nothing is known of the spread between training runs, and no ranking by one run is a finding."
+        yield f"{_ONE_SEED[0].upper()}{_ONE_SEED[1:]}, and a ranking by one run is not a finding."
     elif 1 < seeds < 5:
         yield (
-            f"{seeds} seeds: an interval over seeds alone rests on {counted(seeds - 1, 'degree')} of freedom; it is "
-            f"wide, and small differences between compositions cannot be resolved."
+            f"{seeds} seeds: an interval over seeds alone has {counted(seeds - 1, 'degree')} of freedom; it is wide, "
+            "and small differences between compositions cannot be told apart."
         )
     if len(findings.matrices) > 1:
-        yield "Compositions stand side by side; their differences are not tested here, so no order of them is claimed."
+        yield "Differences between compositions are not tested, so their order is not a finding."
 
 
 def _about_cells(findings: Findings) -> Iterator[str]:
     if findings.failures:
-        yield f"{counted(len(findings.failures), 'cell')} failed and stand in no mean."
+        yield f"{counted(len(findings.failures), 'cell')} failed; no mean includes them."
     if findings.unread:
         yield f"Trained and never evaluated on the {findings.split} split: {shortened(findings.unread)}."
 
 
-def _limitations(matrices: Iterable[TransferMatrix]) -> Iterator[str]:
-    """Each limitation once, with the compositions that it concerns."""
-    whom: dict[str, list[str]] = {}
-    for matrix in matrices:
+_ONE_SEED = "one seed: nothing is known of the spread between training runs"
+
+
+def _limitations(findings: Findings) -> Iterator[str]:
+    """Each limitation once, with the compositions that it concerns; not the number of seeds, which has been stated."""
+    concerned: dict[str, list[str]] = {}
+    for matrix in findings.matrices.values():
         for sentence in matrix.limitations():
-            whom.setdefault(sentence, []).append(matrix.composition)
-    for sentence, texts in whom.items():
+            concerned.setdefault(sentence, []).append(matrix.composition)
+    if len(findings.seeds) == 1:
+        concerned.pop(_ONE_SEED, None)
+    for sentence, texts in concerned.items():
         yield f"{shortened(texts)}: {sentence}."

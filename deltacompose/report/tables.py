@@ -12,11 +12,9 @@ import numpy as np
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate
 from deltacompose.analysis.transfer.findings import Findings
-from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
 from deltacompose.analysis.units import baselines, ordered
 from deltacompose.figures.style import counted, number
-from deltacompose.report import result_tables as tables
 from deltacompose.study.queries import Record
 
 
@@ -74,33 +72,6 @@ def _composition(record: Record) -> str:
 def _mean(records: Iterable[Record], name: str, form: str, scale: float = 1.0) -> str:
     values = [float(record["result"][name]) for record in records if record["result"].get(name) is not None]
     return form.format(scale * fmean(values)) if values else "unknown"
-
-
-def results(findings: Findings) -> Table | None:
-    """Each delta on the task it was trained on; nothing where nothing was evaluated."""
-    if not findings.matrices:
-        return None
-    table = tables.wide(tables.own_task(findings.matrices))
-    rows = [tuple(map(str, row)) for row in table.itertuples(index=False, name=None)]
-    return Table(tuple(map(str, table.columns)), rows, tables.NOTE)
-
-
-def lifts(measured: Sequence[Lift]) -> Table:
-    """Score on the task trained on, minus the untouched backbone's, with intervals."""
-    head = ("task", "category", "composition", "lift", "95 % interval", "seeds", "interval covers")
-    rows = [
-        (
-            lift.task,
-            lift.category,
-            lift.composition,
-            "unknown" if np.isnan(lift.value) else number(lift.value, signed=True),
-            interval(lift.low, lift.high),
-            str(lift.seeds),
-            lift.covers if lift.verdict != "unknown" else "nothing",
-        )
-        for lift in measured
-    ]
-    return Table(head, rows, "Intervals are of single lifts, not adjusted for how many there are.")
 
 
 def categories(compared: Sequence[tuple[str, CategoryComparison]]) -> Table:

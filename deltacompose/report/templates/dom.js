@@ -23,7 +23,8 @@ function html(name, properties = {}, ...children) {
 /** Hundredths as papers print them: 87 is `.87`, -5 is `−.05`, with a plus sign where zero is neutral. */
 function printed(hundredths, signed = false) {
   if (hundredths === null || hundredths === undefined) return "–";
-  const size = Math.abs(hundredths), whole = Math.floor(size / 100);
+  const size = Math.abs(hundredths),
+    whole = Math.floor(size / 100);
   const sign = hundredths < 0 ? "−" : signed && hundredths > 0 ? "+" : "";
   return `${sign}${whole || ""}.${String(size % 100).padStart(2, "0")}`;
 }
@@ -58,14 +59,19 @@ const tip = document.getElementById("tip");
 function showTip(text, box) {
   tip.textContent = text;
   tip.hidden = false;
-  const room = document.documentElement.clientWidth, size = tip.getBoundingClientRect();
+  const room = document.documentElement.clientWidth,
+    size = tip.getBoundingClientRect();
   const left = Math.min(Math.max(4, box.right + 8), room - size.width - 4);
   const below = box.bottom + 8 + size.height < window.innerHeight;
   tip.style.left = `${left + window.scrollX}px`;
   tip.style.top = `${(below ? box.bottom + 8 : Math.max(0, box.top - size.height - 8)) + window.scrollY}px`;
 }
-function hideTip() { tip.hidden = true; }
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+function hideTip() {
+  tip.hidden = true;
+}
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hideTip();
+});
 
 /** The outline of a marker of some radius around the origin; categories and compositions have one each. */
 const SHAPES = {
@@ -90,10 +96,16 @@ function star(radius) {
   return `M${points.join("L")}Z`;
 }
 function cross(radius, turn) {
-  const near = radius * 0.5, far = radius * 1.2;
-  const corners = [[near, far], [near, near], [far, near]];
-  const points = [0, 90, 180, 270].flatMap((quarter) => corners.map(([x, y]) =>
-    around(Math.hypot(x, y), turn + quarter - (Math.atan2(y, x) * 180) / Math.PI)));
+  const near = radius * 0.5,
+    far = radius * 1.2;
+  const corners = [
+    [near, far],
+    [near, near],
+    [far, near],
+  ];
+  const points = [0, 90, 180, 270].flatMap((quarter) =>
+    corners.map(([x, y]) => around(Math.hypot(x, y), turn + quarter - (Math.atan2(y, x) * 180) / Math.PI)),
+  );
   return `M${points.join("L")}Z`;
 }
 function around(radius, degrees) {
@@ -109,7 +121,8 @@ const widthOf = (text, size) => [...text].reduce((sum, c) => sum + (c.charCodeAt
 
 /** Round steps for an axis between two values, about five of them. */
 function ticks(low, high) {
-  const rough = (high - low) / 5 || 1, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 5 || 1,
+    power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((n) => n * power).find((size) => size >= rough);
   const first = Math.ceil(low / step - 1e-9);
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);

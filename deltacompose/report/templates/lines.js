@@ -5,36 +5,98 @@ function drawLifts() {
   const figure = document.getElementById("lift");
   if (!figure) return;
   const mine = study.lifts.filter(([index, , value]) => index === selected.composition && value !== null);
-  const canvas = figure.querySelector(".canvas"), { name, colour, shape } = study.compositions[selected.composition];
+  const canvas = figure.querySelector(".canvas"),
+    { name, colour, shape } = study.compositions[selected.composition];
   figure.querySelector(".downloads").hidden = !mine.length;
-  if (!mine.length) { canvas.replaceChildren(html("p", { textContent: `No gain of ${name} is known.` })); return; }
-  const row = mine.length > 30 ? 15 : 20, size = mine.length > 30 ? 10.5 : 11.5, width = Math.min(760, Math.max(330, canvas.clientWidth));
+  if (!mine.length) {
+    canvas.replaceChildren(html("p", { textContent: `No gain of ${name} is known.` }));
+    return;
+  }
+  const row = mine.length > 30 ? 15 : 20,
+    size = mine.length > 30 ? 10.5 : 11.5,
+    width = Math.min(760, Math.max(330, canvas.clientWidth));
   const left = Math.min(0.42 * width, Math.max(...mine.map(([, task]) => widthOf(study.tasks[task].label, size)))) + 16;
   const every = mine.flatMap(([, , value, low, high]) => [value, low ?? value, high ?? value, 0]);
-  const [least, most] = [Math.min(...every) / 100, Math.max(...every) / 100], room = Math.max(0.02, (most - least) * 0.05);
+  const [least, most] = [Math.min(...every) / 100, Math.max(...every) / 100],
+    room = Math.max(0.02, (most - least) * 0.05);
   const x = (value) => left + ((value - least + room) / (most - least + 2 * room)) * (width - left - 14);
-  const height = 40 + mine.length * row + 26, drawn = [];
-  for (const tick of ticks(least, most)) drawn.push(
-    svg("line", { x1: x(tick), x2: x(tick), y1: 28, y2: height - 24, class: Math.abs(tick) < 1e-9 ? "strong" : "line" }),
-    svg("text", { x: x(tick), y: height - 8, "font-size": 10.5, "text-anchor": "middle" }, printed(Math.round(tick * 100), true)));
+  const height = 40 + mine.length * row + 26,
+    drawn = [];
+  for (const tick of ticks(least, most))
+    drawn.push(
+      svg("line", {
+        x1: x(tick),
+        x2: x(tick),
+        y1: 28,
+        y2: height - 24,
+        class: Math.abs(tick) < 1e-9 ? "strong" : "line",
+      }),
+      svg(
+        "text",
+        { x: x(tick), y: height - 8, "font-size": 10.5, "text-anchor": "middle" },
+        printed(Math.round(tick * 100), true),
+      ),
+    );
   mine.forEach(([, task, value, low, high, seeds, covers], i) => {
-    const y = 40 + i * row, about = study.tasks[task], chosen = task === selected.task;
-    const interval = low === null ? "no interval" : `95 % interval [${printed(low, true)}, ${printed(high, true)}] over ${covers}`;
+    const y = 40 + i * row,
+      about = study.tasks[task],
+      chosen = task === selected.task;
+    const interval =
+      low === null ? "no interval" : `95 % interval [${printed(low, true)}, ${printed(high, true)}] over ${covers}`;
     const text = `${spoken(about)}: gain ${printed(value, true)}, ${interval}, ${seeds} seeds`;
-    const group = svg("g", { class: "cell", role: "button", tabindex: 0, "data-task": task, "aria-label": text, "aria-pressed": chosen },
+    const group = svg(
+      "g",
+      { class: "cell", role: "button", tabindex: 0, "data-task": task, "aria-label": text, "aria-pressed": chosen },
       svg("rect", { x: 0, y: y - row / 2, width, height: row, fill: "transparent" }),
-      svg("text", { x: left - 10, y: y + size * 0.36, "font-size": size, "text-anchor": "end", class: chosen ? "chosen" : null, "aria-hidden": "true" }, about.label),
-      marker(shape, 4, { transform: `translate(${x(value / 100)} ${y})`, fill: low === null ? "none" : colour, stroke: colour, "stroke-width": 1.4 }));
-    if (low !== null) group.append(svg("line", { x1: x(low / 100), x2: x(high / 100), y1: y, y2: y, stroke: colour, "stroke-width": 1.8 }));
+      svg(
+        "text",
+        {
+          x: left - 10,
+          y: y + size * 0.36,
+          "font-size": size,
+          "text-anchor": "end",
+          class: chosen ? "chosen" : null,
+          "aria-hidden": "true",
+        },
+        about.label,
+      ),
+      marker(shape, 4, {
+        transform: `translate(${x(value / 100)} ${y})`,
+        fill: low === null ? "none" : colour,
+        stroke: colour,
+        "stroke-width": 1.4,
+      }),
+    );
+    if (low !== null)
+      group.append(
+        svg("line", { x1: x(low / 100), x2: x(high / 100), y1: y, y2: y, stroke: colour, "stroke-width": 1.8 }),
+      );
     const act = () => select({ task });
     group.addEventListener("pointerenter", () => showTip(text, group.getBoundingClientRect()));
     group.addEventListener("pointerleave", hideTip);
     group.addEventListener("click", act);
-    group.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { act(); document.querySelector(`#lift [data-task="${task}"]`)?.focus(); event.preventDefault(); } });
+    group.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        act();
+        document.querySelector(`#lift [data-task="${task}"]`)?.focus();
+        event.preventDefault();
+      }
+    });
     drawn.push(group);
   });
-  canvas.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, svg("title", {}, `Gains of ${name} over the untouched backbone`),
-    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${name}: score minus the untouched backbone's`, Math.floor(width / 7.6))), ...drawn));
+  canvas.replaceChildren(
+    svg(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, width, height },
+      svg("title", {}, `Gains of ${name} over the untouched backbone`),
+      svg(
+        "text",
+        { x: 4, y: 14, "font-size": 12, "font-weight": 600 },
+        shorten(`${name}: score minus the untouched backbone's`, Math.floor(width / 7.6)),
+      ),
+      ...drawn,
+    ),
+  );
   offer(figure, () => `${name} gain`, liftRows, study.files.lift || []);
 }
 
@@ -43,15 +105,32 @@ function fillLifts() {
   const fold = document.getElementById("lift-table");
   if (!fold?.open) return;
   const { name } = study.compositions[selected.composition];
-  const rows = study.lifts.filter(([index]) => index === selected.composition).map(([, task, value, low, high, seeds, covers]) => [
-    study.tasks[task].name, study.tasks[task].category, value === null ? "unknown" : printed(value, true),
-    low === null ? "no interval" : `[${printed(low, true)}, ${printed(high, true)}]`, String(seeds), low === null ? "nothing" : covers]);
-  fillTable(fold, `Gains of ${name} over the untouched backbone`, ["task", "category", "gain", "95 % interval", "seeds", "interval covers"], rows);
+  const rows = study.lifts
+    .filter(([index]) => index === selected.composition)
+    .map(([, task, value, low, high, seeds, covers]) => [
+      study.tasks[task].name,
+      study.tasks[task].category,
+      value === null ? "unknown" : printed(value, true),
+      low === null ? "no interval" : `[${printed(low, true)}, ${printed(high, true)}]`,
+      String(seeds),
+      low === null ? "nothing" : covers,
+    ]);
+  fillTable(
+    fold,
+    `Gains of ${name} over the untouched backbone`,
+    ["task", "category", "gain", "95 % interval", "seeds", "interval covers"],
+    rows,
+  );
 }
 
 function liftRows() {
-  const rows = study.lifts.map(([index, task, value, low, high, seeds, covers]) => [study.compositions[index].name, study.tasks[task].name,
-    ...[value, low, high].map((number) => (number === null ? null : number / 100)), seeds, covers]);
+  const rows = study.lifts.map(([index, task, value, low, high, seeds, covers]) => [
+    study.compositions[index].name,
+    study.tasks[task].name,
+    ...[value, low, high].map((number) => (number === null ? null : number / 100)),
+    seeds,
+    covers,
+  ]);
   return [["composition", "task", "gain", "low", "high", "seeds", "interval_covers"], ...rows];
 }
 
@@ -73,34 +152,90 @@ function curveTask() {
 function drawCurves() {
   const figure = document.getElementById("curves");
   if (!figure) return;
-  const task = curveTask(), about = study.tasks[task], canvas = figure.querySelector(".canvas");
-  const lines = Object.entries(curves()).filter(([, tasks]) => String(task) in tasks).map(([index, tasks]) => ({ index: Number(index), ...tasks[task] }));
+  const task = curveTask(),
+    about = study.tasks[task],
+    canvas = figure.querySelector(".canvas");
+  const lines = Object.entries(curves())
+    .filter(([, tasks]) => String(task) in tasks)
+    .map(([index, tasks]) => ({ index: Number(index), ...tasks[task] }));
   const shown = lines.filter((line) => !hiddenCurves.has(line.index));
-  const width = Math.min(860, Math.max(330, canvas.clientWidth)), height = 330, left = 46, top = 34, bottom = height - 44;
-  const most = Math.max(1, ...lines.flatMap((line) => line.steps)), scores = lines.flatMap((line) => [...line.low, ...line.high]).map((score) => score / 1000);
-  const low = Math.min(...scores), high = Math.max(...scores, low + 0.01);
-  const x = (step) => left + (step / most) * (width - left - 14), y = (score) => bottom - ((score - low) / (high - low)) * (bottom - top);
+  const width = Math.min(860, Math.max(330, canvas.clientWidth)),
+    height = 330,
+    left = 46,
+    top = 34,
+    bottom = height - 44;
+  const most = Math.max(1, ...lines.flatMap((line) => line.steps)),
+    scores = lines.flatMap((line) => [...line.low, ...line.high]).map((score) => score / 1000);
+  const low = Math.min(...scores),
+    high = Math.max(...scores, low + 0.01);
+  const x = (step) => left + (step / most) * (width - left - 14),
+    y = (score) => bottom - ((score - low) / (high - low)) * (bottom - top);
   const drawn = [];
-  for (const tick of ticks(low, high)) drawn.push(svg("line", { x1: left, x2: width - 14, y1: y(tick), y2: y(tick), class: "line" }),
-    svg("text", { x: left - 6, y: y(tick) + 4, "font-size": 10.5, "text-anchor": "end" }, printed(Math.round(tick * 100))));
-  for (const tick of ticks(0, most)) drawn.push(svg("text", { x: x(tick), y: bottom + 16, "font-size": 10.5, "text-anchor": "middle" }, String(Math.round(tick))));
-  drawn.push(svg("text", { x: (left + width) / 2, y: height - 10, "font-size": 11, "text-anchor": "middle" }, "training step"));
+  for (const tick of ticks(low, high))
+    drawn.push(
+      svg("line", { x1: left, x2: width - 14, y1: y(tick), y2: y(tick), class: "line" }),
+      svg(
+        "text",
+        { x: left - 6, y: y(tick) + 4, "font-size": 10.5, "text-anchor": "end" },
+        printed(Math.round(tick * 100)),
+      ),
+    );
+  for (const tick of ticks(0, most))
+    drawn.push(
+      svg("text", { x: x(tick), y: bottom + 16, "font-size": 10.5, "text-anchor": "middle" }, String(Math.round(tick))),
+    );
+  drawn.push(
+    svg("text", { x: (left + width) / 2, y: height - 10, "font-size": 11, "text-anchor": "middle" }, "training step"),
+  );
   for (const line of shown) drawn.push(...oneCurve(line, x, y));
-  canvas.replaceChildren(svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height }, svg("title", {}, `Training on ${about.name}`),
-    svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(`${about.name}: ${about.metric || "score"} on development examples`, Math.floor(width / 7.6))), ...drawn));
+  canvas.replaceChildren(
+    svg(
+      "svg",
+      { viewBox: `0 0 ${width} ${height}`, width, height },
+      svg("title", {}, `Training on ${about.name}`),
+      svg(
+        "text",
+        { x: 4, y: 14, "font-size": 12, "font-weight": 600 },
+        shorten(`${about.name}: ${about.metric || "score"} on development examples`, Math.floor(width / 7.6)),
+      ),
+      ...drawn,
+    ),
+  );
   figure.querySelector(".legend").replaceChildren(...lines.map(curveKey));
-  offer(figure, () => `${about.name} training`, () => curveRows(task), study.files.convergence || []);
+  offer(
+    figure,
+    () => `${about.name} training`,
+    () => curveRows(task),
+    study.files.convergence || [],
+  );
 }
 
 /** The band and the line of one composition; the shown composition's line is thick. */
 function oneCurve({ index, steps, mean, low, high, seeds }, x, y) {
-  const { name, colour, shape, dash } = study.compositions[index], thick = index === selected.composition;
+  const { name, colour, shape, dash } = study.compositions[index],
+    thick = index === selected.composition;
   const points = (values) => steps.map((step, i) => `${x(step).toFixed(1)} ${y(values[i] / 1000).toFixed(1)}`);
-  const band = svg("path", { d: `M${points(high).join("L")}L${points(low).reverse().join("L")}Z`, fill: colour, "fill-opacity": 0.12, "pointer-events": "none" });
-  const line = svg("path", { d: `M${points(mean).join("L")}`, fill: "none", stroke: colour, "stroke-width": thick ? 3 : 1.6, "stroke-dasharray": dash || null, "pointer-events": "none" });
+  const band = svg("path", {
+    d: `M${points(high).join("L")}L${points(low).reverse().join("L")}Z`,
+    fill: colour,
+    "fill-opacity": 0.12,
+    "pointer-events": "none",
+  });
+  const line = svg("path", {
+    d: `M${points(mean).join("L")}`,
+    fill: "none",
+    stroke: colour,
+    "stroke-width": thick ? 3 : 1.6,
+    "stroke-dasharray": dash || null,
+    "pointer-events": "none",
+  });
   const dots = steps.map((step, i) => {
     const text = `${name}\nstep ${step}: ${(mean[i] / 1000).toFixed(3)} (${(low[i] / 1000).toFixed(3)} to ${(high[i] / 1000).toFixed(3)}, ${seeds} seeds)`;
-    const dot = marker(shape, thick ? 4 : 3, { transform: `translate(${x(step).toFixed(1)} ${y(mean[i] / 1000).toFixed(1)})`, fill: colour, class: "cell point" });
+    const dot = marker(shape, thick ? 4 : 3, {
+      transform: `translate(${x(step).toFixed(1)} ${y(mean[i] / 1000).toFixed(1)})`,
+      fill: colour,
+      class: "cell point",
+    });
     dot.addEventListener("pointerenter", () => showTip(text, dot.getBoundingClientRect()));
     dot.addEventListener("pointerleave", hideTip);
     return dot;
@@ -111,8 +246,12 @@ function oneCurve({ index, steps, mean, low, high, seeds }, x, y) {
 /** A key of the legend that shows and hides its line. */
 function curveKey({ index }) {
   const { name, colour, shape, dash } = study.compositions[index];
-  const picture = svg("svg", { viewBox: "0 0 28 14", width: 28, height: 14, "aria-hidden": "true" },
-    svg("line", { x1: 0, x2: 28, y1: 7, y2: 7, stroke: colour, "stroke-width": 2, "stroke-dasharray": dash || null }), marker(shape, 4, { transform: "translate(14 7)", fill: colour }));
+  const picture = svg(
+    "svg",
+    { viewBox: "0 0 28 14", width: 28, height: 14, "aria-hidden": "true" },
+    svg("line", { x1: 0, x2: 28, y1: 7, y2: 7, stroke: colour, "stroke-width": 2, "stroke-dasharray": dash || null }),
+    marker(shape, 4, { transform: "translate(14 7)", fill: colour }),
+  );
   const button = html("button", { type: "button" }, picture, name);
   button.setAttribute("aria-pressed", !hiddenCurves.has(index));
   button.addEventListener("click", () => {
@@ -124,9 +263,19 @@ function curveKey({ index }) {
 }
 
 function curveRows(task) {
-  const rows = Object.entries(curves()).filter(([, tasks]) => String(task) in tasks).flatMap(([index, tasks]) => {
-    const { steps, mean, low, high, seeds } = tasks[task];
-    return steps.map((step, i) => [study.compositions[index].name, study.tasks[task].name, step, mean[i] / 1000, low[i] / 1000, high[i] / 1000, seeds]);
-  });
+  const rows = Object.entries(curves())
+    .filter(([, tasks]) => String(task) in tasks)
+    .flatMap(([index, tasks]) => {
+      const { steps, mean, low, high, seeds } = tasks[task];
+      return steps.map((step, i) => [
+        study.compositions[index].name,
+        study.tasks[task].name,
+        step,
+        mean[i] / 1000,
+        low[i] / 1000,
+        high[i] / 1000,
+        seeds,
+      ]);
+    });
   return [["composition", "task", "step", "mean", "least", "greatest", "seeds"], ...rows];
 }

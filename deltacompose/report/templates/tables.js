@@ -4,7 +4,13 @@
 function sortKey(cell) {
   if (cell.dataset.value !== undefined) return Number(cell.dataset.value);
   const text = cell.textContent.trim();
-  const number = Number(text.replaceAll(",", "").replace("−", "-").replace(/^([+-]?)\./, "$10.").match(/^[+-]?\d+(\.\d+)?/)?.[0] ?? NaN);
+  const number = Number(
+    text
+      .replaceAll(",", "")
+      .replace("−", "-")
+      .replace(/^([+-]?)\./, "$10.")
+      .match(/^[+-]?\d+(\.\d+)?/)?.[0] ?? NaN,
+  );
   return Number.isNaN(number) ? text : number;
 }
 
@@ -17,7 +23,9 @@ function compareKeys(one, other) {
 
 /** Sort the first body of a table by a column; text ascends first, numbers descend first. */
 function sortTable(table, index) {
-  const head = table.tHead.rows[0].cells, body = table.tBodies[0], rows = [...body.rows];
+  const head = table.tHead.rows[0].cells,
+    body = table.tBodies[0],
+    rows = [...body.rows];
   const keys = new Map(rows.map((row) => [row, sortKey(row.cells[index])]));
   const numeric = [...keys.values()].some((key) => typeof key === "number");
   const before = head[index].getAttribute("aria-sort");
@@ -42,8 +50,16 @@ function makeSortable(table) {
 function makeFilterable(table) {
   const rows = [...table.tBodies[0].rows];
   if (rows.length < 8 || table.id === "table-scores") return;
-  const field = html("input", { type: "search" }), count = html("output");
-  const label = html("label", { className: "filter" }, `rows of “${table.caption.textContent}” that contain `, field, " ", count);
+  const field = html("input", { type: "search" }),
+    count = html("output");
+  const label = html(
+    "label",
+    { className: "filter" },
+    `rows of “${table.caption.textContent}” that contain `,
+    field,
+    " ",
+    count,
+  );
   field.addEventListener("input", () => {
     const wanted = field.value.toLowerCase();
     for (const row of rows) row.hidden = !row.textContent.toLowerCase().includes(wanted);
@@ -54,17 +70,25 @@ function makeFilterable(table) {
 
 /** The filters of the table of scores: rows by name, columns by task and category; a category shows its own mean. */
 function filterScores(table) {
-  const rowsField = document.getElementById("scores-rows"), columnsField = document.getElementById("scores-columns");
-  const categoryField = document.getElementById("scores-category"), count = document.getElementById("scores-count");
-  const head = [...table.tHead.rows[0].cells], rows = [...table.rows];
+  const rowsField = document.getElementById("scores-rows"),
+    columnsField = document.getElementById("scores-columns");
+  const categoryField = document.getElementById("scores-category"),
+    count = document.getElementById("scores-count");
+  const head = [...table.tHead.rows[0].cells],
+    rows = [...table.rows];
   function apply() {
-    const row = rowsField.value.toLowerCase(), task = columnsField.value.toLowerCase(), category = categoryField?.value ?? "";
+    const row = rowsField.value.toLowerCase(),
+      task = columnsField.value.toLowerCase(),
+      category = categoryField?.value ?? "";
     const shown = head.map((cell) => {
       const { kind, category: own, task: name } = cell.dataset;
       if (kind === "category") return Boolean(category) && own === category;
       return kind !== "task" || (name.toLowerCase().includes(task) && (!category || own === category));
     });
-    for (const line of rows) [...line.cells].forEach((cell, i) => { cell.hidden = !shown[i]; });
+    for (const line of rows)
+      [...line.cells].forEach((cell, i) => {
+        cell.hidden = !shown[i];
+      });
     for (const line of table.tBodies[0].rows) line.hidden = !line.cells[0].textContent.toLowerCase().includes(row);
     const tasks = head.filter((cell, i) => shown[i] && cell.dataset.kind === "task").length;
     const compositions = [...table.tBodies[0].rows].filter((line) => !line.hidden).length;
@@ -77,8 +101,13 @@ function filterScores(table) {
 /** The visible part of the table of scores as CSV: full numbers, not the printed ones. */
 function scoresCsv(table) {
   const lines = [...table.rows].filter((row) => !row.hidden);
-  return csv(lines.map((row) => [...row.cells].filter((cell) => !cell.hidden).map((cell, i) =>
-    cell.dataset.value ?? (cell.dataset.task || cell.textContent.trim()))));
+  return csv(
+    lines.map((row) =>
+      [...row.cells]
+        .filter((cell) => !cell.hidden)
+        .map((cell, i) => cell.dataset.value ?? (cell.dataset.task || cell.textContent.trim())),
+    ),
+  );
 }
 
 /** Mark the column of the selected task, and select a task by a click into its column. */
@@ -108,14 +137,26 @@ function markRows(table) {
 
 /** Put a table into a fold: rows of texts, whose first is the row's head; `references` stand below and are not sorted. */
 function fillTable(fold, caption, head, rows, references = []) {
-  const row = ([first, ...texts]) => html("tr", {}, html("th", { scope: "row", textContent: first }), ...texts.map((text, i) => {
-    const cell = html("td", { textContent: text });
-    cell.dataset.label = head[i + 1];
-    return cell;
-  }));
+  const row = ([first, ...texts]) =>
+    html(
+      "tr",
+      {},
+      html("th", { scope: "row", textContent: first }),
+      ...texts.map((text, i) => {
+        const cell = html("td", { textContent: text });
+        cell.dataset.label = head[i + 1];
+        return cell;
+      }),
+    );
   const heads = head.map((text) => html("th", { scope: "col", textContent: text }));
-  const table = html("table", { className: head.length > 9 ? "pinned many" : "pinned" }, html("caption", { textContent: caption }),
-    html("thead", {}, html("tr", {}, ...heads)), html("tbody", {}, ...rows.map(row)), html("tbody", { className: "references" }, ...references.map(row)));
+  const table = html(
+    "table",
+    { className: head.length > 9 ? "pinned many" : "pinned" },
+    html("caption", { textContent: caption }),
+    html("thead", {}, html("tr", {}, ...heads)),
+    html("tbody", {}, ...rows.map(row)),
+    html("tbody", { className: "references" }, ...references.map(row)),
+  );
   const region = html("div", { className: "wide", tabIndex: 0 }, table);
   region.setAttribute("role", "region");
   region.setAttribute("aria-label", caption);
@@ -136,6 +177,8 @@ function startTables() {
   linkScores(scores);
   const button = html("button", { type: "button", textContent: "CSV of what is shown" });
   button.addEventListener("click", () => save("scores.csv", scoresCsv(scores), "text/csv"));
-  const links = (study.files.results || []).map(([text, address]) => html("a", { textContent: text, href: address, download: "" }));
+  const links = (study.files.results || []).map(([text, address]) =>
+    html("a", { textContent: text, href: address, download: "" }),
+  );
   document.getElementById("scores-downloads").append(button, ...links);
 }
