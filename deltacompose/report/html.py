@@ -23,9 +23,18 @@ from deltacompose.report.methods_text import methods
 from deltacompose.report.scores import scores
 
 SCRIPTS = (
-    "dom.js", "export.js", "tables.js", "heatmap.js", "heatmap_cells.js", "heatmap_marks.js", "graph.js", "lines.js",
+    "dom.js",
+    "export.js",
+    "tables.js",
+    "heatmap.js",
+    "heatmap_cells.js",
+    "heatmap_marks.js",
+    "graph_layout.js",
+    "graph.js",
+    "lifts.js",
+    "curves.js",
     "main.js",
-)  # fmt: skip
+)
 """The page's script in the order in which its files follow each other."""
 SECTIONS = {
     "result": "Result",

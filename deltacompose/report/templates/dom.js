@@ -127,3 +127,9 @@ function ticks(low, high) {
   const first = Math.ceil(low / step - 1e-9);
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => (first + i) * step);
 }
+
+const shorten = (text, most) => (text.length <= most ? text : `${text.slice(0, most - 1)}…`);
+
+/** The title of a drawing, shortened to its width. */
+const heading = (text, width) =>
+  svg("text", { x: 4, y: 14, "font-size": 12, "font-weight": 600 }, shorten(text, Math.floor(width / 7.6)));

@@ -174,3 +174,18 @@ function moveInside(drawing, data) {
     event.preventDefault();
   });
 }
+
+const rampIndex = (unit, value) =>
+  Math.round(Math.min(1, Math.max(0, (value / 100 - unit.low) / (unit.high - unit.low))) * (unit.ramp.length - 1));
+
+const hatching = () =>
+  svg(
+    "defs",
+    {},
+    svg(
+      "pattern",
+      { id: "hatching", width: 5, height: 5, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" },
+      svg("rect", { width: 5, height: 5, fill: "#ffffff" }),
+      svg("line", { x1: 0, y1: 0, x2: 0, y2: 5, stroke: "#8c8c8c", "stroke-width": 1.2 }),
+    ),
+  );
