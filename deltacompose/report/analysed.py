@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -36,7 +36,7 @@ class Part:
     marked: Marks | None
     tasks: nx.Graph | None
     ungraphed: str
-    stability: Mapping[tuple[str, str], float] | None
+    stability: figures.Stability | None
     compared: tuple[CategoryComparison, ...]
 
 
@@ -66,7 +66,8 @@ def analysed(findings: Findings, step: Step | None = None) -> Analysed:
     Args:
         step: called with each composition when it is finished, see `steps`.
     """
-    lifts, parts = [], []
+    lifts: list[Lift] = []
+    parts: list[Part] = []
     transfer = findings.transfer
     for text, matrix in findings.matrices.items():
         lifts += lifts_of(matrix)
@@ -78,7 +79,9 @@ def analysed(findings: Findings, step: Step | None = None) -> Analysed:
 
 
 def _part(matrix: TransferMatrix) -> Part:
-    tasks, stability, reason = None, None, ""
+    tasks: nx.Graph | None = None
+    stability: figures.Stability | None = None
+    reason = ""
     try:
         tasks = figures.nearest(matrix)
         stability = figures.stability_of(matrix, tasks)

@@ -88,7 +88,8 @@ def write_page(
 
 def names_of_files(study: Analysed) -> dict[str, list[str]]:
     """The names of the files that `write_files` writes, by composition and, under "", of the whole study."""
-    names, findings = {}, study.findings
+    names: dict[str, list[str]] = {}
+    findings = study.findings
     whole = [f"results.{kind}" for kind in ("csv", "md", "tex")] if findings.matrices else []
     whole += [f"{drawing.name}.{kind}" for drawing in pictures.overall(findings, study.lifts) for kind in FORMATS]
     stems = slugs(findings.matrices)
