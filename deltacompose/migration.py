@@ -28,10 +28,10 @@ from typing import Any
 import networkx as nx
 
 from deltacompose import registry
-from deltacompose.cells.evidence import rows_fault
-from deltacompose.cells.facts import facts
 from deltacompose.cells.loaded import backbone_of
-from deltacompose.cells.sources import OwnTasks, Sources
+from deltacompose.cells.stored_evidence import rows_fault
+from deltacompose.cells.study_facts import facts
+from deltacompose.cells.worker_sources import OwnTasks, Sources
 from deltacompose.engine import label
 from deltacompose.errors import BadInput
 from deltacompose.planning import plan as planning

@@ -73,7 +73,7 @@ def real(path):
     import realwork
 
     import deltacompose as dc
-    from deltacompose.cells.sources import options_of
+    from deltacompose.cells.worker_sources import options_of
 
     study = dc.Study.read(path)
     return Field(dc.plan(study), realwork.job_of(), options_of(study), realwork.contents, realwork.EVERY, path)

@@ -33,7 +33,7 @@ from deltacompose.backbone.content import config_content
 from deltacompose.backbone.pico import CONFIGURATIONS, pico
 from deltacompose.backbone.pretrained import class_name, kind_of, without_dropout
 from deltacompose.cells.loaded import backbone_of
-from deltacompose.cells.sources import Sources
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.plugins import loader
 from deltacompose.study import Study
 

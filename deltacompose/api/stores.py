@@ -29,9 +29,9 @@ def verify(study: Study | Prepared, store: Store) -> tuple[list[Problem], list[s
     inputs; the notes count them by what has changed.
     """
     from deltacompose.api.studies import prepare
-    from deltacompose.cells.answers import ANSWERS
-    from deltacompose.cells.evidence import rows_fault
-    from deltacompose.cells.sources import Sources
+    from deltacompose.cells.scored_answers import ANSWERS
+    from deltacompose.cells.stored_evidence import rows_fault
+    from deltacompose.cells.worker_sources import Sources
 
     problems, prepared = store.verify(), prepare(study, store)
     damaged = {problem.key for problem in problems if problem.key}

@@ -15,14 +15,14 @@ from deltacompose import registry
 from deltacompose.analysis.subspace.dimension_search import most_tries
 from deltacompose.api.observers import observers
 from deltacompose.cells.carry_out import under_way
-from deltacompose.cells.facts import facts, speed_of
-from deltacompose.cells.facts import notes as notes_of
 from deltacompose.cells.grouping import by_expression, processes_of
-from deltacompose.cells.sources import options_of
+from deltacompose.cells.study_facts import facts, speed_of
+from deltacompose.cells.study_facts import notes as notes_of
+from deltacompose.cells.worker_sources import options_of
 from deltacompose.engine import Outcome, Work, run_plan
 from deltacompose.errors import BadInput
-from deltacompose.planning import dimension_search as search
 from deltacompose.planning import plan as planning
+from deltacompose.planning import search_cells as search
 from deltacompose.planning.cost import Cost, cost
 from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Store, open_store

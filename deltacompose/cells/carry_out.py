@@ -10,24 +10,13 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from deltacompose.cells import (
-    cluster,
-    efficiency,
-    evaluate,
-    merge,
-    probe,
-    reconstruct,
-    reuse,
-    search,
-    select,
-    subspace,
-    swap,
-    train,
-    tune,
-)
+from deltacompose.cells import cluster, efficiency, probe, reconstruct, search, select, subspace, swap, train, tune
+from deltacompose.cells import evaluate_delta as evaluate
+from deltacompose.cells import merging as merge
+from deltacompose.cells import reusing as reuse
 from deltacompose.cells.context import Carry
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.training_state import latest_score
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.errors import unknown
 from deltacompose.store.store import Store, open_store
 from deltacompose.study.config import Cell

@@ -12,8 +12,8 @@ from typing import Any
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.cells.loaded import backbone_of, check_backbone, check_code, reader_as_planned, whole_task
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.task_data import TaskData
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.composition import Part
 from deltacompose.delta.delta import Delta, load
 from deltacompose.distributed import ALONE, ProcessGroup, process_group

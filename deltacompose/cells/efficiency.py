@@ -22,8 +22,8 @@ from deltacompose import registry
 from deltacompose.attach.attachment import attach
 from deltacompose.cells.context import check
 from deltacompose.cells.loaded import backbone_of, reader_as_planned
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.train import TrainSpec
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.errors import BadInput
 from deltacompose.store.store import Store
 from deltacompose.study.config import Cell

@@ -17,8 +17,8 @@ from typing import Any
 
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.cells.sources import BackboneSource, OwnTasks
 from deltacompose.cells.task_data import Cut, TaskData
+from deltacompose.cells.worker_sources import BackboneSource, OwnTasks
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
 from deltacompose.scoring import Reader, Row, reader

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deltacompose.cells.answers import scored
 from deltacompose.cells.context import Inputs, Result, each
-from deltacompose.cells.evaluate import EvaluateSpec
+from deltacompose.cells.evaluate_delta import EvaluateSpec
+from deltacompose.cells.scored_answers import scored
 from deltacompose.cells.subspace import read_subspace, reconstructed
 
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from deltacompose.analysis.subspace.intrinsic_dimension import searched
 from deltacompose.cells.loaded import task_as_read
-from deltacompose.cells.sources import OwnTasks, Sources
 from deltacompose.cells.task_data import TaskData
+from deltacompose.cells.worker_sources import OwnTasks, Sources
 from deltacompose.store.store import Store
 from deltacompose.study.config import Cell
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from deltacompose.cells.sources import Sources
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.store.store import Store
 from deltacompose.study.config import Cell
 

@@ -8,8 +8,8 @@ from typing import Any, Self
 
 from torch import Tensor
 
-from deltacompose.cells.answers import scored
 from deltacompose.cells.context import Inputs, Result, each
+from deltacompose.cells.scored_answers import scored
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
 

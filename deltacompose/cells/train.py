@@ -12,12 +12,12 @@ from typing import Any, Self
 
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.cells.answers import answers, write_answers
 from deltacompose.cells.context import check, group_of, missing
 from deltacompose.cells.loaded import backbone_of, reader_as_planned
-from deltacompose.cells.sources import Sources
+from deltacompose.cells.scored_answers import answers, write_answers
 from deltacompose.cells.task_data import TaskData
 from deltacompose.cells.training_state import read_state, write_state
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.composition import Composition
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput

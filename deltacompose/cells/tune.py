@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from deltacompose.cells.answers import scored
 from deltacompose.cells.context import Inputs, Result, each
+from deltacompose.cells.scored_answers import scored
 from deltacompose.cells.subspace import subspace_file
 from deltacompose.composition import composition
 from deltacompose.errors import BadInput

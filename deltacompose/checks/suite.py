@@ -26,7 +26,6 @@ from deltacompose.backbone.pico_hostile import HOSTILE
 from deltacompose.checks import (
     abilities,
     adapters,
-    arithmetic,
     behaviour,
     composing,
     detaching,
@@ -39,6 +38,7 @@ from deltacompose.checks import (
     tensors,
     training,
 )
+from deltacompose.checks import combining as arithmetic
 from deltacompose.checks.backbones import PLACE_CHECKS, OnModel
 from deltacompose.checks.behaviour import acts_or_is_refused
 from deltacompose.checks.measures import MEASURE_CHECKS, OfMeasure

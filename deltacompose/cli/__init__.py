@@ -9,24 +9,15 @@ from typing import Annotated
 
 import typer
 
-from deltacompose.cli import (
-    delta,
-    exchange,
-    graph,
-    interaction,
-    library,
-    listings,
-    predict,
-    recommend,
-    report,
-    reuse,
-    similarity,
-    store,
-    study,
-    subspace,
-    transfer,
-    watch,
-)
+from deltacompose.cli import delta_commands as delta
+from deltacompose.cli import exchange_commands as exchange
+from deltacompose.cli import graph, interaction, listings, predict, similarity, study, transfer, watch
+from deltacompose.cli import library_commands as library
+from deltacompose.cli import recommend_command as recommend
+from deltacompose.cli import report_command as report
+from deltacompose.cli import reuse_command as reuse
+from deltacompose.cli import store_commands as store
+from deltacompose.cli import subspace_command as subspace
 from deltacompose.cli.grouped import GroupedCommands
 from deltacompose.cli.options import DELTAS, STUDIES
 from deltacompose.cli.stdout import document_alone

@@ -87,7 +87,7 @@ def interaction(
     else:
         typer.echo(tables, nl=False)
     if out is not None:
-        from deltacompose.figures.files import write_text
+        from deltacompose.figures.figure_files import write_text
 
         write_text(out / "interaction.json", text)
         write_text(out / "interaction.md", tables)
@@ -166,7 +166,7 @@ def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
 def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, Any]]) -> None:
     """Draws every figure whose numbers the record has; a note on stderr replaces the figure of effects."""
     from deltacompose.figures import interactions as figures
-    from deltacompose.figures.files import slug
+    from deltacompose.figures.figure_files import slug
     from deltacompose.figures.style import save, styled
 
     stem = f"-{slug(title)}" if title else ""

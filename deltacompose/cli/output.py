@@ -60,7 +60,7 @@ def write_answer(
         print_answer: prints the answer of one composition as text.
     """
     if out is not None:
-        from deltacompose.figures.files import write_text
+        from deltacompose.figures.figure_files import write_text
 
         write_text(out / f"{name}.json", json.dumps(answer, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     if as_json:
@@ -81,7 +81,7 @@ def write_answer(
 
 def stems(answer: Answer) -> dict[str, str]:
     """The prefix of the file names of each composition: empty for a single one, otherwise its slug and a dot."""
-    from deltacompose.figures.files import slugs
+    from deltacompose.figures.figure_files import slugs
 
     texts = by_composition(answer)
     return {next(iter(texts)): ""} if len(texts) == 1 else {t: f"{s}." for t, s in slugs(texts).items()}

@@ -164,7 +164,7 @@ def _write_predictions(answer: Answer, out: Path, stem: str) -> None:
     """Writes `predict.csv`, one row per measure."""
     import pandas as pd
 
-    from deltacompose.figures.files import write_text
+    from deltacompose.figures.figure_files import write_text
 
     rows = [{"measure": name, **_plain(values)} for name, values in answer["measures"].items()]
     write_text(out / f"{stem}predict.csv", pd.DataFrame(rows).to_csv(index=False))

@@ -86,7 +86,7 @@ def similarity(
 def _every(inputs: Inputs, settings: tuple[int, int | None], out: Path | None, as_json: bool) -> None:
     """Compares all deltas of each composition of a store."""
     from deltacompose.cli import similarity_all
-    from deltacompose.figures.files import slugs
+    from deltacompose.figures.figure_files import slugs
 
     stored = inputs.stored()
     if not stored:
@@ -116,7 +116,7 @@ def compared_of(deltas: Deltas, chosen: list[str] | None) -> tuple[dict[str, Com
 
 def _write_tables(compared: Mapping[str, Comparison], out: Path, stem: str) -> None:
     """Writes `similarity.<measure>.csv`, rows sources, columns targets."""
-    from deltacompose.figures.files import slug, write_text
+    from deltacompose.figures.figure_files import slug, write_text
 
     for name, comparison in compared.items():
         table = comparison.frame().to_csv(index_label="source\\target")

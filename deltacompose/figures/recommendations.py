@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from deltacompose.analysis.recommendation.evaluate import rows
-from deltacompose.figures.files import slugs, write_text
+from deltacompose.analysis.recommendation.quality import rows
+from deltacompose.figures.figure_files import slugs, write_text
 from deltacompose.figures.style import NEURIPS, canvas, save, styled
 
 _TITLES = {"regret_at_1": "regret@1", "regret_at_3": "regret@3", "ndcg": "NDCG"}

@@ -24,7 +24,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ft2font import FT2Font
 
 from deltacompose.errors import unknown
-from deltacompose.figures.files import write_bytes
+from deltacompose.figures.figure_files import write_bytes
 
 NEURIPS = 5.5
 """Width of a NeurIPS column in inches; ICML's is 3.25."""

@@ -15,7 +15,7 @@ from pydantic import ConfigDict, StringConstraints
 from deltacompose.delta.delta import Delta
 from deltacompose.delta.model_card import HubResult, model_card
 from deltacompose.errors import BadInput, quoted
-from deltacompose.figures.files import slug
+from deltacompose.figures.figure_files import slug
 from deltacompose.limits import CARD_RESULTS, CARD_TEXT, EXPRESSION_CHARACTERS, NAME_CHARACTERS
 from deltacompose.study.recipe import Count
 from deltacompose.validation import checked, plain

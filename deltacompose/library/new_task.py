@@ -18,9 +18,9 @@ from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.library.banked import few_example_scores
-from deltacompose.library.evidence import EMBEDDED, FROM_WEIGHTS, Gathered, arrays_of, near, of_weights
 from deltacompose.library.from_store import EMBEDDING
 from deltacompose.library.library import Library
+from deltacompose.library.library_evidence import EMBEDDED, FROM_WEIGHTS, Gathered, arrays_of, near, of_weights
 from deltacompose.scoring import Reader
 from deltacompose.study.config import recipe_of
 from deltacompose.task.build import task_from_mapping

@@ -17,8 +17,8 @@ from deltacompose.analysis.recommendation.model import COVERAGE, LEVEL, Model, f
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.errors import BadInput
 from deltacompose.formats.urls import Place
-from deltacompose.library.evidence import Gathered, check_new, gather
 from deltacompose.library.library import Library
+from deltacompose.library.library_evidence import Gathered, check_new, gather
 from deltacompose.library.new_task import NewTask, few_examples, measured, task_given
 from deltacompose.scoring import reader
 from deltacompose.scoring.as_trained import Reading

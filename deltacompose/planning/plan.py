@@ -14,8 +14,9 @@ import networkx as nx
 
 from deltacompose.composition import Composition
 from deltacompose.errors import unknown
-from deltacompose.planning import dimension_search as search
-from deltacompose.planning import flops, new_tasks
+from deltacompose.planning import flops
+from deltacompose.planning import new_task_cells as new_tasks
+from deltacompose.planning import search_cells as search
 from deltacompose.planning.analysis_cells import further
 from deltacompose.planning.facts import Facts
 from deltacompose.planning.flops import DeltaShape, Memory

@@ -8,7 +8,7 @@ from pathlib import Path
 from deltacompose.analysis.graph import construction as graph
 from deltacompose.analysis.transfer import tidy_tables as matrix_files
 from deltacompose.analysis.transfer.findings import gather
-from deltacompose.figures.files import slugs, write_text
+from deltacompose.figures.figure_files import slugs, write_text
 from deltacompose.figures.style import save, styled
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page

@@ -13,7 +13,7 @@ import pandas as pd
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.units import deviation, ordered
 from deltacompose.errors import BadInput, unknown
-from deltacompose.figures.files import write_text
+from deltacompose.figures.figure_files import write_text
 from deltacompose.figures.style import number
 
 COLUMNS = (

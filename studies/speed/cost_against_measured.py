@@ -20,7 +20,7 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from deltacompose import api
-from deltacompose.cells.facts import facts, speed_of
+from deltacompose.cells.study_facts import facts, speed_of
 from deltacompose.cli import output
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput

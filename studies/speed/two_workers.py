@@ -23,7 +23,7 @@ import networkx as nx
 import deltacompose as dc
 from deltacompose.api import engine_of
 from deltacompose.cells.grouping import by_expression
-from deltacompose.cells.sources import options_of
+from deltacompose.cells.worker_sources import options_of
 from deltacompose.engine import Work, run_plan
 from deltacompose.store import open_store
 

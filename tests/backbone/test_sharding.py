@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 import deltacompose as dc
 from deltacompose import api
 from deltacompose.analysis.similarity.stored_arrays import FILE
-from deltacompose.cells.facts import facts as facts_of
 from deltacompose.cells.grouping import by_expression, processes_of
-from deltacompose.cells.sources import options_of
+from deltacompose.cells.study_facts import facts as facts_of
+from deltacompose.cells.worker_sources import options_of
 from deltacompose.engine import RemoteError, launched
 from deltacompose.errors import BadInput
 from deltacompose.planning import plan as planning

@@ -22,10 +22,10 @@ from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.cells import carry_out as work
 from deltacompose.cells import loaded
 from deltacompose.cells import train as train_cells
-from deltacompose.cells.evaluate import randomised
-from deltacompose.cells.facts import facts
-from deltacompose.cells.sources import Sources, options_of
+from deltacompose.cells.evaluate_delta import randomised
+from deltacompose.cells.study_facts import facts
 from deltacompose.cells.task_data import Cut
+from deltacompose.cells.worker_sources import Sources, options_of
 from deltacompose.engine import shown
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store

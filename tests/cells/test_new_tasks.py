@@ -9,7 +9,7 @@ import pytest
 
 import deltacompose as dc
 from deltacompose import cli
-from deltacompose.analysis.transfer.reuse import rows, used
+from deltacompose.analysis.transfer.reuse_summary import rows, used
 from deltacompose.errors import BadInput
 from deltacompose.study.config import Study
 from deltacompose.study.new_tasks import ClusterChoice, ReuseChoice

@@ -26,11 +26,11 @@ from deltacompose.analysis.transfer.part_swaps import swap_effects, swap_matrice
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.cells import probe as probes
 from deltacompose.cells.loaded import reader_as_planned
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.subspace import ReconstructionLosses, reconstructed
 from deltacompose.cells.swap import swapped
 from deltacompose.cells.task_data import TaskData
 from deltacompose.cells.tune import with_other_rows
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.cli import app
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput

@@ -13,7 +13,7 @@ from deltacompose.analysis.transfer.findings import gather
 from deltacompose.cells import carry_out as work
 from deltacompose.cells import loaded
 from deltacompose.cells import train as train_cells
-from deltacompose.cells.sources import Sources, options_of
+from deltacompose.cells.worker_sources import Sources, options_of
 from deltacompose.engine import Work, run_plan
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store

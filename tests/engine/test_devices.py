@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import deltacompose as dc
 from deltacompose import registry
 from deltacompose.cells import carry_out as work
-from deltacompose.cells.sources import options_of
+from deltacompose.cells.worker_sources import options_of
 from deltacompose.cli.study import register
 from deltacompose.engine import Outcome
 from deltacompose.errors import BadInput

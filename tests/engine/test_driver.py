@@ -572,7 +572,7 @@ def test_real_cells_are_whole_when_one_of_two_dask_workers_is_killed_in_a_step(s
     import realwork
 
     import deltacompose as dc
-    from deltacompose.cells.sources import options_of
+    from deltacompose.cells.worker_sources import options_of
 
     file, processes = dask_commands
     marks, killed = tmp_path / "marks", []

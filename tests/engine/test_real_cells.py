@@ -12,7 +12,7 @@ import realwork
 from deltacompose_plugins.engines.inprocess import inprocess
 
 import deltacompose as dc
-from deltacompose.cells.sources import options_of
+from deltacompose.cells.worker_sources import options_of
 from deltacompose.engine import run_plan
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store

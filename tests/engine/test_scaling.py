@@ -17,7 +17,7 @@ import typer
 import yaml
 
 import deltacompose as dc
-from deltacompose.cells.facts import speed_of
+from deltacompose.cells.study_facts import speed_of
 from deltacompose.cli import app
 from deltacompose.planning.cost import cost
 from deltacompose.store import open_store

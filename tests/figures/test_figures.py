@@ -27,7 +27,7 @@ from deltacompose.figures import interactions as interaction
 from deltacompose.figures import lifts as lift
 from deltacompose.figures import style
 from deltacompose.figures import task_graphs as graph
-from deltacompose.figures.files import slug, slugs, write_bytes
+from deltacompose.figures.figure_files import slug, slugs, write_bytes
 from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import cells
 from deltacompose.figures.heatmaps import draw, heatmap

@@ -10,11 +10,11 @@ import pytest
 
 import deltacompose as dc
 from deltacompose import cli
-from deltacompose.analysis.recommendation.evaluate import summary
 from deltacompose.analysis.recommendation.evidence import TRIED
+from deltacompose.analysis.recommendation.quality import summary
 from deltacompose.errors import BadInput
-from deltacompose.library.evidence import EMBEDDED, gather
 from deltacompose.library.library import Library
+from deltacompose.library.library_evidence import EMBEDDED, gather
 from deltacompose.library.recommend import recommend
 from deltacompose.task.build import task_from_mapping
 

@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from deltacompose import api
 from deltacompose.api import cost_of
 from deltacompose.backbone.pico import pico_backbone
-from deltacompose.cells.facts import facts, sample
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
+from deltacompose.cells.study_facts import facts, sample
 from deltacompose.cells.throughput import speed
 from deltacompose.planning import flops
 from deltacompose.planning.cost import STORED, TIMED, cost

@@ -14,7 +14,7 @@ from deltacompose import api
 from deltacompose.analysis.subspace.dimension_search import Search, grid, most_tries, next_dimensions
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
 from deltacompose.analysis.transfer.findings import gather
-from deltacompose.cli.subspace import _least
+from deltacompose.cli.subspace_command import _least
 from deltacompose.errors import BadInput
 from deltacompose.store import open_store
 from deltacompose.study import DimensionChoice

@@ -16,8 +16,8 @@ from deltacompose.analysis.subspace import dimension_search as intrinsic
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions, searched
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.cells.loaded import backbone_of
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.train import job_of
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.errors import BadInput
 from deltacompose.method.weights import carried
 from deltacompose.planning import plan as planning

@@ -26,7 +26,7 @@ from deltacompose.analysis.matrix import mean_over_seeds
 from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.errors import BadInput
-from deltacompose.figures.files import slug
+from deltacompose.figures.figure_files import slug
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import report

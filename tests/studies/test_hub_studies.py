@@ -21,8 +21,8 @@ from huggingface_hub import constants
 import deltacompose as dc
 from deltacompose import cli, plugins
 from deltacompose.backbone.pico import pico, pico_tokenizer
-from deltacompose.cells import facts as cell_facts
 from deltacompose.cells import loaded
+from deltacompose.cells import study_facts as cell_facts
 from deltacompose.store import open_store
 from deltacompose.study import Rows, Study
 from deltacompose.study.recipe import Recipe

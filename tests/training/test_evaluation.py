@@ -15,7 +15,7 @@ from deltacompose.backbone.pico import pico_backbone
 from deltacompose.cells.carry_out import carry_out
 from deltacompose.cells.loaded import backbone_of as loaded_backbone
 from deltacompose.cells.loaded import forget
-from deltacompose.cells.sources import Sources, options_of
+from deltacompose.cells.worker_sources import Sources, options_of
 from deltacompose.delta import Delta
 from deltacompose.errors import BadInput, Diverged
 from deltacompose.scoring import reader

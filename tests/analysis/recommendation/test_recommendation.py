@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from deltacompose.analysis.recommendation.evaluate import BEST, MODEL, ORACLE, POPULAR, RANDOM, UNTOUCHED, summary
 from deltacompose.analysis.recommendation.evidence import POPULARITY, TRIED, Evidence, check_shots
 from deltacompose.analysis.recommendation.model import LEVEL, fit, sign_flip, ties
+from deltacompose.analysis.recommendation.quality import BEST, MODEL, ORACLE, POPULAR, RANDOM, UNTOUCHED, summary
 from deltacompose.errors import BadInput
 
 

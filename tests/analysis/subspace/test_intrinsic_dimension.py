@@ -10,7 +10,7 @@ from deltacompose.analysis.similarity.stored_arrays import stored_deltas
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions
 from deltacompose.analysis.subspace.readouts import Outcome, readouts
 from deltacompose.analysis.subspace.tuned import readouts_of
-from deltacompose.cli import subspace
+from deltacompose.cli import subspace_command as subspace
 from deltacompose.errors import BadInput
 
 

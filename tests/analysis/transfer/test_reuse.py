@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deltacompose.analysis.transfer.reuse import rows, used
+from deltacompose.analysis.transfer.reuse_summary import rows, used
 from deltacompose.errors import BadInput
 
 TARGETS, SEEDS = ("a", "b", "c", "d", "e"), (0, 1, 2)

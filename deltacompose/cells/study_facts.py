@@ -8,14 +8,14 @@ from deltacompose import registry
 from deltacompose.analysis.similarity.measure import named
 from deltacompose.cells.loaded import TaskSource, backbone_of, present_task, reader_of_content
 from deltacompose.cells.shapes import delta_shape, lengths_of, shape_of
-from deltacompose.cells.sources import Sources
 from deltacompose.cells.task_data import Cut
 from deltacompose.cells.throughput import speed
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.method.parameter_overlap import overlaps
-from deltacompose.planning import dimension_search as search
+from deltacompose.planning import search_cells as search
 from deltacompose.planning.analysis_cells import SUBSPACE_METHOD
 from deltacompose.planning.facts import Facts, TaskFacts
-from deltacompose.planning.new_tasks import ARROW
+from deltacompose.planning.new_task_cells import ARROW
 from deltacompose.scoring import Reader
 from deltacompose.study.config import KEYS, Study
 

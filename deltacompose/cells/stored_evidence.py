@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deltacompose.cells.answers import ANSWERS
 from deltacompose.cells.loaded import task_as_read
-from deltacompose.cells.sources import OwnTasks
+from deltacompose.cells.scored_answers import ANSWERS
 from deltacompose.cells.task_data import TaskData
+from deltacompose.cells.worker_sources import OwnTasks
 from deltacompose.errors import BadInput
 
 _READ_FROM = {"train": "task"} | dict.fromkeys(("evaluate", "reconstruct", "tune", "swap", "reuse"), "target")

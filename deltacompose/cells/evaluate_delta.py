@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import torch
 
-from deltacompose.cells.answers import result_of
 from deltacompose.cells.context import Inputs, check, group_of, inputs_of, missing
 from deltacompose.cells.loaded import backbone_of, stored_delta
-from deltacompose.cells.sources import Sources
+from deltacompose.cells.scored_answers import result_of
+from deltacompose.cells.worker_sources import Sources
 from deltacompose.delta.delta import Delta
 from deltacompose.distributed import ProcessGroup
 from deltacompose.errors import Diverged

@@ -251,7 +251,7 @@ def _learned(which: tuple[str, int], flat: Mapping[str, Any], width: int | None,
 
 def _filed(which: tuple[str, int], learned: Any, width: int | None, out: Path | None) -> dict[str, Any]:
     """Writes the file if a folder is given. A subspace of prompts has the expression that tunes within it."""
-    from deltacompose.figures.files import slug, write_bytes
+    from deltacompose.figures.figure_files import slug, write_bytes
 
     if out is None:
         return {"file": None, "expression": None}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from deltacompose.cells.answers import scored
 from deltacompose.cells.context import Inputs, Result, each
 from deltacompose.cells.loaded import stored_delta
+from deltacompose.cells.scored_answers import scored
 
 
 def reuse(inputs: Inputs) -> Result:

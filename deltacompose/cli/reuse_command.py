@@ -91,7 +91,7 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
     training, each against training from nothing.
     """
     from deltacompose import api
-    from deltacompose.analysis.transfer.reuse import rows, used
+    from deltacompose.analysis.transfer.reuse_summary import rows, used
     from deltacompose.cli.study import store_of
     from deltacompose.store.store import Problem, open_store
     from deltacompose.study.config import Study
@@ -106,7 +106,7 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
     if out is not None:
         import pandas as pd
 
-        from deltacompose.figures.files import write_text
+        from deltacompose.figures.figure_files import write_text
 
         write_text(Path(out) / "reuse.csv", pd.DataFrame(table).to_csv(index=False))
     if as_json:

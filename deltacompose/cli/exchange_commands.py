@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from deltacompose.cli import output
-from deltacompose.cli.delta import BackboneName
+from deltacompose.cli.delta_commands import BackboneName
 from deltacompose.cli.options import EXCHANGE, AsJson, StudyFile, StudyStore
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput, unknown

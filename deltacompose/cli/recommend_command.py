@@ -72,8 +72,8 @@ def _evidences(
     from deltacompose.formats.urls import is_url
 
     if source is not None and (is_url(source) or (Path(source) / "library.json").exists()):
-        from deltacompose.library.evidence import gather
         from deltacompose.library.library import Library
+        from deltacompose.library.library_evidence import gather
 
         library = Library(source)
         cards = library.cards()
@@ -114,7 +114,7 @@ def _measures_of(deltas: Any, matrix: Any) -> dict[str, Any]:
 
 
 def _evaluated(evidence: Evidence, seed: int) -> dict[str, Any]:
-    from deltacompose.analysis.recommendation.evaluate import summary
+    from deltacompose.analysis.recommendation.quality import summary
 
     return summary(evidence, seed)
 
