@@ -84,7 +84,16 @@ def _evidences(
     from deltacompose.cli.inputs import Options, read
 
     place = None if source is None else Path(source)
-    inputs = read(Options(source=place, composition=composition or "", **options))
+    inputs = read(
+        Options(
+            source=place,
+            store=options["store"],
+            scores=options["scores"],
+            prompts=options["prompts"],
+            categories=options["categories"],
+            composition=composition or "",
+        )
+    )
     return {
         text: of_matrix(matrix, _measures_of(inputs.deltas.get(text), matrix), shots)
         for text, matrix in inputs.needed_matrices().items()

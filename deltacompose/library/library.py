@@ -208,9 +208,9 @@ class Library:
         seed: int | None = None,
     ) -> dict[str, Card]:
         """The cards that have all of these: values that are equal, and a text in one of their fields."""
-        wanted = {"task": task, "category": category, "seed": seed}
-        wanted["composition"] = None if composition is None else str(registry.parse(composition))
-        wanted = {field: value for field, value in wanted.items() if value is not None}
+        text_of = None if composition is None else str(registry.parse(composition))
+        fields = {"task": task, "category": category, "seed": seed, "composition": text_of}
+        wanted = {field: value for field, value in fields.items() if value is not None}
         words = text.lower()
         return {
             name: card
