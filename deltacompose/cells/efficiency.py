@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -79,7 +80,8 @@ def measured(plain: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     if learner.failure:
         raise learner.failure
     with TemporaryDirectory() as folder:
-        size = sum(path.stat().st_size for path in registry.with_origins(learner.delta()).save(folder).iterdir())
+        registry.with_origins(learner.delta()).save(folder)
+        size = sum(path.stat().st_size for path in Path(folder).iterdir())
     return {
         "parameters": learner.size,
         "ratio": learner.size / sum(x.numel() for x in backbone.model.parameters()),
