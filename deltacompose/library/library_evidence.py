@@ -83,6 +83,8 @@ def gather(library: Library, composition: str | None = None, examples: int = 32,
     for card, result in rows:
         if result.target == card.task and result.shots is not None and not result.started:
             fresh[seeds.index(card.seed or 0), targets.index(result.target)] = result.score
+    if len(seeds) == 1:
+        notes.append("one seed: nothing is known of the spread between training runs")
     if zero.tried is None:
         notes.append("the library has no scores of single examples, so none is held out for the predictor")
     return Gathered(text, names, zero, started, fresh, shots, tuple(notes))
