@@ -144,6 +144,7 @@ def few_shot(
         weights: tensors of each delta; or deltas, with `combine=weighted_deltas`.
         loss: of combined weights on the target's few examples, as `loss_on` makes it; of a delta, as `loss_of` does.
         combine: makes one of K and their coefficients; `weighted` if None.
+        evaluations: of the loss, at most; never fewer than two more than there are deltas.
         bound: coefficients stay within [-bound, bound].
     """
     from scipy.optimize import minimize
@@ -160,7 +161,8 @@ def few_shot(
         tried.append((whole, value, coefficients))
         return whole
 
-    options = {"maxiter": evaluations, "rhobeg": bound / 3}
+    least = len(weights) + 2  # of a linear model, with which COBYLA begins
+    options = {"maxiter": max(evaluations, least), "rhobeg": bound / 3}
     minimize(objective, [0.0] * len(weights), method="COBYLA", bounds=[(-bound, bound)] * len(weights), options=options)
     _, value, coefficients = min(tried)
     return Weighting(coefficients, value, len(tried))

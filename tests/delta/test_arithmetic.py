@@ -104,6 +104,11 @@ def test_the_search_finds_the_coefficients_that_made_the_target():
     assert again == found
 
 
+def test_a_search_over_more_deltas_than_evaluations_begins_with_one_of_each():
+    weights = [{"x": torch.ones(2)} for _ in range(6)]
+    assert few_shot(weights, lambda w: float(w["x"].sum()), evaluations=3).evaluations == 8
+
+
 def test_the_search_stays_within_its_bound_and_budget_and_is_never_worse_than_nothing():
     weights = [{"x": torch.ones(4)}, {"x": -torch.ones(4)}]
     found = few_shot(weights, lambda w: -float(w["x"].sum()), evaluations=15, bound=1.0)
