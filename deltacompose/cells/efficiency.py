@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,6 +25,7 @@ from deltacompose.attach.attachment import attach
 from deltacompose.cells.context import check
 from deltacompose.cells.loaded import backbone_of, reader_as_planned
 from deltacompose.cells.train import TrainSpec
+from deltacompose.cells.use_cost import cost_of_use, operations
 from deltacompose.cells.worker_sources import Sources
 from deltacompose.errors import BadInput
 from deltacompose.store.store import Store
@@ -54,14 +56,15 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources) -> None:
 
 
 def measured(plain: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
-    """Parameters, bytes and seconds of one delta in training.
+    """Parameters, bytes, operations and seconds of one delta, in training and in use.
 
     Args:
         plain: the spec of a training cell.
 
     Returns:
         `parameters`, `ratio` (to the backbone's), `seconds_per_step` (median), `peak_memory` (bytes of the process, or
-        of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`.
+        of the device, while it trains), `backbone_memory` (those held before), `checkpoint` (bytes on disk), `threads`;
+        `training_operations` of one step, and those of `cost_of_use`.
     """
     spec, backbone = TrainSpec.of(plain), backbone_of(sources.backbone)
     check(backbone, [Cell("efficiency", plain)])
@@ -69,12 +72,18 @@ def measured(plain: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
     before = count_anew(backbone.model.device)
     learner = Learner(backbone, Job(registry.parse(spec.composition), reader, spec.seed, spec.recipe))
     attachment = attach(backbone, learner.job.expression)
-    seconds = []
+    seconds: list[float] = []
+    counted = 0
     try:
-        for _ in range(learner.recipe.steps):
+        for step in range(learner.recipe.steps):
             started = time.perf_counter()
-            learn(attachment, [(learner, learner.batch())])
+            batch = learner.batch()
+            if step:
+                learn(attachment, [(learner, batch)])
+            else:  # the first step is not timed, so its operations can be counted
+                counted = operations(partial(learn, attachment, [(learner, batch)]))
             seconds.append(time.perf_counter() - started)
+        highest = peak(backbone.model.device)
     finally:
         attachment.detach()
     if learner.failure:
@@ -86,10 +95,12 @@ def measured(plain: Mapping[str, Any], sources: Sources) -> dict[str, Any]:
         "parameters": learner.size,
         "ratio": learner.size / sum(x.numel() for x in backbone.model.parameters()),
         "seconds_per_step": statistics.median(seconds[WARM_UP:] or seconds),
-        "peak_memory": peak(backbone.model.device),
+        "peak_memory": highest,
         "backbone_memory": before,
         "checkpoint": size,
         "threads": torch.get_num_threads(),
+        "training_operations": counted,
+        **cost_of_use(reader, learner.delta()),
     }
 
 

@@ -72,13 +72,14 @@ def interaction(
     groups, methods = _listed(by), _listed(factors)
     if source.is_dir() or source.suffix in STUDIES:
         _refuse(options)
-        runs, methods, trainings, remarks = _from_store(source, store, methods, groups, where)
+        runs, methods, trainings, remarks, measured = _from_store(source, store, methods, groups, where)
     else:
         runs, methods, remarks = _from_csv(source, options, methods, groups, where)
-        trainings = {}
+        trainings, measured = {}, []
     records = analyse(runs, methods, groups, chosen, trainings, percent)
     for record in records:
         record["notes"] = [*remarks, *record["notes"]]
+        record |= {"costs": measured} if measured else {}
     titles = [", ".join(f"{name} {record[name]}" for name in groups) for record in records]
     text = json.dumps(records, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     tables = "\n".join(summary(record, title) for record, title in zip(records, titles, strict=True))
@@ -119,9 +120,10 @@ def _from_csv(
 
 def _from_store(
     source: Path, folder: Path | None, factors: list[str], by: list[str], where: str
-) -> tuple[list[Run], list[str], dict[str, Training], list[str]]:
+) -> tuple[list[Run], list[str], dict[str, Training], list[str], list[dict[str, Any]]]:
     from deltacompose.analysis.interaction import runs_of_store as stored
     from deltacompose.analysis.interaction.composition_text import methods
+    from deltacompose.analysis.interaction.cost import costs
     from deltacompose.analysis.interaction.row_filter import read
     from deltacompose.analysis.interaction.runs import runs
     from deltacompose.cli.study import needed
@@ -138,7 +140,7 @@ def _from_store(
             raise unknown("method of the store", factor, present)
     columns = stored.COLUMNS.without(by)
     trainings = stored.trainings(records, lambda key: _size(store.folder(key) / "delta.safetensors"))
-    return runs(rows, columns, factors or present, by), factors or present, trainings, remarks
+    return runs(rows, columns, factors or present, by), factors or present, trainings, remarks, costs(records)
 
 
 def _asked_for(source: Path, store: Store) -> set[str] | None:

@@ -147,6 +147,7 @@ def _context(study: Analysed) -> dict[str, Any]:
         "scores": scores(findings),
         "tasks": tables.tasks(findings),
         "compositions": tables.compositions(findings),
+        "costs": tables.costs(findings) if findings.costs else None,
         "lifts": bool(study.lifts),
         "categories": tables.categories(compared) if compared else None,
         "transfer": bool(study.parts),

@@ -21,6 +21,7 @@ def summary(record: Record, title: str = "") -> str:
         _terms(record),
         *(orders_table(each) for each in record["orders"]),
         *([efficiency_table(record)] if record.get("efficiency") else []),
+        *([costs_table(record["costs"])] if record.get("costs") else []),
         _caveats(record),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -51,6 +52,42 @@ def efficiency_table(record: Record) -> str:
     shared = [name for name, measured in record["efficiency"].items() if not measured["alone"]]
     note = "Where `alone` is 0, memory and seconds are of workers that did other work too; do not compare them."
     return _table(header, rows) + (f"\n\n{note}" if shared else "")
+
+
+COSTS = (
+    ("parameters", "parameters", 1.0, 0),
+    ("training_operations", "GFLOP / step", 1e9, 2),
+    ("inference_operations", "GFLOP / example", 1e9, 3),
+    ("extra_operations", "of these the delta's", 1e9, 4),
+    ("latency_1", "ms / example", 1e-3, 2),
+    ("latency_16", "at batch 16", 1e-3, 2),
+    ("merged_latency_1", "merged", 1e-3, 2),
+    ("merged_latency_16", "merged, at batch 16", 1e-3, 2),
+    ("peak_memory", "peak memory MB", 1e6, 1),
+    ("checkpoint", "checkpoint MB", 1e6, 3),
+    ("score", "score", 1.0, 1),
+    ("pscp", "PSCP", 1.0, 1),
+)
+"""Measures of cost: name in a row of `costs`, head of the column, unit, digits."""
+
+
+def cost_cells(row: Record) -> list[str]:
+    """The measures of one composition as texts, in the order of `COSTS`; empty where one was not measured."""
+    return ["" if row.get(name) is None else f"{row[name] / unit:,.{digits}f}" for name, _, unit, digits in COSTS]
+
+
+def costs_table(rows: Sequence[Record]) -> str:
+    """What one delta of each composition costs in training and in use, its score, and the score less its penalties.
+
+    Operations are those of matrix products and attention (torch's counter); an example's are of one pass over its
+    input. Latency is the median time of an answer. PSCP is that of PEFT-Bench, with its constants.
+    """
+    header = ["composition", *(head for _, head, _, _ in COSTS)]
+    note = (
+        "PSCP = score · (1 + parameters / 5e8)⁻¹ · (1 + operations of the delta / 1e13)⁻¹ · (1 + peak memory / 94 "
+        "GB)⁻¹ (Belanec et al. 2025, arXiv 2511.21285). Merged latency is empty where a delta cannot be merged."
+    )
+    return _table(header, [[str(row["composition"]), *cost_cells(row)] for row in rows]) + f"\n\n{note}"
 
 
 def orders_table(record: Record) -> str:

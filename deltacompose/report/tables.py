@@ -15,6 +15,7 @@ from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.analysis.transfer.summaries import CategoryComparison
 from deltacompose.analysis.units import baselines, ordered
 from deltacompose.figures.style import counted, number
+from deltacompose.report.interaction_tables import COSTS, cost_cells
 from deltacompose.study.queries import Record
 
 
@@ -45,6 +46,17 @@ def compositions(findings: Findings) -> Table:
     texts = {**dict.fromkeys(findings.matrices), **dict.fromkeys(_composition(r) for r in findings.trainings)}
     note = "Parameters are trainable ones, ratio is per parameter of the backbone; seconds and memory are means."
     return Table(head, [_composition_row(findings, text) for text in texts], note)
+
+
+def costs(findings: Findings) -> Table:
+    """What one delta of each composition costs, beside its score."""
+    head = ("composition", *(name for _, name, _, _ in COSTS))
+    note = (
+        "One delta alone in its process. Operations are of matrix products and attention; an example's are of one pass "
+        "over its input. PSCP is the score less PEFT-Bench's penalties (arXiv 2511.21285) with the constants 5e8 "
+        "parameters, 1e13 operations and 94 GB, exponents 1."
+    )
+    return Table(head, [(str(row["composition"]), *cost_cells(row)) for row in findings.costs], note)
 
 
 def _composition_row(findings: Findings, text: str) -> tuple[str, ...]:

@@ -265,12 +265,16 @@ def test_the_cost_of_one_delta_is_measured_in_a_process_of_its_own(study, tmp_pa
     )
     dc.run(study, tmp_path)
     trained = {r["spec"]["composition"]: r["result"] for r in records(tmp_path, "train")}
+    assert not list(open_store(tmp_path).records(state="failed"))
     for record in records(tmp_path, "efficiency"):
         found = record["result"]
         assert found["parameters"] == trained[record["spec"]["composition"]]["parameters"]
         assert found["peak_memory"] >= found["backbone_memory"] > 0
         assert found["seconds_per_step"] > 0
         assert found["checkpoint"] > 4 * found["parameters"]
+        assert found["training_operations"] > found["inference_operations"] > found["extra_operations"] >= 0
+        assert found["latency_1"] > 0
+        assert found["latency_16"] > 0
 
 
 def test_memory_is_counted_from_when_training_begins():

@@ -11,6 +11,7 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.environments import differences
+from deltacompose.analysis.interaction.cost import costs
 from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.errors import BadInput, unknown
@@ -28,6 +29,7 @@ class Findings:
         failures: cells of any kind that were tried and failed.
         unread: compositions that were trained and never evaluated on the split.
         names: of the backbones, by the digest that names them in keys.
+        costs: what one delta of each composition takes, where a study measured it.
         environments: in what the libraries and processors differ with which the cells were computed.
     """
 
@@ -38,6 +40,7 @@ class Findings:
     unread: Sequence[str]
     names: Mapping[str, str]
     environments: Sequence[str] = ()
+    costs: Sequence[Record] = ()
 
     @property
     def backbones(self) -> list[str]:
@@ -109,6 +112,7 @@ def gather(
         ),
         names={r["spec"]["backbone"]: r["result"]["backbone"] for r in finished if _names_its_backbone(r)},
         environments=differences(r["environment"] for r in finished if "environment" in r),
+        costs=costs(finished),
     )
 
 
