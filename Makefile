@@ -17,7 +17,7 @@ CHANGED = $(shell git diff --name-only --diff-filter=d $(BASE) -- 'deltacompose/
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help install study quick test suite lint types docs speed campaign clean
+.PHONY: help install study quick test suite lint types docs speed campaign clean gpu
 .DEFAULT_GOAL := install
 
 help: ## list the targets
@@ -58,6 +58,11 @@ types: $(INSTALLED) ## check types
 
 speed: $(INSTALLED) ## measure the time of training steps
 	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/steps.py
+
+gpu: $(INSTALLED) ## on a machine with CUDA: the tests marked gpu, then speed, memory and agreement as a table
+	@$(BIN)/python studies/speed/gpu.py --present
+	$(BIN)/python -m pytest -m gpu
+	$(BIN)/python studies/speed/gpu.py
 
 docs: $(INSTALLED) ## build the documentation into site/; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --site-dir site
