@@ -1,4 +1,4 @@
-"""What is told of a run while it goes on: its progress on the screen, and loggers."""
+"""Observers of a run: its progress on the screen, and loggers."""
 
 from __future__ import annotations
 

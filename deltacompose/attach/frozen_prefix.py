@@ -5,7 +5,7 @@ for a text in every step, for every delta. The first pass over a text keeps the 
 layer; in a later pass of texts that are all known, stand-ins take the place of the layers below, and the last of them
 gives the states that were kept.
 
-What is kept is found by the tokens of the text (and, of a decoder that reads an encoder, by the encoder's text too),
+Kept states are looked up by the tokens of the text (and, for a decoder that reads an encoder, by the encoder's text),
 for one set of weights. The first pass with stand-ins is compared with a full one: on a model whose upper layers read
 more of the lower ones than their states, nothing is kept from then on.
 """
@@ -89,7 +89,7 @@ _STATES: WeakKeyDictionary[PreTrainedModel, States] = WeakKeyDictionary()
 
 
 def states_of(backbone: Backbone) -> States:
-    """What is kept for a backbone in this process."""
+    """States kept for a backbone in this process."""
     return _STATES.setdefault(backbone.model, States())
 
 
@@ -175,7 +175,7 @@ class _Stack:
         return self.name, self.layer, self._lengths
 
     def _texts(self, kwargs: Mapping[str, Any]) -> list[Text] | None:
-        """What each row's states depend on; None of a pass that is not one over whole texts in tokens."""
+        """Inputs that each row's states depend on; None unless the pass is over whole texts in tokens."""
         ids, mask = kwargs.get("input_ids"), kwargs.get("attention_mask")
         read = kwargs.get("encoder_hidden_states")
         if not isinstance(ids, Tensor) or kwargs.get("past_key_values") is not None or kwargs.get("use_cache"):
@@ -217,7 +217,7 @@ class _Stack:
         if not shared or not isinstance(states, Tensor) or states.shape[:2] != self._mask.shape:
             self.states.refused.add((self.name, self.layer))
             return
-        if len(states) > 1 or not any(self._seen):  # of one row it cannot be told whether it is the same for all
+        if len(states) > 1 or not any(self._seen):  # one row does not show whether it is the same for all
             self.states.extras[self._key] = list(self._seen)
         counts = self._mask.sum(1).tolist()
         for text, own in zip(self.texts, states[self._mask].split(counts), strict=True):
@@ -279,7 +279,7 @@ class _StandIn(nn.Module):
         return states if extras is None else (states, *extras)
 
     def __getattr__(self, name: str) -> Any:
-        """What a model asks its layers for, as the type of their attention."""
+        """Attention types that a model requests of its layers."""
         try:
             return super().__getattr__(name)
         except AttributeError:

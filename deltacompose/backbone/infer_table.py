@@ -113,7 +113,7 @@ def _why_not(modules: Modules, lists: list[str], attending: list[str], stacks: t
     """Why the lists of a model are not its stacks of layers."""
     wanted = " and ".join(stacks)
     if attending:
-        return f"the layers of {wanted} cannot be told from each other in the lists {', '.join(attending)}"
+        return f"the layers of {wanted} cannot be distinguished in the lists {', '.join(attending)}"
     if not lists:
         return f"it holds no list of modules, where the layers of the {wanted} would be"
     first = lists[0]

@@ -59,7 +59,7 @@ def target_language(tokenizer: Any, forced: int | None = None) -> Language | Non
 
 
 def described(tokenizer: Any, forced: int | None = None) -> Mapping[str, Any]:
-    """What of the languages a result depends on; empty where no target language is set."""
+    """Language settings that a result depends on; empty without a target language."""
     language = target_language(tokenizer, forced)
     if language is None:
         return {}

@@ -132,7 +132,7 @@ HOSTILE: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
         {"hidden_size": 24, "n_layer": 3, "n_head": 3, "attention_dropout": 0.1, "hidden_dropout": 0.1},
         {"eos_token_id": _ENDS, "repetition_penalty": 1.7, "min_length": 9},
     ),
-    # Routed experts with a shared one, beside a layer with a plain network; grouped heads.
+    # Routed experts with a shared one, and a layer with a plain network; grouped heads.
     "hostile-mixture": (
         "qwen2_moe",
         {

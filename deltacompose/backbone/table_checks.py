@@ -171,7 +171,7 @@ def true_parts_of_attention(subject: OnModel, layers: int | None = None) -> None
 
 
 def wholes_hold_their_parts(subject: OnModel) -> None:
-    """What changes at the parts of an attention or a feed-forward network passes its whole, and goes no other way.
+    """Changes at the parts of an attention or a feed-forward network pass through the whole, and no other way.
 
     With the output of the whole held at zero, the parts change nothing. A shared expert given as the whole network of
     a mixture leaves the routed ones outside.
@@ -195,7 +195,7 @@ def wholes_hold_their_parts(subject: OnModel) -> None:
 
 
 def _is_part(place: Place, whole: Place) -> bool:
-    """Whether a place lies within a whole by its name; norms of the sublayer and position biases lie beside it."""
+    """Whether a place lies within a whole by its name; norms of the sublayer and position biases lie outside it."""
     beside = ("norm", "post_norm", "positions", "positions_norm")
     return place.name.startswith(f"{whole.name}.") and place.kind.removeprefix(f"{whole.kind}.") not in beside
 

@@ -1,4 +1,4 @@
-"""What a cell reads (the backbone, tasks, trained deltas among its parents), and how cells are carried out singly."""
+"""Inputs of a cell (the backbone, tasks, trained deltas among its parents), and computing cells one by one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Carry = Callable[[Store, Sequence[Cell], Sources], None]
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What a worker has read for one cell.
+    """Inputs that a worker has read for one cell.
 
     Attributes:
         cell: what is to be done.

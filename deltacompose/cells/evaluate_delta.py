@@ -26,7 +26,7 @@ from deltacompose.training.evaluation import evaluate_many
 
 @dataclass(frozen=True)
 class EvaluateSpec:
-    """What an evaluation cell's spec says: whose delta is scored, on which split of which task."""
+    """Spec of an evaluation cell: whose delta is scored, on which split of which task."""
 
     source: str
     target: str

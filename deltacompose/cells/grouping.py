@@ -55,7 +55,7 @@ def by_expression(
 
 
 def _evaluated(cell: Cell) -> object:
-    """What evaluations in shared passes have in common: the composition, and the examples as they are read.
+    """Key of evaluations in shared passes: the composition, and the examples as they are read.
 
     The untouched backbone has one evaluation for each task, and these go together.
     """

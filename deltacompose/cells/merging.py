@@ -21,7 +21,7 @@ from deltacompose.training.embedding import task_embedding
 from deltacompose.training.evaluation import evaluate_many
 
 TEMPERATURE = 0.1
-"""Of the softmax over cosines of embeddings by which a mean is weighted."""
+"""Temperature of the softmax over cosines of embeddings that weights a mean."""
 
 
 def merge(inputs: Inputs) -> Result:

@@ -36,7 +36,7 @@ _ROWS = 32
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """What a probe cell's spec says.
+    """Spec of a probe cell.
 
     Attributes:
         array: the name of the array that is collected.

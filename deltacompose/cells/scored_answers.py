@@ -1,4 +1,4 @@
-"""The answers of a delta to each example of a split, kept beside a cell's other files."""
+"""The answers of a delta to each example of a split, stored in the cell's folder."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from deltacompose.study.config import Cell
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """What a search cell's spec says of its task; `searched` reads the settings of the search."""
+    """Spec of a search cell for its task; `searched` reads the settings of the search."""
 
     task: str
     data: TaskData

@@ -21,11 +21,11 @@ from deltacompose.scoring import Reader
 
 @dataclass(frozen=True)
 class StepBytes:
-    """Bytes that one delta's training step takes beside the backbone.
+    """Bytes that one delta's training step takes in addition to the backbone.
 
     Attributes:
         kept: what the backward pass reads.
-        largest: of the tensors that are kept, such as the logits: its gradient stands beside it for a moment.
+        largest: of the tensors that are kept, such as the logits: its gradient is held with it for a moment.
     """
 
     kept: int
@@ -33,7 +33,7 @@ class StepBytes:
 
 
 def step_bytes(reader: Reader, expression: Composition, batch: int) -> StepBytes | None:
-    """What a step on a task's longest examples takes; None where a pass reads values, as a mixture of experts may.
+    """Memory of a step on a task's longest examples; None if a pass reads values, as a mixture of experts may.
 
     Args:
         reader: of a skeleton.

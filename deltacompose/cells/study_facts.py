@@ -1,4 +1,4 @@
-"""What the plan of a study must know of its backbone, tasks and compositions, and how fast passes are here."""
+"""Facts of a study's backbone, tasks and compositions for its plan, and the speed of passes on this machine."""
 
 from __future__ import annotations
 

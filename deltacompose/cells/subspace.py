@@ -29,7 +29,7 @@ FILE = "subspace.safetensors"
 
 @dataclass(frozen=True)
 class SubspaceSpec:
-    """What a subspace cell's spec says.
+    """Spec of a subspace cell.
 
     Attributes:
         seen: the tasks whose deltas the subspace is learned from.

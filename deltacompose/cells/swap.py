@@ -16,7 +16,7 @@ from deltacompose.errors import BadInput
 
 @dataclass(frozen=True)
 class SwapSpec:
-    """What a swap cell's spec says: which part of the target's delta comes from the source's."""
+    """Spec of a swap cell: which part of the target's delta comes from the source's."""
 
     part: str
     source: str

@@ -51,7 +51,7 @@ class TaskData:
         """The data that a cell's spec names.
 
         The fingerprint in `data` is that of the target, else of the task, else of the source; `source_data` is that of
-        a source beside a target. A cell of many tasks has a mapping of fingerprints.
+        a source as well as a target. A cell of many tasks has a mapping of fingerprints.
         """
         data, rows = spec["data"], spec["rows"]
         if isinstance(data, Mapping):

@@ -32,7 +32,7 @@ from deltacompose.training.loop import State, train
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """What a training cell's spec says.
+    """Spec of a training cell.
 
     Attributes:
         composition: the text of the expression up to the stage that is trained.

@@ -25,7 +25,7 @@ KEPT = ("dev", "history", "parameters", "seconds", "tokens")
 
 @dataclass(frozen=True)
 class TuneSpec:
-    """What a tuning cell's spec says.
+    """Spec of a tuning cell.
 
     Attributes:
         new_examples: whether it trains on other rows than the study's.

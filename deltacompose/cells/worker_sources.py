@@ -90,7 +90,7 @@ class OwnTasks:
 
 @dataclass(frozen=True)
 class Sources:
-    """All that workers need beside the cells.
+    """All that workers need in addition to the cells.
 
     Attributes:
         processes: the number of processes that carry out a cell together.

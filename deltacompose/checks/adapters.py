@@ -37,7 +37,7 @@ TOLERANCE = 1e-3
 """The largest difference of two outputs, relative to their size, that is fp32's rounding of a decomposition."""
 
 _RAISED = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
-"""What peft raises where it does not take a model."""
+"""Exceptions that peft raises for models it does not support."""
 
 
 def initialised_adapters(subject: OnModel) -> None:

@@ -41,7 +41,7 @@ def scaled_by_arithmetic(subject: Subject) -> None:
 
 
 def effects(subject: Subject, delta: Delta) -> Effects:
-    """What a delta does at each place: ΔW, rows, keys and values, or the change of what came out in one pass.
+    """Effect of a delta at each place: ΔW, rows, keys and values, or the change of what came out in one pass.
 
     Edits of one kind at one place are summed; an output edit that the pass has not called is left out.
     """

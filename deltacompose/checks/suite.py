@@ -81,7 +81,7 @@ METHOD_CHECKS: tuple[Check, ...] = (
 """Checks of a method, the simplest first."""
 
 TABLE_CHECKS: tuple[Check, ...] = (*PLACE_CHECKS, *adapters.CHECKS)
-"""What a table is checked for."""
+"""Checks of a table."""
 
 SHORT = frozenset(
     {

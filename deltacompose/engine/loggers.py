@@ -22,7 +22,7 @@ FILE = "jsonl"
 
 @dataclass(frozen=True)
 class Run:
-    """What a logger may know of a run before it begins: the study's name and the folder of the store."""
+    """Facts for a logger before a run begins: the study's name and the folder of the store."""
 
     name: str
     store: Path

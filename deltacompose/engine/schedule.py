@@ -29,7 +29,7 @@ def tokens_of_spec(cell: Cell) -> float:
 
 
 def delta_of_spec(cell: Cell) -> object:
-    """What evaluation cells of one delta have in common: their parents and the backbone."""
+    """Key of the evaluation cells of one delta: their parents and the backbone."""
     return cell.parents, str(cell.spec.get("backbone"))
 
 

@@ -155,7 +155,7 @@ def _is_active(run: Mapping[str, Any]) -> bool:
 
 
 def _brief(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a snapshot needs of a record: records hold histories and lists of files, which would fill the memory."""
+    """Entries of a record that a snapshot needs: their histories and lists of files would fill the memory."""
     spec = {name: record["spec"].get(name) for name in ("composition", "task", "source", "target", "seed", "split")}
     result = {name: record["result"].get(name) for name in ("dev", "score")}
     return {"kind": record["kind"], "seconds": record["seconds"], "spec": spec, "result": result}

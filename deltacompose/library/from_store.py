@@ -53,7 +53,7 @@ def make(
 
     Args:
         records: of the store, finished ones; those that `results.records` gives.
-        tasks: gives a task by name, for its category, licence and kind; None where it is not at hand.
+        tasks: gives a task by name, for its category, licence and kind; or None.
         embeddings: features of each task by name, as `task_embedding` gives them.
 
     Raises:

@@ -13,7 +13,7 @@ from deltacompose.task.mixture import mix_of_name
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """What a plan must know of a task: the fingerprint, number and lengths in tokens of its examples."""
+    """Facts of a task for the plan: the fingerprint, number and lengths in tokens of its examples."""
 
     fingerprint: str
     category: str
@@ -23,7 +23,7 @@ class TaskFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan must know of the backbone and the tasks of a study and, for costs, of its compositions by text.
+    """Facts of the backbone and the tasks of a study for its plan and, for costs, of its compositions by text.
 
     Attributes:
         fingerprint: the digest by which keys name the backbone: of its content; of its rounded weights in version 1.

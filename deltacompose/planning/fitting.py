@@ -22,7 +22,7 @@ class Greediest:
     """The training of a study that takes the most memory.
 
     Attributes:
-        bytes: of one process that trains a bank, beside Python and torch.
+        bytes: of one process that trains a bank, without Python and torch.
         weights: those of them that hold the frozen weights.
         bank: how many deltas are trained together.
     """

@@ -62,7 +62,7 @@ def first(planner: Planner, parse: Parse, trained: Trained, probes: Sequence[Cel
 
 
 def added(planner: Planner, parse: Parse, cell: Cell, record: Mapping[str, Any]) -> list[Cell]:
-    """What a finished clustering adds: a training on every cluster of several tasks, and the use of the best one."""
+    """Cells that a finished clustering adds: a training on every cluster of several tasks, and the use of the best."""
     study = planner.study
     if cell.kind != CLUSTER or study.clusters is None:
         return []

@@ -221,7 +221,7 @@ def _put(graph: nx.DiGraph, cell: Cell) -> None:
 
 
 def memory(prepared: Prepared, bank: int = 1) -> float:
-    """Bytes that a process of the largest of a plan's trainings takes beside Python and torch, by estimate."""
+    """Bytes that a process of the largest of a plan's trainings takes without Python and torch, by estimate."""
     study, facts = prepared.study, prepared.facts
     shards = study.processes if study.backbone.device == SHARDED else 1
     weights = flops.WEIGHT_BYTES[study.backbone.dtype]

@@ -1,4 +1,4 @@
-"""What the report states of a study, computed once for the page, the figures and the notes."""
+"""Statements of the report on a study, computed once for the page, the figures and the notes."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _everywhere(matrices: Sequence[TransferMatrix]) -> str:
 
 
 def _untouched(matrices: Sequence[TransferMatrix]) -> str:
-    """What the backbone has without any delta, in the same unit: without it no share of a gain can be judged."""
+    """The backbone's value without any delta in the same unit, without which no share of a gain can be judged."""
     levels = [baselines(matrix, "corrected")["untouched"] for matrix in matrices]
     means = [float(np.nanmean(level)) for level in levels if not np.isnan(level).all()]
     return f", the untouched backbone {_range(means, 'corrected')}" if means else ""

@@ -40,7 +40,7 @@ SECTIONS = {
     "result": "Result",
     "scores": "Scores",
     "explore": "Transfer and training",
-    "run": "What was run",
+    "run": "Runs",
     "failed": "Failed and missing",
     "methods": "Methods",
     "limits": "Limits",
@@ -49,7 +49,7 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class File:
-    """A file beside the page: its name as it is shown, and its address relative to the page."""
+    """A file in the page's folder: its name as it is shown, and its address relative to the page."""
 
     text: str
     address: str
@@ -114,7 +114,7 @@ def _template(name: str) -> str:
 
 
 def _policy(script: str, style: str) -> str:
-    """What the page may do: show itself, and use the one script and the one style sheet whose hashes stand here."""
+    """Content-security policy of the page: it shows itself and uses the script and style sheet with these hashes."""
     script_digest, style_digest = (
         base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)
     )

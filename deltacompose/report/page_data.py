@@ -32,7 +32,7 @@ RAMP = 121
 SHORT = {"relative": "relative performance", "corrected": "chance-corrected transfer", "lift": "lift", "score": "score"}
 DASHES = ("", "6 3", "2 2", "8 3 2 3")
 Files = Mapping[str, Sequence[tuple[str, str]]]
-"""What lies beside the page: for each figure its (text, address) pairs."""
+"""Files in the page's folder: for each figure its (text, address) pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Names:
 
 
 def shared(study: Analysed, names: Names, parts: Mapping[str, Mapping[str, Cells]], files: Files) -> dict[str, Any]:
-    """What all figures need: names, colours, metrics, units with their colour scales, and the lifts."""
+    """Data of all figures: names, colours, metrics, units with their colour scales, and the lifts."""
     matrices = list(study.findings.matrices.values())
     known = {task: (matrix, t) for matrix in reversed(matrices) for t, task in enumerate(matrix.targets)}
     categories = {name: kind for matrix in matrices for name, kind in matrix.categories.items()}

@@ -39,7 +39,7 @@ class Start:
 
 
 class Decodes(Protocol):
-    """What the ranking needs of a reader."""
+    """Methods of a reader that the ranking needs."""
 
     def begin(self, rows: Sequence[Row]) -> Start:
         """Reads the inputs once."""

@@ -271,7 +271,7 @@ class Study:
             self._check_sharded()
 
     def _check_new_tasks(self) -> None:
-        """What is held out is not trained on, and what asks for held-out tasks has some."""
+        """Checks that held-out tasks are not trained on, and that settings which need them have some."""
         for name in self.held_out:
             if name in (*self.tasks, *self.start_from):
                 raise BadInput(f"study {self.name!r}: {name!r} is held out and trained on; name it once")

@@ -1,4 +1,4 @@
-"""What a study asks about tasks that are new to its deltas: clusters, and several trained deltas at once."""
+"""Settings for tasks that are new to a study's deltas: clusters, and several trained deltas at once."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Way = Literal[
 
 @dataclass(frozen=True)
 class ReuseChoice:
-    """What several trained deltas give on held-out tasks with few examples, together and one at a time.
+    """Use of several trained deltas on held-out tasks with few examples, together and one at a time.
 
     Attributes:
         ways: `nothing`, a fresh delta; `single`, the source with the best score on the few examples; the `mean`, the

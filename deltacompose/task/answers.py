@@ -28,7 +28,7 @@ def last_number(text: str) -> str:
 
 
 def after_hashes(text: str) -> str:
-    """What follows the last `####` of a text, to the end of its line (the format of GSM8K); "" without one.
+    """The text after the last `####`, to the end of its line (the format of GSM8K); "" without one.
 
     >>> after_hashes("48 / 2 = 24, and 48 + 24 = 72\\n#### 72")
     '72'
@@ -38,7 +38,7 @@ def after_hashes(text: str) -> str:
 
 
 def boxed(text: str) -> str:
-    r"""What stands in the last `\boxed{}` of a text, with its inner braces (the format of MATH); "" without one.
+    r"""The content of the last `\boxed{}` of a text, with its inner braces (the format of MATH); "" without one.
 
     >>> boxed(r"so x = \boxed{\frac{1}{2}}.")
     '\\frac{1}{2}'

@@ -17,7 +17,7 @@ PART = "part"
 
 
 class Part(Protocol):
-    """What a mixture needs of a task."""
+    """Parts of a task that a mixture needs."""
 
     @property
     def name(self) -> str: ...

@@ -1,7 +1,7 @@
 """Scores of deltas on a split of a task: one delta, or many in the passes of one.
 
-Deltas of one composition are evaluated as banks, as they are trained: K deltas read the rows in one pass. What a pass
-holds is bounded in tokens, so on few examples many deltas cost hardly more passes than one, and on many examples a pass
+Deltas of one composition are evaluated as banks, as they are trained: K deltas read the rows in one pass. A pass is
+bounded in tokens, so on few examples many deltas cost hardly more passes than one, and on many examples a pass
 has fewer rows of each delta. The predictions are those of evaluating each delta by itself but for rounding.
 """
 

@@ -42,7 +42,7 @@ def _meminfo(name: str) -> int | None:
 
 
 def _limit(group: Path) -> int | None:
-    """What is left of the memory that a control group (version 2) allows; None where there is no limit."""
+    """Remaining memory of a control group (version 2); None without a limit."""
     with contextlib.suppress(OSError, ValueError):
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     return None

@@ -150,7 +150,7 @@ def test_a_combined_delta_attaches_and_says_how_it_came_about(tmp_path):
 
 
 def effects(backbone, delta) -> dict[tuple[str, str], torch.Tensor]:
-    """What a delta does at each place: ΔW, rows, keys and values, or the change of a fixed random output."""
+    """Effect of a delta at each place: ΔW, rows, keys and values, or the change of a fixed random output."""
     found: dict[tuple[str, str], torch.Tensor] = {}
     source = torch.Generator().manual_seed(0)
     for one in active_edits(delta, backbone):

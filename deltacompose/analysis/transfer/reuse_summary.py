@@ -1,4 +1,4 @@
-"""What trained deltas give on held-out tasks: merged, routed, or as the start of training on few examples.
+"""Scores of trained deltas on held-out tasks: merged, routed, or as the start of training on few examples.
 
 Every way is compared with a fresh delta that was trained on the same examples, paired by target and seed.
 """

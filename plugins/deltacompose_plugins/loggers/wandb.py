@@ -30,7 +30,7 @@ def wandb(target: str, run: Run) -> Logger:
 
 
 class _Wandb:
-    """Writes each point once, with the step beside it, for steps of several trainings do not follow one another."""
+    """Writes each point once, with its step, because steps of several trainings do not follow one another."""
 
     def __init__(self, run: Any) -> None:
         self.run = run
