@@ -81,8 +81,8 @@ def calibrated(dtype: str = "float32", device: str = "cpu") -> Calibration:
     torch_dtype = _DTYPES.get(dtype, torch.bfloat16)
     machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     inputs = [machine, str(torch_dtype), device.partition(":")[0], torch.__version__, [NARROW, WIDE, LAYERS, TOKENS]]
-    found = remembered("speed", inputs, lambda: _measured(machine, torch_dtype, device), _Calibration)
-    return Calibration(found["machine"], Speed(**found["train"]), Speed(**found["evaluate"]))
+    measured = remembered("speed", inputs, lambda: _measured(machine, torch_dtype, device), _Calibration)
+    return Calibration(measured["machine"], Speed(**measured["train"]), Speed(**measured["evaluate"]))
 
 
 def speeds(
@@ -109,13 +109,13 @@ def speeds(
 
 
 def _measured(machine: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    found: dict[str, Any] = {"machine": machine}
+    solved: dict[str, Any] = {"machine": machine}
     with _one_thread(device), torch.random.fork_rng(devices=[]):
         models = {width: _model(width, dtype, device) for width in (NARROW, WIDE)}
         for kind, act in (("train", _learn), ("evaluate", _look)):
             times = {width: _timed(partial(act, model), device) for width, model in models.items()}
-            found[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
-    return found
+            solved[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
+    return solved
 
 
 def _solved(passes: Mapping[int, tuple[float, float]]) -> Speed:

@@ -28,9 +28,9 @@ def cluster(inputs: Inputs) -> Result:
     spec = inputs.cell.spec
     tasks, by = tuple(spec["tasks"]), spec["by"]
     similarity = _transfer(inputs.parents, tasks) if by == "transfer" else _similarity(inputs, tasks, by)
-    found = clusters_of(similarity, None if spec["count"] == "auto" else spec["count"])
-    quality = None if math.isnan(found.silhouette) else found.silhouette
-    result = {"clusters": found.groups(tasks), "silhouette": quality, "similarity": similarity.tolist()}
+    partition = clusters_of(similarity, None if spec["count"] == "auto" else spec["count"])
+    quality = None if math.isnan(partition.silhouette) else partition.silhouette
+    result = {"clusters": partition.groups(tasks), "silhouette": quality, "similarity": similarity.tolist()}
     return result, _nothing
 
 
@@ -40,8 +40,8 @@ def _similarity(inputs: Inputs, tasks: Sequence[str], by: str) -> Floats:
     for record in inputs.parents:
         if record["kind"] == "train":
             trained[record["spec"]["seed"]][record["spec"]["task"]] = record["key"]
-    found = [_of_seed(inputs, {task: keys[task] for task in tasks}, by, seed) for seed, keys in trained.items()]
-    return np.asarray(np.mean(found, axis=0))
+    of_seeds = [_of_seed(inputs, {task: keys[task] for task in tasks}, by, seed) for seed, keys in trained.items()]
+    return np.asarray(np.mean(of_seeds, axis=0))
 
 
 def _of_seed(inputs: Inputs, keys: Mapping[str, str], by: str, seed: int) -> Floats:

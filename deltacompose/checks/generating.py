@@ -79,9 +79,9 @@ def _greedy(backbone: Backbone, ids: Sequence[int]) -> list[int]:
     new: list[int] = []
     for _ in range(NEW):
         read = torch.tensor([start + new])
-        given = {"input_ids": torch.tensor([ids]), "decoder_input_ids": read} if beside else {"input_ids": read}
-        given["attention_mask"] = torch.ones_like(given["input_ids"])
-        token = int(forward(backbone, given)[0, -1].argmax())
+        inputs = {"input_ids": torch.tensor([ids]), "decoder_input_ids": read} if beside else {"input_ids": read}
+        inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        token = int(forward(backbone, inputs)[0, -1].argmax())
         if token in ends:
             break
         new.append(token)

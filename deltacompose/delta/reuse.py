@@ -60,8 +60,8 @@ def merged(
         if read is None:
             raise BadInput("weights are found on few examples of a task; name the task")
         rows = range(len(read.rows("train")))
-        found = few_shot(tensors, loss_on(read, first, list(rows)), evaluations)
-        coefficients = found.coefficients
+        weighting = few_shot(tensors, loss_on(read, first, list(rows)), evaluations)
+        coefficients = weighting.coefficients
         joined = weighted(tensors, coefficients)
     else:
         start = _start(first, backbone)

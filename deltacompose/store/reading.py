@@ -134,13 +134,13 @@ def events_after(path: Path, offset: int, damaged: list[Problem]) -> tuple[list[
         damaged.append(Problem("", path.name, f"is damaged: {error}"))
         return [], offset
     whole = content[: content.rfind(b"\n") + 1]
-    found = []
+    parsed = []
     for line in whole.splitlines():
         try:
-            found.append(validated(_Event, parsed_json(line, path.name), path.name))
+            parsed.append(validated(_Event, parsed_json(line, path.name), path.name))
         except BadInput as error:
             damaged.append(Problem("", path.name, f"is damaged: {error}"))
-    return found, offset + len(whole)
+    return parsed, offset + len(whole)
 
 
 def missing_of(event: Mapping[str, Any]) -> str:

@@ -63,8 +63,8 @@ def clusters_of(similarity: Floats, count: int | None = None, seed: int = 0) -> 
     if not distances.any():
         return Clusters((0,) * tasks, float("nan"))
     tried = [count] if count is not None else list(range(2, tasks))
-    found = [_clustered(points, distances, k, seed) for k in tried]
-    return max(found, key=lambda clusters: -2.0 if np.isnan(clusters.silhouette) else clusters.silhouette)
+    candidates = [_clustered(points, distances, k, seed) for k in tried]
+    return max(candidates, key=lambda clusters: -2.0 if np.isnan(clusters.silhouette) else clusters.silhouette)
 
 
 def _clustered(points: Floats, distances: Floats, count: int, seed: int) -> Clusters:
