@@ -13,6 +13,9 @@ from types import ModuleType
 from typing import Any
 
 MOVED: Mapping[str, str] = {
+    "deltacompose.migration": "deltacompose.api.migration",
+    "deltacompose.remembered": "deltacompose.cache.remembered",
+    "deltacompose.file_digests": "deltacompose.cache.file_digests",
     "deltacompose.analysis.transfer.reuse": "deltacompose.analysis.transfer.reuse_summary",
     "deltacompose.planning.new_tasks": "deltacompose.planning.new_task_cells",
     "deltacompose.figures.files": "deltacompose.figures.figure_files",

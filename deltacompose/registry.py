@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from deltacompose import composition as algebra
 from deltacompose.analysis.similarity.measure import Measure
+from deltacompose.cache.remembered import installed
+from deltacompose.cache.remembered import sources as source_digest
 from deltacompose.composition import Composition, Part, Term
 from deltacompose.engine.loggers import Maker
 from deltacompose.errors import BadInput, unknown
 from deltacompose.plugins import loader as plugins
 from deltacompose.plugins.implementation import implementation, sources
 from deltacompose.plugins.packages import packages
-from deltacompose.remembered import installed
-from deltacompose.remembered import sources as source_digest
 from deltacompose.study.recipe import Recipe
 from deltacompose.task.task import Task
 

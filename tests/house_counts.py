@@ -208,14 +208,14 @@ def phrase(name: str) -> list[Place]:
 
 
 COUNTS = (
-    Count("modules at the top level", top_level_modules, most=12),
-    Count("levels of imports", import_levels, most=16),
-    Count("files with the name of another", duplicate_names, most=60),
-    Count("locals named one or found", lambda: locals_named("one", "found"), most=300),
-    Count("locals named said, given or made", lambda: locals_named("said", "given", "made"), most=120),
-    Count("docstrings with a source", docstrings_with_a_source, least=60),
-    Count("lines of doctests", doctest_lines, least=120),
-    *(Count(f"phrase: {name}", lambda name=name: phrase(name), most=90) for name in PHRASES),  # type: ignore[misc]
+    Count("modules at the top level", top_level_modules, most=8),
+    Count("levels of imports", import_levels, most=14),
+    Count("files with the name of another", duplicate_names, most=0),
+    Count("locals named one or found", lambda: locals_named("one", "found"), most=50),
+    Count("locals named said, given or made", lambda: locals_named("said", "given", "made"), most=50),
+    Count("docstrings with a source", docstrings_with_a_source, least=100),
+    Count("lines of doctests", doctest_lines, least=300),
+    *(Count(f"phrase: {name}", lambda name=name: phrase(name), most=5) for name in PHRASES),  # type: ignore[misc]
 )
 
 

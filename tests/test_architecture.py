@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved notebook file_digests limits validation formats remembered
+0   errors moved notebook limits validation formats cache
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring
@@ -23,13 +23,13 @@ FLOORS = """
 6   training
 7   registry checks
 8   cells
-9   api migration library
+9   api library
 10  cli
 """
 """A package or module of `deltacompose` imports only from those that stand before it here."""
 
 ROOMS = [room for room in FLOORS.split() if not room.isdigit()]
-ROOF = {"figures", "report", "checks", "registry", "cells", "api", "migration", "library", "cli"}
+ROOF = {"figures", "report", "checks", "registry", "cells", "api", "library", "cli"}
 """What built-in members never import."""
 NO_TORCH = {
     "errors",
@@ -38,8 +38,7 @@ NO_TORCH = {
     "validation",
     "formats",
     "moved",
-    "file_digests",
-    "remembered",
+    "cache",
     "composition",
     "study",
     "places",

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import deltacompose as dc
-from deltacompose import api, cli, migration
+from deltacompose import api, cli
+from deltacompose.api import migration
 from deltacompose.errors import BadInput
 from deltacompose.store import ReadOnly, open_store
 from deltacompose.study import Study

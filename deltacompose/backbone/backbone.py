@@ -20,8 +20,8 @@ from deltacompose.backbone.overview import places_table
 from deltacompose.backbone.padding import mixes_padding
 from deltacompose.backbone.quantization import values
 from deltacompose.backbone.quiet import evaluating, has_values, quiet
+from deltacompose.cache.file_digests import Files
 from deltacompose.errors import BadInput, NoPlace, unknown
-from deltacompose.file_digests import Files
 from deltacompose.places.notation import Part, Place, matches
 from deltacompose.places.numbers import read_number
 from deltacompose.places.table import Table, join, locate

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from deltacompose.backbone.languages import described
 from deltacompose.backbone.quiet import has_values
+from deltacompose.cache.file_digests import Files
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import Files
 from deltacompose.places.notation import Place
 from deltacompose.places.table import Table
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from deltacompose import remembered
+from deltacompose.cache import remembered
+from deltacompose.cache.file_digests import Files
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import Files
 from deltacompose.places.table import Table, read_table
 
 

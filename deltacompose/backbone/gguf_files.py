@@ -22,8 +22,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deltacompose.backbone.pretrained import Checkpoint, clearly, quietly
+from deltacompose.cache.file_digests import cache_folder, file_digest
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import cache_folder, file_digest
 
 SUFFIX = ".gguf"
 LAYOUT = 1

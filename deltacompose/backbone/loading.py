@@ -29,8 +29,8 @@ from deltacompose.backbone.pretrained import (
 )
 from deltacompose.backbone.sharding import shard
 from deltacompose.backbone.table_checks import vet
+from deltacompose.cache.file_digests import files_of
 from deltacompose.errors import BadInput, unknown
-from deltacompose.file_digests import files_of
 from deltacompose.places.table import Table, read_table
 from deltacompose.study.config import SHARDED
 

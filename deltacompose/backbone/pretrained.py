@@ -21,8 +21,8 @@ from torch import nn
 from transformers.models.auto import modeling_auto
 
 from deltacompose.backbone.quantization import QUANTISED, differentiable, loading_options
+from deltacompose.cache.file_digests import WEIGHTS, file_digest
 from deltacompose.errors import BadInput, quoted, unknown
-from deltacompose.file_digests import WEIGHTS, file_digest
 from deltacompose.formats.files import is_folder
 from deltacompose.plugins.checkpoint import Checkpoint
 from deltacompose.study.config import SHARDED

@@ -35,8 +35,8 @@ from deltacompose.backbone.pretrained import (
     still,
 )
 from deltacompose.backbone.quantization import QUANTISED
+from deltacompose.cache.file_digests import files_of, missing_weights, tensor_names
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import files_of, missing_weights, tensor_names
 
 
 def load_skeleton(

@@ -20,9 +20,9 @@ import transformers
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
+from deltacompose.cache.remembered import remembered
 from deltacompose.planning import flops
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape
-from deltacompose.remembered import remembered
 
 NARROW, WIDE = 64, 1024
 LAYERS, ROWS, TOKENS = 2, 4, 64

@@ -73,7 +73,7 @@ def _remembered(kind: str, find: Callable[[], list[dict[str, Any]]]) -> list[dic
     It is not remembered where a member has no file that describes it, or a fault that may pass.
     """
     from deltacompose import registry
-    from deltacompose.remembered import entry, recall, remember
+    from deltacompose.cache.remembered import entry, recall, remember
 
     code = registry.code()
     if code is None:

@@ -30,7 +30,7 @@ def migrate(
     as_json: AsJson = False,
 ) -> None:
     """Copy the valid cells of an old store."""
-    from deltacompose import migration
+    from deltacompose.api import migration
     from deltacompose.store.store import open_store
     from deltacompose.study.config import Study
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from deltacompose.cache.file_digests import file_digest
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import file_digest
 from deltacompose.plugins.loader import Loaded
 
 BUILT_IN = ("deltacompose", "deltacompose_plugins")

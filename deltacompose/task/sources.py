@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deltacompose.cache.file_digests import file_digest
 from deltacompose.errors import BadInput, quoted, unknown
-from deltacompose.file_digests import file_digest
 from deltacompose.formats.parquet_files import read_parquet_rows
 from deltacompose.formats.row_files import read_csv_rows, read_json_array, read_json_rows
 from deltacompose.task.description import PARQUET, Data

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from deltacompose import file_digests
+from deltacompose.cache import file_digests
 from deltacompose.errors import BadInput
 
 

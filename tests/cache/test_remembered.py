@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from deltacompose import remembered
+from deltacompose.cache import remembered
 from deltacompose.plugins import loaded
 from deltacompose.plugins.members import Member, Members
 from deltacompose.plugins.packages import packages

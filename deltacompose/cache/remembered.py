@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from deltacompose.cache.file_digests import cache_folder
 from deltacompose.errors import BadInput
-from deltacompose.file_digests import cache_folder
 from deltacompose.formats.json_files import read_json
 from deltacompose.limits import STORED_BYTES
 
