@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from deltacompose.analysis.units import graph_value, unknown_chance
@@ -39,101 +39,96 @@ def methods(study: Analysed) -> Methods:
 
 def _training(study: Analysed, cite: References) -> Iterator[str]:
     findings = study.findings
-    texts = list(dict.fromkeys([*findings.matrices, *(str(r["spec"]["composition"]) for r in findings.trainings)]))
+    texts = list(dict.fromkeys([*findings.matrices, *_of(findings.trainings, "composition")]))
     if not texts:
         return
-    delta_tuning = cite(DELTA_TUNING)
-    names = list(dict.fromkeys(name for text in texts for name in methods_in(text)))
-    cited = listed(f"{name}{cite(METHODS.get(name))}" for name in names)
-    shown = f": {'; '.join(texts)}" if len(texts) <= 6 else ""
-    tasks = list(
-        dict.fromkeys([name for m in findings.matrices.values() for name in m.names] + _of(findings.trainings, "task"))
-    )
-    categories = sorted({kind for m in findings.matrices.values() for kind in m.categories.values()})
-    of = (
-        f" of {counted(len(categories), 'category').replace('categorys', 'categories')} ({', '.join(categories)})"
-        if categories
-        else ""
-    )
-    backbone = ", ".join(findings.backbones)
-    yield (
-        f"We trained {counted(len(texts), 'composition')} of the delta-tuning{delta_tuning} methods {cited}{shown}, "
-        f"on {counted(len(tasks), 'task')}{of} with {counted(len(findings.seeds), 'seed')} each, on the frozen backbone"
-        f"{' ' + backbone if backbone else ''}."
-    )
-    yield from _recipes(findings.trainings, cite)
-    yield from _data(findings.trainings)
+    yield f"{_compositions(texts, cite)}, on {_tasks(study)}{_backbone(findings.backbones)}."
+    recipes = [record["spec"]["recipe"] for record in findings.trainings if "recipe" in record["spec"]]
+    if recipes:
+        yield from _recipes(recipes, cite)
+    yield from _data([record["spec"] for record in findings.trainings])
 
 
 def _of(records: Iterable[Record], name: str) -> list[str]:
     return [str(record["spec"][name]) for record in records]
 
 
-def _recipes(trainings: Iterable[Record], cite: References) -> Iterator[str]:
+def _compositions(texts: Sequence[str], cite: References) -> str:
+    delta_tuning = cite(DELTA_TUNING)
+    names = list(dict.fromkeys(name for text in texts for name in methods_in(text)))
+    cited = listed(f"{name}{cite(METHODS.get(name))}" for name in names)
+    shown = f" ({'; '.join(texts)})" if len(texts) <= 6 and list(texts) != names else ""
+    return (
+        f"We trained {counted(len(texts), 'composition')} of delta-tuning methods{delta_tuning}, made of {cited}{shown}"
+    )
+
+
+def _tasks(study: Analysed) -> str:
+    findings = study.findings
+    matrices = findings.matrices.values()
+    tasks = {name for matrix in matrices for name in matrix.names} | set(_of(findings.trainings, "task"))
+    categories = sorted({category for matrix in matrices for category in matrix.categories.values()})
+    number_of_categories = "one category" if len(categories) == 1 else f"{len(categories)} categories"
+    grouped = f" of {number_of_categories} ({', '.join(categories)})" if categories else ""
+    return f"{counted(len(tasks), 'task')}{grouped} with {counted(len(findings.seeds), 'seed')} each"
+
+
+def _backbone(names: Sequence[str]) -> str:
+    return f", on the frozen backbone {', '.join(names)}" if names else ""
+
+
+def _recipes(recipes: Sequence[Record], cite: References) -> Iterator[str]:
     """How stages were trained: a setting that differs between trainings is given with all its values."""
-    recipes = [record["spec"]["recipe"] for record in trainings if "recipe" in record["spec"]]
-    if not recipes:
-        return
-    steps, batch = _values(recipes, "steps"), _values(recipes, "batch")
-    text = f"Each stage was trained for {steps} steps"
-    text += f" on batches of {batch} examples" if batch else ""
-    decay, warmup, clip = (_values(recipes, name) for name in ("weight_decay", "warmup", "clip"))
-    if decay:
-        text += f" by AdamW{cite(ADAMW)} (weight decay {decay}"
-        text += (
-            f"; learning rate rising over the first {warmup} of the steps, then falling linearly to zero"
-            if warmup
-            else ""
-        )
-        text += f"; gradients clipped at norm {clip}" if clip else ""
-        text += ")"
-    yield text + "."
-    rates = {name: value for recipe in recipes for name, value in recipe.get("learning_rates", {}).items()}
-    if rates:
-        every = {
-            name: sorted({r["learning_rates"][name] for r in recipes if name in r.get("learning_rates", {})})
-            for name in rates
-        }
-        peaks = listed(f"{', '.join(f'{rate:g}' for rate in values)} for {name}" for name, values in every.items())
-        yield f"The peak learning rate was {peaks}."
-    if (every_steps := _values(recipes, "evaluate_every")) and (
-        kept := {str(recipe.get("keep")) for recipe in recipes}
-    ) <= {"best", "last"}:
-        what = (
-            "the best of these evaluations"
-            if kept == {"best"}
-            else "the last step"
-            if kept == {"last"}
-            else "the best evaluation or the last step"
-        )
-        yield f"Development examples were evaluated every {every_steps} steps, and the weights of {what} were kept."
+    batch = _values(recipes, "batch")
+    size = f" on batches of {batch} examples" if batch else ""
+    yield f"Each stage was trained for {_values(recipes, 'steps')} steps{size}{_optimizer(recipes, cite)}."
+    peaks: dict[str, set[float]] = {}
+    for recipe in recipes:
+        for name, rate in recipe.get("learning_rates", {}).items():
+            peaks.setdefault(name, set()).add(rate)
+    if peaks:
+        rates = listed(f"{' or '.join(f'{rate:g}' for rate in sorted(peaks[name]))} for {name}" for name in peaks)
+        yield f"The peak learning rate was {rates}."
+    kept = {str(recipe.get("keep")) for recipe in recipes}
+    if (steps := _values(recipes, "evaluate_every")) and kept <= set(_KEPT):
+        weights = " or ".join(_KEPT[choice] for choice in sorted(kept))
+        yield f"Development examples were evaluated every {steps} steps, and the weights of {weights} were kept."
 
 
-def _values(records: Iterable[Record], name: str) -> str:
+_KEPT = {"best": "the best evaluation", "last": "the last step"}
+
+
+def _optimizer(recipes: Sequence[Record], cite: References) -> str:
+    """The optimizer with its settings; empty where the records do not have them."""
+    if not (decay := _values(recipes, "weight_decay")):
+        return ""
+    facts = [f"weight decay {decay}"]
+    if warmup := _values(recipes, "warmup", scale=100):
+        facts.append(f"learning rate rising over the first {warmup} % of the steps, then falling linearly to zero")
+    if clip := _values(recipes, "clip"):
+        facts.append(f"gradients clipped at norm {clip}")
+    return f" by AdamW{cite(ADAMW)} ({'; '.join(facts)})"
+
+
+def _values(recipes: Sequence[Record], name: str, scale: float = 1) -> str:
     """The values of a setting in ascending order, as `8` or `100 or 200`; empty where it is not recorded."""
-    values = sorted({record[name] for record in records if record.get(name) is not None})
+    values = sorted({scale * recipe[name] for recipe in recipes if recipe.get(name) is not None})
     return " or ".join(f"{value:g}" for value in values)
 
 
-def _data(trainings: Iterable[Record]) -> Iterator[str]:
-    specs = [record["spec"] for record in trainings]
-    rows = {
-        tuple(sorted((str(split), count) for split, count in spec["rows"].items() if count))
-        for spec in specs
-        if spec.get("rows")
-    }
-    if len(rows) == 1 and (only := rows.pop()):
-        names = {"train": "training", "val": "development", "test": "test"}
-        yield f"Each task has at most {listed(f'{count} {names.get(split, split)} examples' for split, count in only)}."
-    shots = sorted({spec["shots"] for spec in specs if spec.get("shots")})
-    if shots:
-        yield f"Training saw {' or '.join(map(str, shots))} examples of each class."
-    if any(spec.get("template") is False for spec in specs):
-        yield (
-            "Inputs were given without a template in some trainings."
-            if any(spec.get("template") for spec in specs)
-            else "Inputs were given without a template."
-        )
+_SPLITS = {"train": "training", "val": "development", "test": "test"}
+
+
+def _data(specs: Sequence[Record]) -> Iterator[str]:
+    limits = {tuple(spec["rows"].get(split) for split in _SPLITS) for spec in specs if spec.get("rows")}
+    if len(limits) == 1 and any(counts := limits.pop()):
+        parts = [f"{count} {name}" for count, name in zip(counts, _SPLITS.values(), strict=True) if count]
+        yield f"Each task has at most {listed(parts)} examples."
+    if shots := sorted({spec["shots"] for spec in specs if spec.get("shots")}):
+        yield f"Training used {' or '.join(map(str, shots))} examples of each class."
+    templates = {bool(spec["template"]) for spec in specs if spec.get("template") is not None}
+    if False in templates:
+        yield f"Inputs were given without a template{' in some trainings' if True in templates else ''}."
 
 
 def _evaluation(study: Analysed, cite: References) -> Iterator[str]:

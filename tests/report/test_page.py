@@ -294,7 +294,9 @@ def test_the_methods_paragraph_of_a_stored_study_has_its_settings(tmp_path):
     records = [r for r in records if not r["spec"].get("start") and not r["spec"].get("carried")]
     text = " ".join(methods(analysed(gather([r for r in records if r["kind"] == "train"], {}))).paragraphs)
     assert "Each stage was trained for 2 steps on batches of" in text
-    assert "AdamW" in text
+    assert "by AdamW [" in text
+    assert "learning rate rising over the first 6 % of the steps, then falling linearly to zero" in text
+    assert "Development examples were evaluated every 2 steps, and the weights of the last step were kept." in text
 
 
 def test_built_in_methods_are_cited_by_their_own_sources():
