@@ -15,7 +15,7 @@ from deltacompose.analysis import delta_tensors as tensors
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import mean_over_seeds
 from deltacompose.analysis.similarity.clusters import clusters_of
-from deltacompose.analysis.similarity.formulas import cosine, delta_cosine, flatten, low_rank
+from deltacompose.analysis.similarity.formulas import delta_inner_products, flatten, low_rank
 from deltacompose.analysis.similarity.measure import compare, named
 from deltacompose.analysis.similarity.stored_arrays import FILE, PROBED, from_weights
 from deltacompose.cells.context import Inputs, Result, each
@@ -70,10 +70,25 @@ def _of_weights(each: Sequence[Mapping[str, Any]]) -> Floats:
     Deltas of one seed start from the same tensors, which would make all of them alike.
     """
     try:
-        return delta_cosine([low_rank(weights) for weights in each])
+        inner = delta_inner_products([low_rank(weights) for weights in each])
     except BadInput:
         flat = np.stack([flatten(weights) for weights in each])
-        return cosine(flat - flat.mean(axis=0))
+        centred = flat - flat.mean(axis=0)
+        inner = centred @ centred.T
+    return cosines(inner)
+
+
+def cosines(inner: Floats) -> Floats:
+    """(tasks, tasks): cosines from inner products; a delta that changes nothing is like no other.
+
+    >>> cosines(np.array([[4.0, 0.0], [0.0, 0.0]])).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    norms = np.sqrt(np.maximum(np.diag(inner), 0.0))
+    scale = np.where(norms > 0, norms, 1.0)
+    result = inner / np.outer(scale, scale)
+    np.fill_diagonal(result, 1.0)
+    return np.asarray(result)
 
 
 def _probed(inputs: Inputs, tasks: Sequence[str], need: str, seed: int) -> dict[str, Any]:
