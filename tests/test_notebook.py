@@ -18,7 +18,7 @@ from deltacompose.delta.delta import Delta
 from deltacompose.engine import Outcome
 from deltacompose.task.metrics import Score
 from deltacompose.task.task import Task
-from deltacompose.training.loop import Evaluation
+from deltacompose.training.evaluation import Evaluation
 
 HOSTILE = "<script>alert(1)</script>"
 

@@ -146,8 +146,15 @@ def experts(family, top=2):
     return Arrow.of(folder, top=top)
 
 
+def same_names(mark):
+    """The parameters with names that are the same in every process: without the temporary folder."""
+    names, parameters = mark.args
+    renamed = [pytest.param(*p.values, marks=p.marks, id=p.id.replace(FOLDER.name, "")) for p in parameters]
+    return pytest.mark.parametrize(names, renamed)
+
+
 def keeps_the_contract(family):
-    @parametrize_with_checks([experts(family)], backbones=(family,))
+    @same_names(parametrize_with_checks([experts(family)], backbones=(family,)))
     def test(method, check):
         check(method)
 
