@@ -1,6 +1,22 @@
 """deltacompose: compose delta-tuning methods, and find out how tasks relate.
 
-Importing this runs nothing: what is asked for is imported when it is asked for.
+Importing this runs nothing: what is asked for is imported when it is asked for. `dir(deltacompose)` lists the names,
+and `help` of each says what it needs.
+
+One delta:
+    methods, parse, Composition: the installed methods, and compositions of them as text or by `+` and `>>`.
+    load_backbone: a pretrained model as named places (needs its files, or a network).
+    tasks: the installed tasks; those of the hub need the extra `hub`.
+    train, evaluate, attached, init_weights, Recipe: on one backbone and one task.
+    Delta, load_delta: trained compositions in folders.
+
+Many:
+    Study, plan, run: a grid of experiments, its cells, and running those that a store lacks.
+    records, transfer_matrix, TransferMatrix: what a store holds.
+    heatmap, task_graph: figures and graphs of a transfer matrix.
+    Library, recommend: libraries of deltas, and recommendations for a new task.
+
+Bad input raises `BadInput`, whose text is one sentence.
 """
 
 from __future__ import annotations
@@ -14,8 +30,9 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.analysis.graph.construction import task_graph
     from deltacompose.analysis.matrix import TransferMatrix
     from deltacompose.api.deltas import attached, evaluate, init_weights, train
+    from deltacompose.api.planned import plan
     from deltacompose.api.stores import records, transfer_matrix
-    from deltacompose.api.studies import plan, run
+    from deltacompose.api.studies import run
     from deltacompose.composition import Composition
     from deltacompose.delta.delta import Delta
     from deltacompose.errors import BadInput
@@ -31,7 +48,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "registry": "load_backbone load_delta methods parse tasks",
     "api.deltas": "attached evaluate init_weights train",
-    "api.studies": "plan run",
+    "api.planned": "plan",
+    "api.studies": "run",
     "api.stores": "records transfer_matrix",
     "study.config": "Study",
     "study.recipe": "Recipe",

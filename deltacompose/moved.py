@@ -145,7 +145,7 @@ MOVED: Mapping[str, str] = {
     "deltacompose.search": "deltacompose.planning.search_cells",
     "deltacompose.shapes": "deltacompose.cells.shapes",
     "deltacompose.shards": "deltacompose.backbone.sharding",
-    "deltacompose.speed": "deltacompose.cells.throughput",
+    "deltacompose.speed": "deltacompose.cells.calibration",
     "deltacompose.store.disk": "deltacompose.store.atomic",
     "deltacompose.store.table": "deltacompose.store.export",
     "deltacompose.tables": "deltacompose.places.table",

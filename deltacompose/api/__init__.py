@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
         reader_for,
         train,
     )
+    from deltacompose.api.estimates import cost_of, notes
+    from deltacompose.api.planned import plan, prepare
     from deltacompose.api.stores import (
         categories_of,
         lifts,
@@ -21,14 +23,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
         transfer_matrix,
         verify,
     )
-    from deltacompose.api.studies import (
-        cost_of,
-        notes,
-        plan,
-        prefetch,
-        prepare,
-        run,
-    )
+    from deltacompose.api.studies import prefetch, run
     from deltacompose.registry import (
         check_rates,
         engine_of,
@@ -51,7 +46,9 @@ _HOMES = {
     "registry": "check_rates engine_of expression_of fetch_backbone implementation_of load_backbone load_delta "
     "measures methods origin_of parse sources_of task_of tasks with_origins",
     "api.deltas": "attached evaluate init_weights reader_for train",
-    "api.studies": "cost_of notes plan prefetch prepare run",
+    "api.estimates": "cost_of notes",
+    "api.planned": "plan prepare",
+    "api.studies": "prefetch run",
     "api.stores": "categories_of lifts of_transfer records transfer_matrix verify",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}

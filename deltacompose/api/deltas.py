@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel
+from typing_extensions import Unpack
 
 from deltacompose.attach import attachment as attach
 from deltacompose.backbone.backbone import Backbone
@@ -20,6 +20,7 @@ from deltacompose.registry import check_rates, expression_of, task_of, tasks, wi
 from deltacompose.scoring import Reader, reader
 from deltacompose.scoring.as_trained import Reading, as_trained, mismatches
 from deltacompose.study.config import recipe_of
+from deltacompose.study.recipe import RecipeSettings
 from deltacompose.task.task import Task
 from deltacompose.training import loop as training
 from deltacompose.training.evaluation import Evaluation
@@ -58,7 +59,9 @@ def attached(
         yield model
 
 
-def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: int = 0, **recipe: Any) -> Delta:
+def train(
+    backbone: Backbone, expression: Term | str, task: Task | str, seed: int = 0, **recipe: Unpack[RecipeSettings]
+) -> Delta:
     """Trains a composition on a task, stage after stage, and returns the delta.
 
     >>> delta = dc.train(pico_backbone("bert"), "bitfit", "sentiment_movie", steps=2, batch=4, limit=16)
@@ -66,7 +69,12 @@ def train(backbone: Backbone, expression: Term | str, task: Task | str, seed: in
     'bitfit'
 
     Args:
-        recipe: the fields of `deltacompose.Recipe`: steps, batch, learning_rates, ...
+        backbone: what `load_backbone` gives.
+        expression: a composition, as `LoRA(rank=8) + BitFit()`, or its text.
+        task: a task, or the name of an installed one.
+        seed: of the initial weights and of the order of the examples.
+        recipe: the fields of `deltacompose.Recipe`: steps, batch, learning_rates (peak rates by method), warmup,
+            weight_decay, clip, evaluate_every, keep, thaw, limit (tokens of input), checkpointing.
 
     Raises:
         BadInput: a name is unknown, the backbone lacks a place, or a setting of the recipe is out of range.

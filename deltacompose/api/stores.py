@@ -28,7 +28,7 @@ def verify(study: Study | Prepared, store: Store) -> tuple[list[Problem], list[s
     files and answers to the examples of the task. Cells of the same study from earlier inputs are valid for those
     inputs; the notes count them by what has changed.
     """
-    from deltacompose.api.studies import prepare
+    from deltacompose.api.planned import prepare
     from deltacompose.cells.scored_answers import ANSWERS
     from deltacompose.cells.stored_evidence import rows_fault
     from deltacompose.cells.worker_sources import Sources
@@ -48,7 +48,7 @@ def _plan(study: Study | Prepared, store: Store) -> Iterable[str]:
     """The keys of a study's cells, for which torch is imported unless the study is prepared."""
     if isinstance(study, Prepared):
         return list(study.plan)
-    from deltacompose.api.studies import plan
+    from deltacompose.api.planned import plan
 
     return list(plan(study, store))
 

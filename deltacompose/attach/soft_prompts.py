@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from deltacompose.attach.bound import Bound, BoundTensors
@@ -76,9 +77,10 @@ def _picked(x: Tensor, order: Tensor) -> Tensor:
 def left_padding(mask: Any) -> Tensor | None:
     """How many positions stand before each row's first token, `(batch,)`; None where no row has any.
 
-    A row of nothing but padding counts as padded on the left, so that a prompt stands where its tokens will follow.
+    A row of nothing but padding counts as padded on the left, so that a prompt stands where its tokens will follow. A
+    mask without values, as where a step is planned, counts as one without padding.
     """
-    if not isinstance(mask, Tensor) or mask.ndim != 2 or bool((mask[:, 0] != 0).all()):
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or isinstance(mask, FakeTensor) or bool((mask[:, 0] != 0).all()):
         return None
     return (mask.long().cumsum(1) == 0).sum(1)
 

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-import transformers
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
+from deltacompose import machine
 from deltacompose.cache.remembered import remembered
 from deltacompose.planning import flops
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape
@@ -29,7 +28,11 @@ LAYERS, ROWS, TOKENS = 2, 4, 64
 TOGETHER = 32
 """Rows of a pass in evaluation."""
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16}
+_DTYPES = ("float32", "float16")
+
+
+if TYPE_CHECKING:
+    import torch
 
 
 class _Measured(TypedDict):
@@ -78,10 +81,10 @@ def calibrated(dtype: str = "float32", device: str = "cpu") -> Calibration:
         dtype: of the frozen weights; a quantised backbone computes in bfloat16.
         device: `cpu` or a CUDA device; on a CPU a pass has one thread, as workers have.
     """
-    torch_dtype = _DTYPES.get(dtype, torch.bfloat16)
-    machine = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
-    inputs = [machine, str(torch_dtype), device.partition(":")[0], torch.__version__, [NARROW, WIDE, LAYERS, TOKENS]]
-    measured = remembered("speed", inputs, lambda: _measured(machine, torch_dtype, device), _Calibration)
+    computed = dtype if dtype in _DTYPES else "bfloat16"
+    machine_name, kind = machine.processor(gpu=device.startswith("cuda")), device.partition(":")[0]
+    inputs = [machine_name, computed, kind, version("torch"), [NARROW, WIDE, LAYERS, TOKENS]]
+    measured = remembered("speed", inputs, lambda: _measured(machine_name, computed, device), _Calibration)
     return Calibration(measured["machine"], Speed(**measured["train"]), Speed(**measured["evaluate"]))
 
 
@@ -108,10 +111,12 @@ def speeds(
     return {kind: operations[kind] / seconds[kind] for kind in operations if seconds[kind]}
 
 
-def _measured(machine: str, dtype: torch.dtype, device: str) -> dict[str, Any]:
-    solved: dict[str, Any] = {"machine": machine}
+def _measured(name: str, dtype: str, device: str) -> dict[str, Any]:
+    import torch
+
+    solved: dict[str, Any] = {"machine": name}
     with _one_thread(device), torch.random.fork_rng(devices=[]):
-        models = {width: _model(width, dtype, device) for width in (NARROW, WIDE)}
+        models = {width: _model(width, getattr(torch, dtype), device) for width in (NARROW, WIDE)}
         for kind, act in (("train", _learn), ("evaluate", _look)):
             times = {width: _timed(partial(act, model), device) for width, model in models.items()}
             solved[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
@@ -133,6 +138,9 @@ def _operations(width: int, kind: str) -> float:
 
 
 def _model(width: int, dtype: torch.dtype, device: str) -> Any:
+    import torch
+    import transformers
+
     config = transformers.LlamaConfig(
         hidden_size=width,
         intermediate_size=3 * width,
@@ -147,6 +155,8 @@ def _model(width: int, dtype: torch.dtype, device: str) -> Any:
 
 def _learn(model: Any) -> None:
     """Forward, and backward to the embeddings."""
+    import torch
+
     device, dtype, width = model.device, model.dtype, model.config.hidden_size
     states = torch.ones(ROWS, TOKENS, width, device=device, dtype=dtype, requires_grad=True)
     output = model(inputs_embeds=states, use_cache=False).last_hidden_state
@@ -154,6 +164,8 @@ def _learn(model: Any) -> None:
 
 
 def _look(model: Any) -> None:
+    import torch
+
     ids = torch.ones(ROWS, TOKENS, dtype=torch.int64, device=model.device)
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
@@ -161,6 +173,8 @@ def _look(model: Any) -> None:
 
 def _timed(act: Callable[[], object], device: str) -> float:
     """Seconds of one call: the least of three, after one that is not counted; on a CPU those of the processor."""
+    import torch
+
     clock = time.perf_counter if device.startswith("cuda") else time.process_time
     seconds = []
     for _ in range(4):
@@ -175,6 +189,8 @@ def _timed(act: Callable[[], object], device: str) -> float:
 @contextmanager
 def _one_thread(device: str) -> Iterator[None]:
     """Within, passes on a CPU have one thread."""
+    import torch
+
     threads = torch.get_num_threads()
     if not device.startswith("cuda"):
         torch.set_num_threads(1)
@@ -182,13 +198,3 @@ def _one_thread(device: str) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _processor() -> str:
-    """The name of the processor, as Linux gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return "unknown processor"
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "unknown processor")

@@ -64,6 +64,7 @@ class TaskSource:
 
 
 _backbones: OrderedDict[BackboneSource, Backbone] = OrderedDict()
+_skeletons: OrderedDict[BackboneSource, Backbone] = OrderedDict()
 _tasks: OrderedDict[tuple[TaskSource, str], Task] = OrderedDict()
 _last: dict[TaskSource, tuple[str, Task]] = {}
 _deltas: OrderedDict[Path, Delta] = OrderedDict()
@@ -79,6 +80,17 @@ def backbone_of(source: BackboneSource) -> Backbone:
     _backbones[source] = backbone
     while len(_backbones) > BACKBONES:
         _backbones.popitem(last=False)
+    return backbone
+
+
+def skeleton_of(source: BackboneSource) -> Backbone:
+    """The backbone that a study names, with shapes in place of weights: what a plan is made from."""
+    backbone = _skeletons.pop(source, None)
+    if backbone is None or backbone.files is None or not backbone.files.unchanged:
+        backbone = registry.load_skeleton(source.model, **source.options())
+    _skeletons[source] = backbone
+    while len(_skeletons) > BACKBONES:
+        _skeletons.popitem(last=False)
     return backbone
 
 
@@ -193,6 +205,7 @@ def check_code(spec: Mapping[str, Any]) -> None:
 def forget() -> None:
     """Drop all that this process has kept."""
     _backbones.clear()
+    _skeletons.clear()
     _tasks.clear()
     _last.clear()
     _deltas.clear()

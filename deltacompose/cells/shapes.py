@@ -50,7 +50,7 @@ def lengths_of(reader: Reader, batch: int) -> Lengths:
         candidates=len(candidates) / len(rows),
         candidate=sum(map(len, candidates)) / max(1, len(candidates)),
         shared=all(row.candidates == rows[0].candidates for row in rows),
-        longest=max(len(row.answer) for row in rows),
+        longest=float(max(len(row.answer) for row in rows)),
     )
 
 

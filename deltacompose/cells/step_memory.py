@@ -51,7 +51,7 @@ def step_bytes(reader: Reader, expression: Composition, batch: int) -> StepBytes
 
 def _kept(reader: Reader, expression: Composition, rows: list[int], lengths: tuple[int, int]) -> StepBytes:
     backbone = reader.backbone
-    own = {id(x.untyped_storage()): x for x in (*backbone.model.parameters(), *backbone.model.buffers())}
+    own = {x.untyped_storage()._cdata for x in (*backbone.model.parameters(), *backbone.model.buffers())}
     weights = {name: x.requires_grad_() for name, x in init_weights(backbone, expression).items()}
     constants = init_constants(backbone, expression)
     sizes: dict[int, int] = {}
@@ -59,9 +59,9 @@ def _kept(reader: Reader, expression: Composition, rows: list[int], lengths: tup
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
-        if id(storage) not in own and isinstance(x, FakeTensor):
-            sizes[id(storage)] = storage.nbytes()
-            alive.append(x)  # or its identity would be given to another
+        if storage._cdata not in own and isinstance(x, FakeTensor):
+            sizes[storage._cdata] = storage.nbytes()
+            alive.append(x)  # or its address would be given to another
         return x
 
     attachment = attach(backbone, expression)

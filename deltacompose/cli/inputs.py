@@ -16,7 +16,7 @@ from deltacompose.analysis.similarity.stored_arrays import StoredDeltas, stored_
 from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.analysis.transfer.findings import gather, measures_transfer
 from deltacompose.cli import output
-from deltacompose.cli.study import store_of
+from deltacompose.cli.study import prepared_for, store_of
 from deltacompose.errors import BadInput, unknown
 from deltacompose.formats.row_files import csv_header
 from deltacompose.store.store import Problem, open_store
@@ -161,7 +161,7 @@ def _from_store(options: Options, source: Path) -> Inputs:
         raise unknown("split", split, SPLITS)
     store = open_store(place, create=False)
     damaged: list[Problem] = []
-    records = api.records(store, study, damaged)
+    records = api.records(store, study and prepared_for(study, store), damaged)
     output.print_damaged(damaged)
     of_transfer = api.of_transfer(records)
     own = tables.read_categories(options.categories) if options.categories else api.categories_of(records, store, study)

@@ -12,6 +12,7 @@ import typer
 
 from deltacompose.cli.options import ANALYSES, AsJson, Out, StoreFolder
 from deltacompose.cli.stdout import write_document
+from deltacompose.cli.study import prepared_for
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -147,10 +148,9 @@ def _asked_for(source: Path, store: Store) -> set[str] | None:
     """The keys of a study's cells; None for a store, which is analysed whole."""
     if source.is_dir():
         return None
-    from deltacompose import api
     from deltacompose.study.config import Study
 
-    return set(api.plan(Study.read(source), store))
+    return set(prepared_for(Study.read(source), store).plan)
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:

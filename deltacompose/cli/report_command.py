@@ -12,7 +12,7 @@ import typer
 
 from deltacompose.cli import output
 from deltacompose.cli.options import STUDIES, AsJson, StudyOrStore, StudyStore
-from deltacompose.cli.study import needed, store_of
+from deltacompose.cli.study import needed, prepared_for, store_of
 
 if TYPE_CHECKING:
     from deltacompose.store.store import Problem
@@ -48,7 +48,8 @@ def report(
     damaged: list[Problem] = []
     with _progress() as phase:
         phase("reading the store", None)
-        records = api.of_transfer(api.records(opened, asked, damaged))
+        cells = asked and prepared_for(asked, opened)
+        records = api.of_transfer(api.records(opened, cells, damaged))
         categories, order = api.categories_of(records, opened, asked), asked.tasks if asked else ()
         findings = gather(records, categories, order=order)
         results = analysed(findings, phase("analysing", len(findings.matrices)))

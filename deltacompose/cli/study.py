@@ -10,13 +10,16 @@ import typer
 
 from deltacompose.cli import output
 from deltacompose.cli.options import ANALYSES, STUDIES, AsJson, StudyFile, StudyOrStore, StudyStore
+from deltacompose.cli.waiting import waiting
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
     import networkx as nx
 
     from deltacompose.planning.cost import Cost
+    from deltacompose.planning.plan import Prepared
     from deltacompose.store.store import Problem, Store
+    from deltacompose.study.config import Study
 
 
 def register(app: typer.Typer) -> None:
@@ -130,21 +133,30 @@ def plan(
     Counts by kind of cell: all, stored, and still to run, with the estimated time and memory.
     """
     from deltacompose import api
+    from deltacompose.api.prepared import recalled
+    from deltacompose.planning.cost import STORED
     from deltacompose.study.config import Study
 
     asked, place = Study.read(study), store_of(study, store)
     opened = _opened(place)
-    prepared = api.prepare(asked, opened)
-    facts = api.cost_of(prepared, opened, workers, bank)
+    with waiting("planning the study"):
+        prepared = recalled(asked, opened)
+        facts, notes = api.cost_of(prepared, opened, workers, bank), api.notes(prepared)
     counts = {name: int(facts.total(name)) for name in ("cells", "stored", "to_run")}
     if as_json:
-        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": api.notes(prepared)}
+        whole = {**vars(facts), "kinds": list(facts.kinds), "store": str(place), "notes": notes}
+        whole |= {"parameters": list(facts.parameters), "remarks": list(facts.remarks)}
         return output.write_json(counts | whole)
     typer.echo(f"study {asked.name}: {counts['cells']} cells, {counts['stored']} stored, {counts['to_run']} to run")
     rows = [_cost_row(row) for row in facts.kinds]
     output.print_table(rows, tuple(rows[0]))
     typer.echo(_wall(facts))
-    for note in api.notes(prepared):
+    if any(row["basis"] != STORED for row in facts.kinds):
+        typer.echo(f"assumed speed of this machine: {facts.speed}")
+    output.print_table(facts.parameters, ("composition", "parameters", "share"))
+    for remark in facts.remarks:
+        typer.echo(f"warning: {remark}")
+    for note in notes:
         typer.echo(f"note: {note}")
     return None
 
@@ -215,7 +227,7 @@ def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) ->
     asked = Study.read(study)
     opened = needed(study, store)
     damaged: list[Problem] = []
-    records = api.of_transfer(api.records(opened, asked, damaged))
+    records = api.of_transfer(api.records(opened, asked and prepared_for(asked, opened), damaged))
     output.print_damaged(damaged)
     rows = api.lifts(records, asked.split, api.categories_of(records, opened, asked), asked.tasks)
     if as_json:
@@ -300,10 +312,27 @@ def needed(study: Path, store: Path | None) -> Store:
 
 def _planned(study: Path, store: Store) -> nx.DiGraph:
     """The plan of a study. A store is shown without one, so it needs neither the backbone nor torch."""
-    from deltacompose import api
     from deltacompose.study.config import Study
 
-    return api.plan(Study.read(study), store)
+    return prepared_for(Study.read(study), store).plan
+
+
+def prepared_for(study: Study, store: Store) -> Prepared:
+    """The prepared study of a command that only reads its store, recalled if it was planned before.
+
+    Raises:
+        BadInput: the weights of the backbone are not here, so that the keys of its cells are not known.
+    """
+    from deltacompose.api.prepared import recalled
+
+    with waiting("planning the study"):
+        prepared = recalled(study, store)
+    if prepared.facts.absent:
+        raise BadInput(
+            f"cannot tell which cells of study {study.name!r} are in {store.root} because {prepared.facts.absent}; "
+            "give the store alone to read all of it"
+        )
+    return prepared
 
 
 def _named(plan: nx.DiGraph, key: str) -> str:

@@ -41,5 +41,5 @@ def _trained(backbone: Backbone, part: Method) -> Iterator[tuple[Trained, str]]:
     for edit in edits_of(part, backbone):
         if isinstance(edit, WeightEdit):
             path, parameter, _, which = backbone.parameter_location(edit.place, edit.parameter)
-            owners = backbone.owners(edit.place, parameter)
+            owners = backbone.owners(edit.place, edit.parameter)
             yield (owners[0] if owners else path, parameter, which), f"{edit.place.name}.{edit.parameter}"

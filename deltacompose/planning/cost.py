@@ -1,4 +1,4 @@
-"""Cost of a plan: operations counted from the plan, seconds from stored cells of a kind or from timed passes."""
+"""Cost of a plan: operations counted from the plan, seconds from stored cells of a kind or from a calibration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deltacompose.study.config import Cell
 Speeds = Callable[[], Mapping[str, float]]
 """Gives operations per second by kind of cell; asked only where no stored cell has shown them."""
 
-STORED, TIMED = "stored cells", "timed passes"
+STORED, CALIBRATED, CORRECTED = "stored cells", "calibration", "calibration and stored cells"
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,19 @@ class Cost:
         workers: how many carry it out.
         seconds: until all is done on so many workers.
         memory: bytes of one worker's greediest cell, in addition to Python and torch.
+        speed: the speed of this machine that is assumed where no stored cells tell it.
+        parameters: for each composition `composition`, the `parameters` that its last stage trains, and their
+            `share` of those of the backbone.
+        remarks: what to know before the study runs: that keys are not final, that a training does not fit.
     """
 
     kinds: tuple[Mapping[str, Any], ...]
     workers: int
     seconds: float
     memory: float
+    speed: str = ""
+    parameters: tuple[Mapping[str, Any], ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def total(self, name: str) -> float:
         """The sum of a column over the kinds."""
@@ -48,10 +55,10 @@ def cost(plan: nx.DiGraph, store: Store | None, speeds: Speeds, workers: int = 1
     cells: dict[str, Cell] = dict(plan.nodes(data="cell"))
     records = {} if store is None else {key: record for key in cells if (record := store.intact(key)) is not None}
     stored = set(records)
-    rates, measured = _rates(cells, records, speeds)
+    rates, bases = _rates(cells, records, speeds)
     seconds = {key: _seconds(cell, rates) for key, cell in cells.items() if key not in stored}
     kinds = [
-        _row(kind, cells, stored, seconds) | {"basis": STORED if kind in measured else TIMED}
+        _row(kind, cells, stored, seconds) | {"basis": bases.get(kind, bases[""])}
         for kind in sorted({cell.kind for cell in cells.values()})
     ]
     wall = max(sum(seconds.values()) / workers, _chain(plan, seconds))
@@ -68,8 +75,12 @@ def _row(kind: str, cells: Mapping[str, Cell], stored: set[str], seconds: Mappin
 
 def _rates(
     cells: Mapping[str, Cell], records: Mapping[str, Mapping[str, Any]], speeds: Speeds
-) -> tuple[dict[str, float], set[str]]:
-    """Operations per second by kind of cell, and the kinds for which stored cells of this plan have shown them."""
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Operations per second by kind of cell, and the basis of each; "" is that of the kinds that are not listed.
+
+    Stored cells of this plan tell the rates of their kinds. They also correct the calibrated rates of the others, by
+    the factor by which cells of a kind that has both were faster or slower than the calibration says.
+    """
     spent: dict[str, list[float]] = {}
     for key, record in records.items():
         so_far = spent.setdefault(cells[key].kind, [0.0, 0.0])
@@ -77,7 +88,14 @@ def _rates(
         so_far[1] += record["seconds"]
     rates = {kind: flops / seconds for kind, (flops, seconds) in spent.items() if flops and seconds}
     wanted = {cell.kind for key, cell in cells.items() if key not in records and cell.cost}
-    return (rates if wanted <= rates.keys() else {**speeds(), **rates}), set(rates)
+    bases = dict.fromkeys(rates, STORED)
+    if wanted <= rates.keys():
+        return rates, bases | {"": STORED if rates else CALIBRATED}
+    assumed = dict(speeds())
+    factors = [rates[kind] / assumed[kind] for kind in assumed if kind in rates]
+    factor = sum(factors) / len(factors) if factors else 1.0
+    corrected = {kind: rate * factor for kind, rate in assumed.items()} | rates
+    return corrected, bases | {"": CORRECTED if factors else CALIBRATED}
 
 
 def _seconds(cell: Cell, rates: Mapping[str, float]) -> float:

@@ -30,6 +30,7 @@ class Facts:
         needs: the arrays that the study's similarity measures need.
         implementations: digests of the methods' code by name; version 1 has none.
         version: of the cells' keys.
+        absent: why the digest of the backbone is not known, so that keys are not final; "" where it is known.
     """
 
     fingerprint: str
@@ -39,6 +40,7 @@ class Facts:
     needs: tuple[str, ...] = ()
     implementations: Mapping[str, str] = field(default_factory=dict)
     version: int = KEYS
+    absent: str = ""
 
     def of(self, task: str) -> TaskFacts:
         """The facts of a task, or of a mixture that a joined name stands for."""

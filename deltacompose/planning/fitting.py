@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from deltacompose.composition import Composition
 from deltacompose.planning import flops
+from deltacompose.planning.facts import Facts
 from deltacompose.planning.flops import DeltaShape, Memory
-from deltacompose.planning.plan import Facts
 from deltacompose.study.config import SHARDED, Study
 
 PROCESS = 0.6e9

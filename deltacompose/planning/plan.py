@@ -19,8 +19,8 @@ from deltacompose.planning import new_task_cells as new_tasks
 from deltacompose.planning import search_cells as search
 from deltacompose.planning.analysis_cells import further
 from deltacompose.planning.facts import Facts
-from deltacompose.planning.flops import DeltaShape, Memory
-from deltacompose.study.config import SHARDED, Cell, Study
+from deltacompose.planning.flops import DeltaShape
+from deltacompose.study.config import Cell, Study
 from deltacompose.study.new_tasks import MERGE
 
 EFFICIENCY_STEPS = 23
@@ -200,10 +200,15 @@ def prepare(study: Study, facts: Facts, parse: Callable[[str], Composition]) -> 
     Raises:
         BadInput: the subspace or the dimension search names a composition or task that the study does not have.
     """
-    planner = _Planner(study, facts)
+    return assembled(study, facts, parse, _cells(_Planner(study, facts), parse))
+
+
+def assembled(study: Study, facts: Facts, parse: Callable[[str], Composition], cells: Iterable[Cell]) -> Prepared:
+    """A study with cells that were planned for these facts before, each after those that it reads."""
     graph = nx.DiGraph()
-    for cell in _cells(planner, parse):
+    for cell in cells:
         _put(graph, cell)
+    planner = _Planner(study, facts)
 
     def extend(cell: Cell, record: Mapping[str, Any]) -> Iterable[Cell]:
         return _ADDED[cell.kind](planner, parse, cell, record) if cell.kind in _ADDED else ()
@@ -218,31 +223,6 @@ _ADDED: Mapping[str, Callable[..., Iterable[Cell]]] = {search.KIND: search.added
 def _put(graph: nx.DiGraph, cell: Cell) -> None:
     graph.add_node(cell.key, cell=cell)
     graph.add_edges_from((parent, cell.key) for parent in cell.parents)
-
-
-def memory(prepared: Prepared, bank: int = 1) -> float:
-    """Bytes that a process of the largest of a plan's trainings takes without Python and torch, by estimate."""
-    study, facts = prepared.study, prepared.facts
-    shards = study.processes if study.backbone.device == SHARDED else 1
-    weights = flops.WEIGHT_BYTES[study.backbone.dtype]
-    cells = [cell for _, cell in prepared.plan.nodes(data="cell") if cell.kind == "train"]
-    trainings = {
-        (
-            cell.spec["composition"],
-            cell.spec["task"],
-            cell.spec["recipe"]["batch"],
-            cell.spec["recipe"]["checkpointing"],
-        )
-        for cell in cells
-    }
-    needed = [0.0]
-    for composition, task, batch, recomputed in trainings:
-        known = facts.of(task)
-        rows = -(-min(batch, known.rows["train"]) // study.processes)
-        how = Memory(weights, max(weights, 2.0), bank, recomputed, shards)
-        delta = facts.deltas.get(composition, DeltaShape())
-        needed.append(flops.memory(facts.shape, known.lengths, delta, rows, how))
-    return max(needed)
 
 
 @dataclass(frozen=True)

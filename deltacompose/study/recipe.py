@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
 from deltacompose.limits import COUNT
 
@@ -55,3 +56,19 @@ class Recipe:
         """The learning rate of a step, counted from 0, as a fraction of its peak."""
         rising = (step + 1) / max(1, round(self.warmup * self.steps))
         return min(1.0, rising, (self.steps - step) / max(1, round((1 - self.warmup) * self.steps)))
+
+
+class RecipeSettings(TypedDict, total=False):
+    """The fields of a `Recipe` as keywords: what `deltacompose.train` takes besides its own arguments."""
+
+    steps: int
+    batch: int
+    learning_rates: Mapping[str, float]
+    warmup: float
+    weight_decay: float
+    clip: float
+    evaluate_every: int
+    keep: Literal["best", "last"]
+    thaw: bool
+    limit: int
+    checkpointing: bool

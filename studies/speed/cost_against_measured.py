@@ -20,13 +20,14 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from deltacompose import api
-from deltacompose.cells.study_facts import facts, speed_of
+from deltacompose.cells.step_memory import step_bytes
+from deltacompose.cells.study_facts import facts, sample, speed_of
 from deltacompose.cli import output
 from deltacompose.cli.study import store_of
 from deltacompose.errors import BadInput
 from deltacompose.planning import flops
 from deltacompose.planning.facts import Facts
-from deltacompose.planning.flops import WEIGHT_BYTES, Memory
+from deltacompose.planning.flops import WEIGHT_BYTES, Memory, delta_bytes
 from deltacompose.store import Store, open_store
 from deltacompose.study import Cell, Study
 
@@ -54,7 +55,7 @@ def main() -> None:
 def compared(study: Study, store: Store) -> dict[str, list[dict[str, Any]]]:
     """Rows of `seconds` by kind and composition, and of `memory` by composition."""
     cells: Mapping[str, Cell] = dict(api.plan(study).nodes(data="cell"))
-    speeds = speed_of(study)
+    speeds = speed_of(study, facts(study), bank=8)
     kinds: dict[str, list[Timed]] = {}
     for key, cell in cells.items():
         if cell.cost and store.has(key):
@@ -72,8 +73,8 @@ def compared(study: Study, store: Store) -> dict[str, list[dict[str, Any]]]:
 def _row(kind: str, text: str, part: Sequence[Timed], own: Sequence[Timed], rate: float) -> dict[str, Any]:
     """Of some cells of a kind.
 
-    `ratio` is predicted by timed passes over measured; `error` the median over cells of how far a cell is from what the
-    other cells of its kind say of it, as a fraction; `rank` Spearman's correlation of operations with seconds.
+    `ratio` is predicted by the calibration over measured; `error` the median over cells of how far a cell is from what
+    the other cells of its kind say of it, as a fraction; `rank` Spearman's correlation of operations with seconds.
     """
     seconds = [took for _, took in part]
     predicted = sum(cell.cost for cell, _ in part) / rate
@@ -116,7 +117,10 @@ def _memory(study: Study, facts: Facts, cells: Mapping[str, Cell], store: Store)
         measured = (found["peak_memory"] - found["backbone_memory"]) / 1e6
         predicted = (whole - weights * facts.shape.total) / 1e6
         names = {"composition": cell.spec["composition"], "task": cell.spec["task"]}
-        yield {**names, "measured MB": measured, "predicted MB": predicted}
+        rows = min(recipe.batch, task.rows["train"])
+        step = step_bytes(sample(study, cell.spec["task"]), api.parse(cell.spec["composition"]), rows)
+        of_step = None if step is None else (step.kept + step.largest + delta_bytes(delta)) / 1e6
+        yield {**names, "measured MB": measured, "by the step MB": of_step, "by the formula MB": predicted}
 
 
 if __name__ == "__main__":

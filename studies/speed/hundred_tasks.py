@@ -26,6 +26,7 @@ from deltacompose.cli import output
 from deltacompose.planning import plan as planning
 from deltacompose.planning.cost import cost
 from deltacompose.planning.facts import Facts, TaskFacts
+from deltacompose.planning.fitting import greediest
 from deltacompose.planning.flops import Lengths
 from deltacompose.study import BackboneChoice, Rows, Study
 from deltacompose.study.recipe import Recipe
@@ -86,7 +87,7 @@ def reckoned(given: argparse.Namespace) -> dict[str, Any]:
     prepared = planning.prepare(study, facts, api.parse)
     plan = prepared.plan
     seconds = time.monotonic() - started
-    memory = planning.memory(prepared, given.bank)
+    memory = greediest(study, facts, api.parse, given.bank).bytes
     rates = {"train": given.rate, "evaluate": given.rate}
     found = cost(plan, None, lambda: rates, given.workers, memory)
     cells = [cell for _, cell in plan.nodes(data="cell")]

@@ -18,7 +18,7 @@ from deltacompose.cells.study_facts import facts as facts_of
 from deltacompose.cells.worker_sources import options_of
 from deltacompose.engine import RemoteError, launched
 from deltacompose.errors import BadInput
-from deltacompose.planning import plan as planning
+from deltacompose.planning.fitting import greediest
 from deltacompose.store import open_store
 from deltacompose.study import BackboneChoice, Study, SubspaceChoice
 
@@ -224,6 +224,6 @@ def test_a_process_of_a_sharded_backbone_needs_less_memory(tmp_path):
     sharded = replace(study, processes=4, backbone=replace(study.backbone, device="sharded"))
     layers = sum(stack.parameters for stack in shape.stacks.values())
     several = (replace(study, processes=4), sharded)
-    whole, part = (planning.memory(planning.prepare(planned, deep, api.parse)) for planned in several)
+    whole, part = (greediest(planned, deep, api.parse).bytes for planned in several)
     assert whole - part == pytest.approx(4 * layers * (1 - 1 / 4 - 4 / 16))
-    assert planning.memory(planning.prepare(study, deep, api.parse)) > whole
+    assert greediest(study, deep, api.parse).bytes > whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -74,6 +75,43 @@ def test_the_methods_are_listed_without_torch_once_they_were_listed(folder):
     assert heavy == set()
     assert again == first
     assert "lora" in again
+
+
+OF_A_STUDY = (
+    ("status", "kinds.yaml", "--store", "store"),
+    ("plan", "kinds.yaml", "--store", "store"),
+    ("report", "kinds.yaml", "--store", "store", "--out", "report"),
+    ("transfer", "kinds.yaml", "--store", "store"),
+)
+
+
+def test_a_study_is_read_without_torch_once_it_was_planned(folder):
+    heavy, first = ran(folder, *OF_A_STUDY[1])
+    assert "torch" in heavy
+    for arguments in OF_A_STUDY:
+        heavy, output = ran(folder, *arguments)
+        assert heavy == set(), arguments
+        assert output
+    assert ran(folder, *OF_A_STUDY[1])[1] == first
+
+
+@pytest.mark.parametrize("name", ["mood.jsonl", "model/config.json", "model/tokenizer.json", "kinds.yaml"])
+def test_an_edited_input_is_planned_anew(folder, tmp_path, name):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    ran(copy, "plan", "kinds.yaml", "--store", "store")
+    before = ran(copy, "status", "kinds.yaml", "--store", "store")
+    assert before[0] == set()
+    path = copy / name
+    edits = {
+        "mood.jsonl": lambda text: text.replace("mood", "muud"),
+        "model/config.json": lambda text: text.replace('"model_type"', '"strange": 1,\n  "model_type"'),
+        "model/tokenizer.json": lambda text: text.replace('"truncation": null', '"truncation":  null') + " ",
+        "kinds.yaml": lambda text: text.replace("name: kinds", "name: others"),
+    }
+    path.write_text(edits[name](path.read_text()))
+    heavy, _ = ran(copy, "status", "kinds.yaml", "--store", "store")
+    assert "torch" in heavy
 
 
 def test_a_wait_of_more_than_two_seconds_is_told_and_a_short_one_is_not(monkeypatch):

@@ -17,7 +17,7 @@ import typer
 import yaml
 
 import deltacompose as dc
-from deltacompose.cells.study_facts import speed_of
+from deltacompose.cells.study_facts import facts, speed_of
 from deltacompose.cli import app
 from deltacompose.planning.cost import cost
 from deltacompose.store import open_store
@@ -141,5 +141,5 @@ def test_what_a_measurement_of_cost_took_is_known_to_the_next_plan(carried):
     cells = [cell for _, cell in dc.plan(study).nodes(data="cell") if cell.kind == "efficiency"]
     more = [Cell(cell.kind, {**cell.spec, "seed": 9}, (), cell.cost) for cell in cells]
     plan.add_nodes_from((cell.key, {"cell": cell}) for cell in [*cells, *more])
-    rates = speed_of(study)
+    rates = speed_of(study, facts(study))
     assert cost(plan, store, lambda: rates).total("seconds") > 0.1 * len(cells)

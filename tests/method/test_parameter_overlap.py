@@ -33,3 +33,8 @@ def test_equal_parts_are_told_apart_by_their_stage_and_number():
 def test_a_tied_parameter_is_one_parameter():
     [said] = overlaps(pico_backbone("t5"), Full() >> Full())
     assert "both train" in said
+
+
+def test_experts_whose_matrices_are_bare_parameters_overlap_by_their_names():
+    [said] = overlaps(pico_backbone("mixtral"), Full() + Full() + Prompt())
+    assert "both train" in said

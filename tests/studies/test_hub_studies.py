@@ -22,7 +22,6 @@ import deltacompose as dc
 from deltacompose import cli, plugins
 from deltacompose.backbone.pico import pico, pico_tokenizer
 from deltacompose.cells import loaded
-from deltacompose.cells import study_facts as cell_facts
 from deltacompose.store import open_store
 from deltacompose.study import Rows, Study
 from deltacompose.study.recipe import Recipe
@@ -107,7 +106,7 @@ def typed(home, monkeypatch, capsys):
 
 def forget():
     loaded.forget()
-    for kept in (plugins.loaded, cell_facts.measured_speed):
+    for kept in (plugins.loaded,):
         kept.cache_clear()
 
 

@@ -1,0 +1,71 @@
+"""What this machine has, as far as a plan asks: processor, GPUs, free memory. Without a GPU no torch is imported."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+_UNLIMITED = 1 << 62
+
+
+def gpus() -> int:
+    """The number of GPUs."""
+    if not _may_have_gpu():
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU."""
+    if not _may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _may_have_gpu() -> bool:
+    """Whether torch has to be asked: it is imported already, or the system shows a device of NVIDIA or AMD."""
+    devices = (*Path("/dev").glob("nvidia[0-9]*"), Path("/dev/dxg"), Path("/dev/kfd"))
+    return "torch" in sys.modules or os.name == "nt" or any(device.exists() for device in devices)
+
+
+def processor(gpu: bool = False) -> str:
+    """The name of the processor, as Linux gives it, or of the first GPU."""
+    if gpu:
+        import torch
+
+        return str(torch.cuda.get_device_name())
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown processor"
+
+
+def free_bytes(gpu: bool = False) -> int:
+    """Bytes that are free for a new process: of a GPU, else of the machine or of the group that it is limited to."""
+    if gpu:
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    limits = [left_in_group(Path("/sys/fs/cgroup")), _free_of_machine()]
+    return min((limit for limit in limits if limit is not None), default=_UNLIMITED)
+
+
+def left_in_group(group: Path) -> int | None:
+    """What is left of the memory that a control group (version 2) allows; None where there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
+    return None
+
+
+def _free_of_machine() -> int | None:
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
+    return None

@@ -1,0 +1,69 @@
+"""How fast a machine computes: measured once, remembered, and corrected by stored cells."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from deltacompose.cells import calibration
+from deltacompose.cells.calibration import Calibration, Speed, _solved, calibrated, speeds
+from deltacompose.planning.flops import Lengths, Shape, StackShape
+
+SHAPE = Shape(1000, "decoder", {"decoder": StackShape(1000, 4, 16, 64, 4, 64)}, 100, 10)
+LENGTHS = {"a": Lengths(20, 32, 2, 2, 2), "b": Lengths(10, 16, 5, longest=8)}
+
+
+def test_rate_and_overhead_are_those_that_explain_a_narrow_and_a_wide_pass():
+    true = Speed(rate=1e9, overhead=1e-3)
+    passes = {
+        width: (operations, true.seconds(operations, calibration.LAYERS))
+        for width, operations in ((calibration.NARROW, 1e6), (calibration.WIDE, 1e9))
+    }
+    found = _solved(passes)
+    assert (found.rate, found.overhead) == (pytest.approx(1e9), pytest.approx(1e-3))
+
+
+def test_a_machine_is_measured_once_for_a_data_type(monkeypatch, tmp_path):
+    monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
+    calls = []
+
+    def measured(machine, dtype, device):
+        calls.append(dtype)
+        speed = {"rate": 1e9, "overhead": 1e-3}
+        return {"machine": machine, "train": speed, "evaluate": speed}
+
+    monkeypatch.setattr(calibration, "_measured", measured)
+    first = calibrated("float32")
+    assert calibrated("float32") == first == Calibration(first.machine, Speed(1e9, 1e-3), Speed(1e9, 1e-3))
+    calibrated("nf4")
+    calibrated("bfloat16")
+    assert calls == ["float32", "bfloat16"], "a quantised backbone computes in bfloat16"
+    assert "GFLOP/s" in str(first)
+
+
+def test_a_measurement_gives_positive_numbers_and_leaves_threads_and_random_state(monkeypatch, tmp_path):
+    monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(calibration, "WIDE", 256)
+    before, state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(2)
+    try:
+        found = calibrated()
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert min(found.train.rate, found.evaluate.rate) > 1e6
+    assert min(found.train.overhead, found.evaluate.overhead) >= 0
+
+
+def test_overhead_counts_less_in_a_bank_and_more_where_text_is_generated_token_by_token():
+    slow = Calibration("m", Speed(1e9, 1e-3), Speed(1e9, 1e-3))
+    one, eight = (speeds(slow, SHAPE, LENGTHS, 8, bank)["train"] for bank in (1, 8))
+    assert one < eight < 1e9
+    ranked, generated = (speeds(slow, SHAPE, {n: LENGTHS[n]}, 8)["evaluate"] for n in ("a", "b"))
+    assert generated < ranked
+
+
+def test_without_overhead_the_speed_is_the_rate():
+    fast = Calibration("m", Speed(2e9, 0.0), Speed(3e9, 0.0))
+    assert speeds(fast, SHAPE, LENGTHS, 8) == pytest.approx({"train": 2e9, "evaluate": 3e9})
