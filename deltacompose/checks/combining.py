@@ -13,7 +13,7 @@ from deltacompose.checks.runner import Check
 from deltacompose.checks.subject import Subject
 from deltacompose.delta.arithmetic import combined, task_arithmetic
 from deltacompose.delta.delta import Delta
-from deltacompose.delta.merge import active_edits, change_of
+from deltacompose.delta.merge import Active, active_edits, change_of
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import KeyValueEdit, TokenEdit, WeightEdit
 
@@ -48,18 +48,19 @@ def effects(subject: Subject, delta: Delta) -> Effects:
     seen = {call.number: call.arguments for call in calls(subject)}
     summed: Effects = {}
     with torch.no_grad():
-        for number, in_force in enumerate(active_edits(delta, subject.backbone)):
-            edit = in_force.edit
+        for number, active in enumerate(active_edits(delta, subject.backbone)):
+            edit = active.edit
             if isinstance(edit, WeightEdit):
-                key, effect = (edit.place.name, edit.parameter), change_of(in_force, subject.backbone)
+                change = Active(active.part, edit, active.tensors)
+                key, effect = (edit.place.name, edit.parameter), change_of(change, subject.backbone)
             elif isinstance(edit, TokenEdit):
-                key, effect = (edit.stream, "tokens"), edit.change(in_force.tensors)
+                key, effect = (edit.stream, "tokens"), edit.change(active.tensors)
             elif isinstance(edit, KeyValueEdit):
-                key, effect = (edit.place.name, "keys and values"), torch.stack(edit.change(in_force.tensors))
+                key, effect = (edit.place.name, "keys and values"), torch.stack(edit.change(active.tensors))
             elif number in seen:
                 key, effect = (
                     (edit.place.name, "output"),
-                    edit.change(in_force.tensors, *seen[number]) - seen[number][1],
+                    edit.change(active.tensors, *seen[number]) - seen[number][1],
                 )
             else:
                 continue
