@@ -84,7 +84,7 @@ def matrix_places(backbone: Backbone, module: str, port: str = "output") -> list
     """The places that are the output (or input) of a module with a matrix: one, or the slices of a fused one.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is none, or the slices leave out some rows of the matrix.
     """
     places = [
         place
@@ -94,6 +94,14 @@ def matrix_places(backbone: Backbone, module: str, port: str = "output") -> list
     if not places:
         near = {place.module for place in backbone.places() if place.port == port and _has_matrix(backbone, place)}
         raise unknown(f"place of {backbone.name} that is the {port} of module", module, near)
+    slices = {place.part: backbone.width(place) for place in places if place.part is not None}
+    rows = backbone.fused_width(places[0])
+    if len(slices) == len(places) and sum(slices.values()) < rows:
+        raise BadInput(
+            f"cannot import a change of {module} because table {backbone.family!r} has places for "
+            f"{sum(slices.values())} of its {rows} rows ({', '.join(place.kind for place in places)}); give the others "
+            "places too"
+        )
     return places
 
 

@@ -16,12 +16,19 @@ T = TypeVar("T")
 
 
 def sharing(backbone: Backbone, place: Place) -> tuple[str, ...]:
-    """Paths of the modules of places that hold the matrix of a place, in forward order.
+    """Paths of the modules of places that hold the matrix of a place, in forward order, and of the head if it does.
 
-    A module that is at no place, as T5's `shared`, only names the matrix and does not act.
+    Another module that is at no place, as T5's `shared`, only names the matrix and does not act.
     """
     owners = set(backbone.owners(place, "weight"))
-    return tuple(dict.fromkeys(other.module for other in backbone.places() if other.module in owners))
+    placed = [other.module for other in backbone.places() if other.module in owners]
+    return tuple(dict.fromkeys([*placed, *(path for path in _head(backbone) if path in owners)]))
+
+
+def _head(backbone: Backbone) -> list[str]:
+    """The path of the module that gives the scores of words, which a table may leave out."""
+    head = backbone.model.get_output_embeddings() if hasattr(backbone.model, "get_output_embeddings") else None
+    return [path for path, module in backbone.model.named_modules() if head is not None and module is head]
 
 
 def whole_matrices(backbone: Backbone, changes: Mapping[str, T], equal: Callable[[T, T], bool]) -> dict[str, T]:

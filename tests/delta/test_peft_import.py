@@ -11,10 +11,11 @@ import pytest
 import torch
 from peft.tuners.lora.config import CordaConfig, LoraGAConfig
 from peft.tuners.lora.corda import preprocess_corda
-from peftwork import backbone_of, live, outputs, saved_by_peft, shipped
+from peftwork import backbone_of, live, opened, outputs, saved_by_peft, shipped, trained
 from safetensors.torch import load_file, save_file
 
-from deltacompose.delta.exchange import import_peft
+from deltacompose.backbone.loading import load_backbone
+from deltacompose.delta.exchange import export_peft, import_peft
 from deltacompose.delta.merge import answer, probe
 from deltacompose.delta.peft_initial import LOST as LOST_STARTS
 from deltacompose.delta.peft_initial import PLAIN
@@ -430,3 +431,48 @@ def test_a_prompt_with_more_trained_tensors_is_refused_by_name(kind, tmp_path):
     edited(tmp_path, modules_to_save=["lm_head"])
     with pytest.raises(BadInput, match=r"with modules_to_save=\['lm_head'\] because it trains more than what"):
         imported(tmp_path, backbone)
+
+
+# Tables that leave something out
+
+PARTIAL = {
+    "serves": ["gpt2"],
+    "kind": "decoder",
+    "without": ["*"],
+    "stacks": {
+        "decoder": {
+            "module": ".",
+            "layers": "n_layer",
+            "width": "n_embd",
+            "heads": "n_head",
+            "head_width": "n_embd / n_head",
+            "limit": "n_positions",
+        }
+    },
+    "places": {
+        "embedding": "wte",
+        "decoder.{layer}.attention.query": "h.{layer}.attn.c_attn[0/3]",
+        "decoder.{layer}.ffn.up": "h.{layer}.mlp.c_fc",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("c_attn", r"has places for 16 of its 48 rows \(attention.query\); give the others places too"),
+        ("wte", r"a change of transformer.wte alone because lm_head of .* shares its matrix"),
+    ],
+)
+def test_an_adapter_on_what_a_table_leaves_out_is_refused_by_name(target, message, tmp_path):
+    backbone = load_backbone(backbone_of("gpt2").model, table=PARTIAL)
+    saved_by_peft(backbone, LoraConfig(r=2, target_modules=[target], init_lora_weights="gaussian"), tmp_path)
+    with pytest.raises(BadInput, match=message):
+        imported(tmp_path, backbone)
+
+
+def test_a_delta_on_a_tied_embedding_is_exported_on_the_head_too_where_the_table_leaves_it_out(tmp_path):
+    backbone = load_backbone(backbone_of("gpt2").model, table=PARTIAL)
+    delta = trained(backbone, KNOWN["lora"](rank=2, places=("embedding",)))
+    export_peft(delta, backbone, tmp_path)
+    close(opened(backbone, tmp_path), live(backbone, delta))
