@@ -127,9 +127,20 @@ HOSTILE: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
         _INTERFERING,
     ),
     # ALiBi: positions are distances alone, one fused matrix that alternates within each head, tied embeddings.
-    "hostile-bloom": (
-        "bloom",
-        {"hidden_size": 24, "n_layer": 3, "n_head": 3, "attention_dropout": 0.1, "hidden_dropout": 0.1},
+    "hostile-falcon": (
+        "falcon",
+        {
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "ffn_hidden_size": 40,
+            "alibi": True,
+            "multi_query": False,
+            "parallel_attn": False,
+            "bias": True,
+            "attention_dropout": 0.1,
+            "hidden_dropout": 0.1,
+        },
         {"eos_token_id": _ENDS, "repetition_penalty": 1.7, "min_length": 9},
     ),
     # Routed experts with a shared one, and a layer with a plain network; grouped heads.

@@ -149,10 +149,15 @@ class Suite:
         return [
             (check.name if check.once else f"{check.name}[{family}]", check, family)
             for check in METHOD_CHECKS
-            for family in self.backbones[: 1 if check.once else None]
+            for family in (self._once(method) if check.once else self.backbones)
             if family not in HOSTILE or check.once or self._hostile(check, method, family)
             if check.says_something_of(self.subject(method, family))
         ]
+
+    def _once(self, method: Method) -> Sequence[str]:
+        """The backbone for checks of the method alone: the first one that is not refused to it."""
+        taken = [family for family in self.backbones if family not in HOSTILE or not self._refused(method, family)]
+        return (taken or list(self.backbones))[:1]
 
     def _hostile(self, check: Check, method: Method, family: str) -> bool:
         """Whether a check is one of those that run on a hostile model."""

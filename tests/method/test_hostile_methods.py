@@ -59,7 +59,7 @@ def test_a_hostile_tokenizer_splits_letters_and_loses_nothing(family):
 
 
 def test_a_method_that_a_hostile_model_refuses_is_checked_for_its_sentence_alone():
-    names = {check.name for _, check, family in Suite(("t5", "hostile-bloom")).checks(Prefix()) if family != "t5"}
+    names = {check.name for _, check, family in Suite(("t5", "hostile-falcon")).checks(Prefix()) if family != "t5"}
     assert names == {"acts_or_is_refused"}
 
 
@@ -72,4 +72,4 @@ class Speechless(Prefix):
 
 def test_a_refusal_that_does_not_say_why_fails():
     with pytest.raises(Broken, match="it is refused by 'no'; expected one sentence with its name 'prefix' and the"):
-        acts_or_is_refused(Subject(Speechless(), "hostile-bloom"))
+        acts_or_is_refused(Subject(Speechless(), "hostile-falcon"))
