@@ -1,4 +1,4 @@
-"""Uncertainty: intervals over seeds and examples, many tests at once, permutation tests of matrices, reliability.
+"""Uncertainty: intervals over seeds and examples, many tests at once, reliability; see `permutation` for its tests.
 
 No function here knows of tasks or deltas; arrays come in, numbers with their uncertainty come out.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
 
 Indices = NDArray[np.intp]
-PERMUTATIONS = 9999
-ENUMERATED = 50_000
-"""Up to so many arrangements a permutation test goes through all of them."""
 ROUNDING = 1e-12
 """A spread no larger than this is rounding, not spread."""
 
@@ -139,160 +136,6 @@ def adjusted(p: Floats, dependent: bool = False) -> Floats:
     if known.any():
         result[known] = stats.false_discovery_control(p[known], method="by" if dependent else "bh")
     return result
-
-
-# -- matrices against matrices -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PermutationTest:
-    """A statistic with the share of arrangements that reach it: p = (1 + #)/(1 + B), or # over all if exact."""
-
-    statistic: float
-    p: float
-    least_p: float
-    arrangements: int
-    exact: bool
-
-
-def mantel(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
-    """Pearson correlation of the upper triangles of two symmetric matrices, one-sided (greater).
-
-    Rows and columns are permuted together (Mantel 1967); all permutations where there are few. Diagonals take no part.
-
-    >>> distances = np.array([[0, 1, 5, 6], [1, 0, 4, 5], [5, 4, 0, 2], [6, 5, 2, 0]], float)
-    >>> result = mantel(distances, distances**2)
-    >>> round(result.statistic, 3), round(result.p, 3), result.exact
-    (0.984, 0.042, True)
-
-    Raises:
-        BadInput: matrices that are not square, symmetric, of one shape, or constant off the diagonal.
-    """
-    for matrix in (x, y):
-        if not np.allclose(matrix, matrix.T, equal_nan=True):
-            raise BadInput("Mantel's test is for symmetric matrices; use the QAP test for a directed one")
-    return _matrix_test(x, y, np.triu(np.ones(x.shape, dtype=bool), 1), permutations, seed)
-
-
-def qap(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
-    """As `mantel`, for directed matrices: all off-diagonal cells (Hubert 1987, quadratic assignment).
-
-    >>> directed = np.array([[0, 1, 2, 3], [2, 0, 1, 4], [5, 2, 0, 1], [4, 4, 2, 0]], float)
-    >>> round(qap(directed, directed + 1).statistic, 3)
-    1.0
-    """
-    return _matrix_test(x, y, ~np.eye(len(x), dtype=bool), permutations, seed)
-
-
-def _matrix_test(x: Floats, y: Floats, where: Bools, permutations: int, seed: int) -> PermutationTest:
-    """x is permuted over y; cells that y lacks take no part, x must be complete."""
-    if x.ndim != 2 or x.shape != y.shape or x.shape[0] != x.shape[1]:
-        raise BadInput(f"two square matrices over the same tasks are compared, found shapes {x.shape} and {y.shape}")
-    if len(x) < 3:
-        raise BadInput(f"{len(x)} tasks: comparing two matrices needs at least 3")
-    if np.isnan(x[~np.eye(len(x), dtype=bool)]).any():
-        raise BadInput("the first matrix has unknown cells off the diagonal; only the second may have some")
-    rows, columns = np.nonzero(where & ~np.isnan(y))
-    if len(rows) < 2 or np.ptp(y[rows, columns]) == 0 or np.ptp(x[where]) == 0:
-        raise BadInput("a matrix that is constant off the diagonal correlates with nothing")
-    target = y[rows, columns] - y[rows, columns].mean()
-    observed = _correlations(x, np.arange(len(x))[None], rows, columns, target)[0]
-    orders, exact = permuted_orders(len(x), permutations, seed)
-    null = np.concatenate([_correlations(x, order, rows, columns, target) for order in orders])
-    return against(observed, null, exact, least=1 / math.factorial(len(x)))
-
-
-def _correlations(x: Floats, orders: Indices, rows: Indices, columns: Indices, target: Floats) -> Floats:
-    """(orders,): Pearson of the permuted x with the centred target; constant choices of x correlate with nothing."""
-    chosen = x[orders[:, rows], orders[:, columns]]
-    chosen = chosen - chosen.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(chosen, axis=1) * np.linalg.norm(target)
-    result: Floats = np.divide(chosen @ target, norms, out=np.zeros(len(orders)), where=norms > 0)
-    return result
-
-
-def permuted_orders(n: int, permutations: int, seed: int) -> tuple[Iterator[Indices], bool]:
-    """Permutations of n things in blocks: all of them where they are few enough, else random ones."""
-    if math.factorial(n) <= ENUMERATED:
-        return iter([np.array(list(itertools.permutations(range(n))))]), True
-    generator, block = np.random.default_rng(seed), 500
-    sizes = [min(block, permutations - start) for start in range(0, permutations, block)]
-    return (generator.permuted(np.tile(np.arange(n), (size, 1)), axis=1) for size in sizes), False
-
-
-def against(observed: float, null: Floats, exact: bool, least: float) -> PermutationTest:
-    """The p-value of an observed statistic; rounding must not tell apart arrangements that are equal.
-
-    `least` bounds the attainable p where not all arrangements are seen.
-    """
-    slack = 1e-12 * max(1.0, abs(observed))
-    reached = int((null >= observed - slack).sum())
-    if exact:
-        most = int((null >= null.max() - slack).sum())
-        return PermutationTest(float(observed), reached / len(null), most / len(null), len(null), True)
-    least = max(least, 1 / (1 + len(null)))
-    p = max((1 + reached) / (1 + len(null)), least)
-    return PermutationTest(float(observed), p, least, len(null), False)
-
-
-def label_test(
-    values: Floats,
-    labels: Sequence[str],
-    places: tuple[Indices, Indices],
-    permutations: int = PERMUTATIONS,
-    seed: int = 0,
-) -> PermutationTest:
-    """Mean over cells whose ends share a label, minus the mean over the others; labels are permuted over the tasks.
-
-    Args:
-        values: (cells,) known values of off-diagonal cells.
-        labels: (tasks,) the label of each task.
-        places: two arrays (cells,): the task at either end of each cell.
-
-    `least_p` is the smallest p that these labels can give: as many arrangements as leave the same tasks together, over
-    all arrangements.
-
-    Raises:
-        BadInput: no two tasks share a label, or all do.
-    """
-    codes = np.unique(np.asarray(labels), return_inverse=True)[1]
-    counts = np.bincount(codes)
-    arrangements = math.factorial(len(codes)) // math.prod(math.factorial(int(count)) for count in counts)
-    alike = math.prod(math.factorial(int(times)) for times in np.bincount(counts))
-    observed = _contrast(values, codes[None], places)[0]
-    if np.isnan(observed):
-        raise BadInput(
-            "no known cell joins two tasks of one category, or none joins two categories: nothing to compare"
-        )
-    exact = arrangements <= ENUMERATED
-    if exact:
-        orders = np.array(list(_arrangements(counts.tolist())))
-    else:
-        orders = np.random.default_rng(seed).permuted(np.tile(codes, (permutations, 1)), axis=1)
-    null = np.concatenate(
-        [_contrast(values, block, places) for block in np.array_split(orders, len(orders) // 500 + 1)]
-    )
-    return against(observed, null[~np.isnan(null)], exact, alike / arrangements)
-
-
-def _contrast(values: Floats, labels: Indices, places: tuple[Indices, Indices]) -> Floats:
-    """(labellings,): mean within labels minus mean across; NaN where one of the two is empty."""
-    same = labels[:, places[0]] == labels[:, places[1]]
-    within, across = same.sum(axis=1), (~same).sum(axis=1)
-    sums, whole = same @ values, values.sum()
-    defined = (within > 0) & (across > 0)
-    difference = sums / np.maximum(within, 1) - (whole - sums) / np.maximum(across, 1)
-    return np.where(defined, difference, np.nan)
-
-
-def _arrangements(counts: list[int]) -> Iterator[list[int]]:
-    """Every distinct order of labels that occur so often."""
-    if not any(counts):
-        yield []
-    for label, count in enumerate(counts):
-        if count:
-            rest = [*counts[:label], count - 1, *counts[label + 1 :]]
-            yield from ([label, *others] for others in _arrangements(rest))
 
 
 # -- maps: how reliable, how symmetric ---------------------------------------------------------------------------------

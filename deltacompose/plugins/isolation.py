@@ -37,7 +37,7 @@ _STDOUT, _STDERR = 1, 2
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Attempt:
     """The result of a call of plugin code.
 
     Attributes:
@@ -58,7 +58,7 @@ class Outcome:
         return (*filter(None, [self.error]), *self.changes)
 
 
-def isolated(label: str, function: Callable[[], Any], announce: bool = True) -> Outcome:
+def isolated(label: str, function: Callable[[], Any], announce: bool = True) -> Attempt:
     """Calls plugin code. Only what a signal of the user or the system raises, as ctrl-C does, is raised here.
 
     In other threads than the main one the interpreter's state is not watched: streams, signals and the working
@@ -71,19 +71,19 @@ def isolated(label: str, function: Callable[[], Any], announce: bool = True) -> 
     """
     value, error, changes = _called(label, function, announce)
     if error is None:
-        return Outcome(value, changes=changes)
+        return Attempt(value, changes=changes)
     # The text of an exception is plugin code as well.
     text, unreadable, _ = _called(label, lambda: error_text(error), announce)
     text = text if unreadable is None else "an exception whose text cannot be read"
-    return Outcome(error=text, changes=changes, raised=error)
+    return Attempt(error=text, changes=changes, raised=error)
 
 
-def attempted(label: str, function: Callable[[], Any]) -> Outcome:
+def attempted(label: str, function: Callable[[], Any]) -> Attempt:
     """Calls code of our own as `isolated` does a plugin's, without watching the interpreter."""
     try:
-        return Outcome(function())
+        return Attempt(function())
     except Exception as error:
-        return Outcome(error=error_text(error), raised=error)
+        return Attempt(error=error_text(error), raised=error)
 
 
 def error_text(error: BaseException) -> str:

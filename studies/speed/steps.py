@@ -136,7 +136,7 @@ def prefixed(settings: argparse.Namespace, shape: str, batch: int) -> Iterator[d
 
 
 def prefix_ratios(read: Reader, expression: Any, batch: int, rounds: int) -> tuple[list[float], float]:
-    """The time of steps through every layer over that of steps with kept states, and how far the weights differ."""
+    """The time of steps through every layer over that of steps with kept states, and how far the weights differ then."""
     backbone = read.backbone
     recipe = dc.Recipe(steps=STEPS, batch=batch, learning_rates={"lora": RATE, "last_layers": RATE}, warmup=0.0)
     every, kept = (Learner(backbone, Job(expression, read, 0, recipe)) for _ in range(2))
@@ -155,8 +155,9 @@ def prefix_ratios(read: Reader, expression: Any, batch: int, rounds: int) -> tup
 
         with_kept_states()  # reads the texts, and compares a pass with a full one
         all_layers()
+        difference = max(float((every.weights[name] - x).detach().abs().max()) for name, x in kept.weights.items())
         ratios = interleaved(all_layers, with_kept_states, rounds)
-    return ratios, max(float((every.weights[name] - x).detach().abs().max()) for name, x in kept.weights.items())
+    return ratios, difference
 
 
 def line(row: dict[str, Any]) -> str:

@@ -10,16 +10,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from deltacompose.analysis.permutation import label_test, mantel, qap
 from deltacompose.analysis.statistics import (
     adjusted,
     asymmetry,
     correlation,
     disattenuated,
     estimate,
-    label_test,
     lengthened,
-    mantel,
-    qap,
     reliability,
 )
 from deltacompose.errors import BadInput

@@ -14,7 +14,7 @@ import hostile
 import pytest
 
 from deltacompose.plugins import Lazy, isolation
-from deltacompose.plugins.isolation import Outcome, error_text, isolated
+from deltacompose.plugins.isolation import Attempt, error_text, isolated
 from deltacompose.plugins.members import Member
 
 PATIENCE = 600.0
@@ -127,7 +127,7 @@ def test_a_plugin_that_takes_long_is_named_with_what_to_do(monkeypatch):
 
     monkeypatch.setattr(isolation, "SLOW", 0.01)
     monkeypatch.setattr(isolation, "_say", say)
-    assert isolated("the plugin 'slow' of slow 2.0", lambda: heard.wait(PATIENCE)) == Outcome(True)
+    assert isolated("the plugin 'slow' of slow 2.0", lambda: heard.wait(PATIENCE)) == Attempt(True)
     assert said == [
         "the plugin 'slow' of slow 2.0 is still running after 0.01 s; ctrl-C stops the command; "
         "--no-plugins or DELTACOMPOSE_PLUGINS leaves the plugin out"
@@ -144,7 +144,7 @@ def test_a_plugin_that_takes_long_is_named_with_what_to_do(monkeypatch):
 def test_code_that_changes_nothing_leaves_everything_as_it_was(capsys):
     before = (sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT), list(sys.path))
     outcome = isolated("x", lambda: print("heard") or 3)
-    assert outcome == Outcome(3)
+    assert outcome == Attempt(3)
     assert (sys.stdout, sys.stderr, signal.getsignal(signal.SIGINT), list(sys.path)) == before
     assert capsys.readouterr() == ("", "heard\n")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ from scipy.spatial.distance import squareform
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.graph.edges import checked
+from deltacompose.analysis.permutation import orders_with_identity
 from deltacompose.errors import BadInput
 
 Ints = NDArray[np.intp]
 
 LEAST_TASKS = 4
-_ENUMERATED = 7
-"""Up to that many tasks every permutation is taken, 5040 of them."""
 _AT_ONCE = 1000
 
 
@@ -104,7 +102,7 @@ def agreement(
     detected = _one_hot([labels[name] for name in labels])
     known = _one_hot([categories[name] for name in labels])
     ari, nmi = (float(values[0]) for values in _indices(detected, known[None]))
-    orders = _orders(len(labels), permutations, seed)
+    orders = orders_with_identity(len(labels), permutations, seed)
     null = [_indices(detected, known[orders[i : i + _AT_ONCE]]) for i in range(0, len(orders), _AT_ONCE)]
     aris, nmis = (np.concatenate(values) for values in zip(*null))
     return Agreement(
@@ -127,15 +125,6 @@ def _one_hot(labels: Sequence[Any]) -> Floats:
     """(tasks, groups) of 0 and 1."""
     groups = {label: number for number, label in enumerate(dict.fromkeys(labels))}
     return np.eye(len(groups))[[groups[label] for label in labels]]
-
-
-def _orders(tasks: int, permutations: int, seed: int) -> Ints:
-    """(permutations, tasks): every order of few tasks; else the given one and `permutations` at random."""
-    if tasks <= _ENUMERATED:
-        return np.array(list(itertools.permutations(range(tasks))))
-    generator = np.random.default_rng(seed)
-    shuffled = generator.permuted(np.tile(np.arange(tasks), (permutations, 1)), axis=1)
-    return np.concatenate([np.arange(tasks)[None], shuffled])
 
 
 def _share_as_high(observed: float, null: Floats) -> float:

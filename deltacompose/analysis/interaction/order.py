@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, permutations, product
-from math import factorial
+from itertools import pairwise, permutations
 from statistics import fmean
 from typing import Any
 
@@ -16,9 +15,9 @@ from scipy.stats import friedmanchisquare
 from deltacompose.analysis.interaction.bootstrap import Resampled, Scores, resample
 from deltacompose.analysis.interaction.composition_text import Stages, joined, stages
 from deltacompose.analysis.interaction.factorial import NONE, Contrast, applied
+from deltacompose.analysis.permutation import relabelling_test
 
 Array = npt.NDArray[np.float64]
-EXACT = 20_000
 TIE = 1e-10
 
 
@@ -41,44 +40,6 @@ def friedman(blocks: Array) -> dict[str, float | int] | None:
         return {"statistic": 0.0, "p": 1.0, "blocks": len(blocks)}
     result = friedmanchisquare(*blocks.T)
     return {"statistic": float(result.statistic), "p": float(result.pvalue), "blocks": len(blocks)}
-
-
-def permutation(blocks: Array, rounds: int = 9999, seed: int = 0) -> dict[str, float | int | bool] | None:
-    """The p of a spread between the orders' means as large as found, when orders are relabelled within each block.
-
-    All relabellings are enumerated where there are at most 20 000 (the first block's stays: relabelling every block
-    alike changes nothing); otherwise `rounds` are drawn and p = (1 + #) / (1 + rounds).
-
-    >>> blocks = np.array([[0.7, 0.8], [0.6, 0.7], [0.5, 0.9], [0.6, 0.8]])
-    >>> permutation(blocks)["p"]
-    0.125
-
-    Returns:
-        `p`, whether it is `exact`, how many `relabellings`, how many `blocks`; None for one order or one block.
-    """
-    count, orders = blocks.shape
-    if count < 2 or orders < 2:
-        return None
-    centred = blocks - blocks.mean(axis=1, keepdims=True)
-    exact = factorial(orders) ** (count - 1) <= EXACT
-    sums = _every(centred) if exact else _drawn(centred, rounds, np.random.default_rng(seed))
-    statistic = float((centred.sum(axis=0) ** 2).sum())
-    as_large = int(((sums**2).sum(axis=1) >= statistic - 1e-9 * max(statistic, 1e-9)).sum())
-    p = as_large / len(sums) if exact else (1 + as_large) / (1 + rounds)
-    return {"p": p, "exact": exact, "relabellings": len(sums), "blocks": count}
-
-
-def _every(centred: Array) -> Array:
-    """The orders' sums (relabellings, orders) under every relabelling of all blocks but the first."""
-    ways = [[np.array(row)[list(p)] for p in permutations(range(len(row)))] for row in centred[1:]]
-    return np.array([centred[0] + np.sum(rows, axis=0) for rows in product(*ways)])
-
-
-def _drawn(centred: Array, rounds: int, random: np.random.Generator) -> Array:
-    sums = np.zeros((rounds, centred.shape[1]))
-    for row in centred:
-        sums += random.permuted(np.tile(row, (rounds, 1)), axis=1)
-    return sums
 
 
 def order_effects(scores: Scores) -> list[dict[str, Any]]:
@@ -213,7 +174,7 @@ def _finals(scores: Scores, texts: list[str], units: list[str], seeds: list[str]
 
 
 def _tests(blocks: Array) -> dict[str, Any]:
-    return {"friedman": friedman(blocks), "permutation": permutation(blocks)}
+    return {"friedman": friedman(blocks), "permutation": relabelling_test(blocks)}
 
 
 def _best(scores: Scores, texts: Sequence[str], unit: str) -> list[str]:

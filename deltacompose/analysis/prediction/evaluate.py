@@ -17,9 +17,10 @@ from scipy import stats
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.permutation import PermutationTest, against, mantel, permuted_orders, qap
 from deltacompose.analysis.prediction.matrix_completion import Completion, choose_cells, complete, completion_quality
 from deltacompose.analysis.prediction.mixtures import similarities_to, softmax_mixture, top_k, weighted_top_k
-from deltacompose.analysis.statistics import PermutationTest, adjusted, against, mantel, permuted_orders, qap
+from deltacompose.analysis.statistics import adjusted
 from deltacompose.errors import BadInput
 
 __all__ = [

@@ -24,7 +24,7 @@ READOUTS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Readout:
     """One task's score by way of the subspace.
 
     Attributes:
@@ -46,7 +46,7 @@ class Outcome:
     seed: int = 0
 
 
-def readouts(outcomes: Iterable[Outcome], seen: Collection[str], categories: Mapping[str, str]) -> dict[str, Any]:
+def readouts(outcomes: Iterable[Readout], seen: Collection[str], categories: Mapping[str, str]) -> dict[str, Any]:
     """For each readout the mean of score/own, the mean of (score − chance)/(own − chance), and its tasks.
 
     A readout without outcomes is None. The corrected mean leaves out tasks whose own score does not exceed a known
@@ -61,14 +61,14 @@ def readouts(outcomes: Iterable[Outcome], seen: Collection[str], categories: Map
     Raises:
         BadInput: a task without a category, or an own score that is not above 0.
     """
-    groups: dict[str, dict[str, list[Outcome]]] = {name: {} for name in READOUTS}
+    groups: dict[str, dict[str, list[Readout]]] = {name: {} for name in READOUTS}
     for outcome in outcomes:
         name = readout_of(outcome, seen, categories)
         groups[name].setdefault(outcome.task, []).append(outcome)
     return {name: _averaged(tasks) if tasks else None for name, tasks in groups.items()}
 
 
-def readout_of(outcome: Outcome, seen: Collection[str], categories: Mapping[str, str]) -> str:
+def readout_of(outcome: Readout, seen: Collection[str], categories: Mapping[str, str]) -> str:
     """Which of the six an outcome belongs to."""
     missing = [task for task in (outcome.task, *seen) if task not in categories]
     if missing:
@@ -83,7 +83,7 @@ def readout_of(outcome: Outcome, seen: Collection[str], categories: Mapping[str,
     return "tuning_unseen_in_category" if in_category else "tuning_unseen_out_of_category"
 
 
-def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
+def _averaged(tasks: Mapping[str, list[Readout]]) -> dict[str, Any]:
     relative, corrected, left_out = {}, {}, []
     for task, outcomes in tasks.items():
         own = float(np.mean([outcome.own for outcome in outcomes]))
@@ -114,7 +114,7 @@ def _averaged(tasks: Mapping[str, list[Outcome]]) -> dict[str, Any]:
 
 
 def _each_seed(
-    tasks: Mapping[str, list[Outcome]], kept: Collection[str], corrected: bool, limitations: list[str]
+    tasks: Mapping[str, list[Readout]], kept: Collection[str], corrected: bool, limitations: list[str]
 ) -> dict[str, float]:
     """The mean over the kept tasks for each seed; empty, with the reason, where seeds are not of the same tasks."""
     chosen = {task: _of_seeds(tasks[task]) for task in kept}
@@ -141,7 +141,7 @@ def _each_seed(
     return result
 
 
-def _of_seeds(outcomes: list[Outcome]) -> dict[int, tuple[float, float, float | None]]:
+def _of_seeds(outcomes: list[Readout]) -> dict[int, tuple[float, float, float | None]]:
     """Seed → score, own score and chance, averaged where a seed has several outcomes."""
     result = {}
     for seed in {outcome.seed for outcome in outcomes}:

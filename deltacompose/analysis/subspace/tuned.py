@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from deltacompose.analysis.subspace.readouts import Outcome, readouts
+from deltacompose.analysis.subspace.readouts import Readout, readouts
 from deltacompose.errors import BadInput
 from deltacompose.study.queries import Record, done
 
@@ -33,7 +33,7 @@ def readouts_of(records: Iterable[Record], categories: Mapping[str, str], split:
         if r["kind"] == "evaluate" and r["spec"]["source"] == r["spec"]["target"] and r["spec"]["split"] == split
         and r["spec"].get("grid") is None and not r["spec"].get("start")
     }  # fmt: skip
-    groups: dict[str, list[Outcome]] = defaultdict(list)
+    groups: dict[str, list[Readout]] = defaultdict(list)
     seeds: dict[str, set[int]] = defaultdict(set)
     for record in finished:
         if record["kind"] in ("reconstruct", "tune") and record["spec"]["split"] == split:
@@ -51,11 +51,11 @@ def readouts_of(records: Iterable[Record], categories: Mapping[str, str], split:
     ]
 
 
-def _outcome(record: Record, composition: str, own: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> Outcome:
+def _outcome(record: Record, composition: str, own: Mapping[tuple[str, str, int], Mapping[str, Any]]) -> Readout:
     spec, result = record["spec"], record["result"]
     at = (composition, spec["target"], spec["seed"])
     if at not in own:
         raise BadInput(f"{composition} on {at[1]} with seed {at[2]} has no evaluation to compare the subspace with")
     way: Literal["reconstructed", "tuned"] = "reconstructed" if record["kind"] == "reconstruct" else "tuned"
     score, chance = float(result["score"]), float(result["chance"])
-    return Outcome(spec["target"], way, spec["examples"], score, float(own[at]["score"]), chance, int(spec["seed"]))
+    return Readout(spec["target"], way, spec["examples"], score, float(own[at]["score"]), chance, int(spec["seed"]))

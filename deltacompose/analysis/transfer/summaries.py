@@ -14,7 +14,8 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Bools
 from deltacompose.analysis.matrix import MARGIN, TransferMatrix, mean_over_seeds
-from deltacompose.analysis.statistics import Estimate, PermutationTest, asymmetry, label_test, reliability
+from deltacompose.analysis.permutation import PermutationTest, label_test
+from deltacompose.analysis.statistics import Estimate, asymmetry, reliability
 from deltacompose.analysis.transfer.initialization import InitTransfer, initialisation_transfer
 from deltacompose.analysis.transfer.records import from_records, with_examples
 from deltacompose.analysis.transfer.stacking import StackEffect, stack_effect

@@ -16,7 +16,8 @@ from scipy.stats import friedmanchisquare
 import deltacompose as dc
 from deltacompose.analysis.interaction.composition_text import canonical, stages
 from deltacompose.analysis.interaction.convergence import Point, Training, efficiency, reached, speed
-from deltacompose.analysis.interaction.order import friedman, order_effects, permutation
+from deltacompose.analysis.interaction.order import friedman, order_effects
+from deltacompose.analysis.permutation import relabelling_test
 from deltacompose.cli.interaction import interaction
 from deltacompose.errors import BadInput
 from deltacompose.figures import interactions as figures
@@ -42,7 +43,7 @@ def test_the_permutation_p_is_that_of_enumerating_every_relabelling_of_every_blo
 
     every = list(itertools.product(*(list(itertools.permutations(row)) for row in blocks)))
     expected = np.mean([spread(rows) >= spread(blocks) - 1e-9 for rows in every])
-    found = permutation(blocks)
+    found = relabelling_test(blocks)
     assert found["exact"]
     assert found["p"] == pytest.approx(expected)
 
@@ -59,10 +60,10 @@ def test_the_friedman_test_is_scipys_and_ties_throughout_are_no_difference():
 
 def test_drawn_relabellings_find_a_clear_difference_and_no_order_alone_has_a_p():
     blocks = np.arange(6.0) + np.random.default_rng(0).normal(0, 0.1, (8, 6))
-    found = permutation(blocks)
+    found = relabelling_test(blocks)
     assert not found["exact"]
     assert found["p"] == 1 / 10_000
-    assert permutation(blocks[:1]) is permutation(blocks[:, :1]) is None
+    assert relabelling_test(blocks[:1]) is relabelling_test(blocks[:, :1]) is None
 
 
 def sequences(units=("t1", "t2", "t3"), seeds=("1", "2")):

@@ -8,7 +8,7 @@ import pytest
 
 from deltacompose.analysis.similarity.stored_arrays import stored_deltas
 from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions
-from deltacompose.analysis.subspace.readouts import Outcome, readouts
+from deltacompose.analysis.subspace.readouts import Readout, readouts
 from deltacompose.analysis.subspace.tuned import readouts_of
 from deltacompose.cli import subspace_command as subspace
 from deltacompose.errors import BadInput
@@ -133,7 +133,7 @@ def test_scales_and_intervals_over_seeds_are_printed(capsys):
             record["result"]["parameters"] = settings.get("d", 0) + 24
     subspace._print_dimensions(intrinsic_dimensions(records))
     assert "one scale per layer (24 not in d)" in capsys.readouterr().out
-    outcomes = [Outcome("t", "tuned", "new", score, 1.0, 0.5, seed) for seed, score in enumerate((0.7, 0.8, 0.9))]
+    outcomes = [Readout("t", "tuned", "new", score, 1.0, 0.5, seed) for seed, score in enumerate((0.7, 0.8, 0.9))]
     found = {"way": "pca", "dimensions": 1, "composition": "prompt", "seen": ["t"]}
     subspace._print_readouts([{**found, "readouts": readouts(outcomes, ["t"], {"t": "kind"})}])
     assert "0.800 [0.552, 1.048]" in capsys.readouterr().out

@@ -260,7 +260,7 @@ def test_an_autoencoder_that_cannot_be_learned_is_refused(deltas, chosen, messag
 
 
 def outcome(task, way="tuned", data="new", score=0.8, own=1.0, chance=0.5, seed=0):
-    return readouts.Outcome(task, way, data, score, own, chance, seed)
+    return readouts.Readout(task, way, data, score, own, chance, seed)
 
 
 CATEGORIES = {"imdb": "sentiment", "sst": "sentiment", "squad": "qa"}
