@@ -134,8 +134,8 @@ class Attachment:
         """For each stack the number of its first layers that nothing attached to the model touches."""
         attachments = self._attachments
         modules = {*attachments.sites, *(() if attachments.prefixes is None else attachments.prefixes.modules)}
-        streams = [name for name, stream in attachments.streams.items() if stream.prompts or stream.positioned]
-        return first_touched(self.backbone, modules, streams)
+        # Streams also where an edit only looks at their tokens: the pass that reads new texts would show it others.
+        return first_touched(self.backbone, modules, attachments.streams)
 
     def detach(self) -> None:
         """Takes all edits out of force; the model is what it was before."""

@@ -1,9 +1,9 @@
 """The layers below the first one that is touched, computed once for each text.
 
 Deltas of the last layers, of a decoder or of a head leave the layers below them alone, and these give the same states
-for a text in every step, for every delta. The first pass over a text keeps the states that enter the first touched
-layer; in a later pass of texts that are all known, stand-ins take the place of the layers below, and the last of them
-gives the states that were kept.
+for a text in every step, for every delta. Before the first pass over a text they are run by themselves, and the states
+that come out of them are kept; in every pass, stand-ins take the place of these layers, and the last of them gives the
+states that were kept. A bank's deltas that read one text so have it read once.
 
 Kept states are looked up by the tokens of the text (and, for a decoder that reads an encoder, by the encoder's text),
 for one set of weights. The first pass with stand-ins is compared with a full one: on a model whose upper layers read
@@ -30,6 +30,9 @@ STATE_BYTES = 1 << 28
 
 TOLERANCE = 1e-4
 """How far a pass with stand-ins may be from a full one, relative to its largest state: rounding, no more."""
+
+_OF_ROWS = ("input_ids", "attention_mask", "position_ids", "encoder_hidden_states", "encoder_attention_mask")
+"""Arguments of a stack that have an entry for each row."""
 
 Text = tuple[object, ...]
 """The tokens and positions of a text; of a decoder's also the encoder's text."""
@@ -133,17 +136,15 @@ class _Stack:
         self._seen: list[tuple[Any, ...] | None] = []
         self._lengths: tuple[int, ...] = ()
         self._replaced = False
-        self._within = False
+        self._within = self._reading = False
         if any(self.holder._modules.get(str(index)) is not own for index, own in enumerate(self.layers)):
             states.refused.add((name, layer))  # layers that share a module, as ALBERT's, or stand elsewhere
         self._handles = [
             self.module.register_forward_pre_hook(self._before, with_kwargs=True),
-            self.module.register_forward_hook(self._after, with_kwargs=True),
+            self.module.register_forward_hook(self._after),
             self.module.register_forward_hook(self._end, always_call=True),
         ]
-        self._handles += [
-            module.register_forward_hook(self._note_extras) for module in dict.fromkeys(self.layers[:layer])
-        ]
+        self._handles += [module.register_forward_hook(self._note) for module in dict.fromkeys(self.layers[:layer])]
 
     def remove(self) -> None:
         """Takes out all hooks."""
@@ -155,20 +156,85 @@ class _Stack:
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._within:
             return
-        self.output, self.texts, self._seen = None, None, []
+        self.output, self.texts = None, None
         if (self.name, self.layer) in self.states.refused:
             return
-        self.texts = self._texts(by_name(module, args, kwargs))
-        if self.texts is None:
+        kwargs = by_name(module, args, kwargs)
+        self.texts = self._texts(kwargs)
+        if self.texts is None or self._mask is None:
             return
-        kept, extras = self.states.of(self.name, self.layer, self.texts), self.states.extras.get(self._key)
-        if kept is None or extras is None or self._mask is None:
+        new = list({text: row for row, text in enumerate(self.texts) if not self._knows(text)}.values())
+        if new or self._key not in self.states.extras:
+            self._read(kwargs, new or [0])
+        extras = self.states.extras.get(self._key)
+        kept = None if extras is None else self.states.of(self.name, self.layer, self.texts)
+        if kept is None or extras is None:
             return
         whole = kept[0].new_zeros((*self._mask.shape, kept[0].shape[-1]))
         whole[self._mask] = torch.cat(kept)
-        for index, own in enumerate(extras):
-            self.holder._modules[str(index)] = _StandIn(self.layers[index], whole, own)
+        stand_ins = [_StandIn(layer, whole, own) for layer, own in zip(self.layers, extras, strict=False)]
+        if (self.name, self.layer) not in self.states.checked and not self._agrees(kwargs, stand_ins):
+            self.states.refused.add((self.name, self.layer))
+            return
+        self.states.checked.add((self.name, self.layer))
+        self.states.served += 1
+        self._replace(stand_ins)
+
+    def _agrees(self, kwargs: Mapping[str, Any], stand_ins: Sequence[nn.Module]) -> bool:
+        """Whether a pass with stand-ins gives what a full one gives."""
+        self._within = True
+        try:
+            with torch.no_grad():
+                full = _last(self.module(**kwargs))
+                self._replace(stand_ins)
+                ours = _last(self.module(**kwargs))
+        except Exception:  # an upper layer may look for what the lower ones would have left for it, in any way
+            return False
+        finally:
+            self._within = False
+            self._restore()
+        return self._is_equal(ours, full)
+
+    def _replace(self, stand_ins: Sequence[nn.Module]) -> None:
         self._replaced = True
+        for index, stand_in in enumerate(stand_ins):
+            self.holder._modules[str(index)] = stand_in
+
+    def _knows(self, text: Text) -> bool:
+        return self.states.of(self.name, self.layer, [text]) is not None
+
+    def _read(self, kwargs: Mapping[str, Any], rows: list[int]) -> None:
+        """Runs the layers below over some rows, each text once, and keeps what comes out of them.
+
+        The pass ends where the first touched layer would begin, so a bank's edits see no rows that are not theirs.
+        """
+        # Of one row it cannot be told whether a bias is the same for all rows, so that one is read twice.
+        chosen = rows if len(rows) > 1 else rows * 2
+        batch = len(self.texts or ())
+        own = {
+            name: x[chosen] if name in _OF_ROWS and isinstance(x, Tensor) and len(x) == batch else x
+            for name, x in kwargs.items()
+        }
+        self._within, self._reading, self._seen = True, True, []
+        try:
+            with torch.no_grad():
+                self.module(**own)
+        except _Reached as reached:
+            self._keep(chosen, reached.states)
+        finally:
+            self._within = self._reading = False
+
+    def _keep(self, rows: list[int], states: Tensor) -> None:
+        if self._mask is None or self.texts is None:
+            return
+        mask = self._mask[rows]
+        shared = all(_is_shared(extra) for extras in self._seen for extra in extras or ())
+        if not shared or not isinstance(states, Tensor) or states.shape[:2] != mask.shape:
+            self.states.refused.add((self.name, self.layer))
+            return
+        self.states.extras[self._key] = list(self._seen)
+        for row, own in zip(rows, states[mask].split(mask.sum(1).tolist()), strict=True):
+            self.states.keep(self.name, self.layer, self.texts[row], own)
 
     @property
     def _key(self) -> tuple[str, int, tuple[int, ...]]:
@@ -205,50 +271,19 @@ class _Stack:
             for values, own in zip(column.tolist(), mask, strict=True)
         ]
 
-    def _note_extras(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        """Keeps what a layer gives besides its states (a bias of positions), and the states of the last one below."""
-        if self._within or self.texts is None or self._mask is None:
+    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Notes what a layer gives besides its states (a bias of positions), and ends the reading at the last one."""
+        if not self._reading:
             return
         states, extras = (output[0], tuple(output[1:])) if isinstance(output, tuple) else (output, None)
         self._seen.append(extras)
-        if len(self._seen) < self.layer:
-            return
-        shared = all(_is_shared(extra, len(states)) for own in self._seen for extra in own or ())
-        if not shared or not isinstance(states, Tensor) or states.shape[:2] != self._mask.shape:
-            self.states.refused.add((self.name, self.layer))
-            return
-        if len(states) > 1 or not any(self._seen):  # one row does not show whether it is the same for all
-            self.states.extras[self._key] = list(self._seen)
-        counts = self._mask.sum(1).tolist()
-        for text, own in zip(self.texts, states[self._mask].split(counts), strict=True):
-            self.states.keep(self.name, self.layer, text, own)
+        if len(self._seen) == self.layer:
+            raise _Reached(states)
 
-    def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        if self._within:
-            return None
-        replaced = self._replaced
-        self._restore()
-        if not replaced:
+    def _after(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if not self._within:
+            self._restore()
             self.output = _last(output)
-            return None
-        self.states.served += 1
-        if (self.name, self.layer) not in self.states.checked:
-            output = self._compared(module, args, kwargs, output)
-        self.output = _last(output)
-        return output
-
-    def _compared(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        """The output if a full pass gives the same; else that of the full pass, and nothing is kept any more."""
-        self._within = True
-        try:
-            whole = module(*args, **kwargs)
-        finally:
-            self._within = False
-        if self._is_equal(_last(output), _last(whole)):
-            self.states.checked.add((self.name, self.layer))
-            return output
-        self.states.refused.add((self.name, self.layer))
-        return whole
 
     def _is_equal(self, ours: Tensor | None, full: Tensor | None) -> bool:
         """Whether the states of all tokens but padding are equal to rounding."""
@@ -258,13 +293,22 @@ class _Stack:
         return float((ours - full).abs().max()) <= TOLERANCE * max(1.0, float(full.abs().max()))
 
     def _end(self, *_: object) -> None:
-        self._restore()
+        if not self._within:  # also after a pass that failed
+            self._restore()
 
     def _restore(self) -> None:
         if self._replaced:
             for index, layer in enumerate(self.layers[: self.layer]):
                 self.holder._modules[str(index)] = layer
         self._replaced = False
+
+
+class _Reached(Exception):
+    """Ends a pass where the first touched layer would begin."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__("the first touched layer is reached")
+        self.states = states
 
 
 class _StandIn(nn.Module):
@@ -286,11 +330,9 @@ class _StandIn(nn.Module):
             return getattr(super().__getattribute__("_own")[0], name)
 
 
-def _is_shared(extra: Any, rows: int) -> bool:
-    """Whether what a layer gives besides its states is the same for every row."""
-    return extra is None or (
-        isinstance(extra, Tensor) and not extra.requires_grad and extra.shape[0] == 1 and rows >= 1
-    )
+def _is_shared(extra: Any) -> bool:
+    """Whether what a layer gives besides its states is the same for every row, of which there were two or more."""
+    return extra is None or (isinstance(extra, Tensor) and extra.shape[0] == 1)
 
 
 def _last(output: Any) -> Tensor | None:

@@ -136,7 +136,7 @@ def prefixed(settings: argparse.Namespace, shape: str, batch: int) -> Iterator[d
 
 
 def prefix_ratios(read: Reader, expression: Any, batch: int, rounds: int) -> tuple[list[float], float]:
-    """The time of steps through every layer over that of steps with kept states, and how far the weights differ then."""
+    """The time of steps through every layer over that with kept states; how far weights differ after ten steps."""
     backbone = read.backbone
     recipe = dc.Recipe(steps=STEPS, batch=batch, learning_rates={"lora": RATE, "last_layers": RATE}, warmup=0.0)
     every, kept = (Learner(backbone, Job(expression, read, 0, recipe)) for _ in range(2))

@@ -109,7 +109,7 @@ def test_training_gives_the_deltas_that_it_gives_without(family, seeds, without)
 
 @pytest.mark.parametrize(("family", "stack"), [("bert", "encoder"), ("gpt2", "decoder"), ("t5", "encoder")])
 def test_the_layers_below_are_run_for_the_first_epoch_and_not_again(family, stack):
-    """Two batches hold all examples: the passes after the first two, one of which is compared with a full one."""
+    """A batch of texts that were read before runs nothing below; one pass is compared with a full one."""
     counts = []
     for steps in (8, 40):
         backbone = pico_backbone(family)
@@ -147,6 +147,25 @@ def test_an_encoder_is_read_once_for_all_deltas_of_the_decoder():
     assert states_of(backbone).served >= 3
 
 
+def test_a_bank_reads_each_text_once():
+    """Four deltas read six texts, one of them twice: five texts pass through the encoder, and not 24 rows."""
+    backbone = pico_backbone("t5")
+    weights = dc.init_weights(backbone, LAST["t5"])
+    deltas = [Delta(dc.parse(LAST["t5"]), {n: scale * x for n, x in weights.items()}) for scale in range(1, 5)]
+    evaluate_many(reader(backbone, TASK, 64), deltas, "test")  # one pass is compared with a full one
+    rows = []
+    layer = next(place for place in backbone.places("layer") if place.name == "encoder.0.layer")
+    backbone.module(layer).register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    texts = ["one", "two", "red", "sky", "new", "one"]
+    examples = tuple(Example(str(k), text, list(LABELS)[k % 3]) for k, text in enumerate(texts))
+    other = Task("colour", "made", "choice", "accuracy", lambda split: examples, "{input} is", LABELS)
+    read = reader(backbone, other, 64)
+    together = evaluate_many(read, deltas, "test")
+    attaching = [count for count in rows if count == 1]
+    assert sum(rows) - len(attaching) == 5
+    assert [each.predictions for each in together] == [evaluate(read, delta, "test").predictions for delta in deltas]
+
+
 def test_an_edit_of_the_frozen_weights_is_noticed():
     backbone = pico_backbone("bert")
     read = reader(backbone, TASK, 64)
@@ -158,30 +177,35 @@ def test_an_edit_of_the_frozen_weights_is_noticed():
     assert evaluate_many(read, [delta], "test")[0].predictions == evaluate(read, delta, "test").predictions
 
 
-def test_a_model_whose_upper_layers_read_more_than_states_keeps_nothing():
+@pytest.mark.parametrize("needs", [False, True], ids=["reads", "needs"])
+def test_a_model_whose_upper_layers_read_more_than_states_keeps_nothing(needs):
+    """The last layer looks at what the first one has left for it, and may fail where it left nothing."""
     backbone = pico_backbone("gpt2")
-    counted = Counted(backbone)
     blocks = backbone.model.transformer.h
-    ids = torch.arange(70, 79)[None].expand(2, -1)
-    seen = [0]
+    ids, left = torch.arange(70, 79)[None].expand(2, -1), []
 
-    def with_the_count(module, args, output):
+    def takes(module, args, output):
+        if needs and not left:
+            raise KeyError("what the first layer leaves")
         output = output.clone()
-        output[..., 0] += counted.of["decoder"] - seen[0]
+        output[..., 0] += len(left)
+        left.clear()
         return output
 
-    handle = blocks[1].register_forward_hook(with_the_count)
+    handles = [blocks[0].register_forward_hook(lambda *_: left.append(1) if not left else None)]
+    handles.append(blocks[1].register_forward_hook(takes))
     try:
-        with torch.no_grad(), frozen_prefix(backbone, {"decoder": 1}) as states:
-            outputs = []
-            for _ in range(3):
-                seen[0] = counted.of["decoder"]
-                outputs.append(backbone.model(ids, use_cache=False).logits)
+        with torch.no_grad():
+            plain = backbone.model(ids, use_cache=False).logits
+            with frozen_prefix(backbone, {"decoder": 1}) as states:
+                outputs = [backbone.model(ids, use_cache=False).logits for _ in range(3)]
     finally:
-        handle.remove()
-    assert ("decoder", 1) in states.refused
-    for output in outputs[1:]:
-        assert torch.equal(output, outputs[0])
+        for handle in handles:
+            handle.remove()
+    assert states.refused == {("decoder", 1)}
+    assert states.served == 0
+    for output in outputs:
+        assert torch.equal(output, plain)
 
 
 def test_the_kept_states_are_bounded(monkeypatch):
