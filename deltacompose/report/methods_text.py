@@ -74,7 +74,7 @@ def _tasks(study: Analysed) -> str:
 
 
 def _backbone(names: Sequence[str]) -> str:
-    return f", on the frozen backbone {', '.join(names)}" if names else ""
+    return f", on the backbone {', '.join(names)}" if names else ""
 
 
 def _recipes(recipes: Sequence[Record], cite: References) -> Iterator[str]:
