@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 KILLS ?= 50
 BASE ?= HEAD
 # Tests that start no process and train nothing: seconds, not minutes.
-QUICK := tests/test_composition.py tests/test_validation.py tests/cache tests/test_house_counts.py tests/cache tests/formats tests/places \
+QUICK := tests/test_composition.py tests/test_validation.py tests/cache tests/test_house_counts.py tests/formats tests/places \
   tests/study tests/task/test_metrics.py tests/analysis/test_statistics.py tests/analysis/graph tests/analysis/transfer \
   tests/backbone/test_pico.py tests/backbone/test_content.py \
   tests/method/test_parameter_overlap.py tests/delta/test_merge.py tests/training/test_flat.py
