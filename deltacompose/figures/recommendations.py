@@ -29,7 +29,7 @@ def quality_figure(answer: Mapping[str, Any], path: Path, title: str = "") -> Pa
     """Draws regret@1, regret@3 and NDCG of every strategy, means over tasks with 95 % intervals.
 
     Args:
-        answer: of `analysis.recommendation.evaluate.summary`.
+        answer: of `analysis.recommendation.quality.summary`.
         path: of the file; its suffix is the format.
     """
     names = list(answer["strategies"])
