@@ -14,7 +14,7 @@ HOUSE = ROOT / "deltacompose"
 MEMBERS = ROOT / "plugins" / "deltacompose_plugins"
 
 FLOORS = """
-0   errors moved notebook limits validation formats cache machine
+0   errors moved notebook limits validation formats cache
 1   composition study places task analysis
 2   distributed plugins backbone store figures
 3   method planning engine report scoring

@@ -1,6 +1,6 @@
 """Estimates of what a study will take: time, memory, parameters, and what does not fit.
 
-What needs torch is found once for the same study, files and code, and recalled from then on.
+Facts that need torch are computed once for the same study, files and code, and recalled from then on.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
-from deltacompose import machine, registry
+from deltacompose import registry
 from deltacompose.cache.remembered import remembered
+from deltacompose.cells import machine
 from deltacompose.cells.calibration import calibrated, speeds
 from deltacompose.planning.cost import Cost, cost
 from deltacompose.planning.facts import Facts
@@ -121,7 +122,7 @@ def _prepared(study: Study | Prepared, store: Store | None) -> Prepared:
 
 
 def _recalled(kind: str, prepared: Prepared, find: Callable[[], T], *more: Any) -> T:
-    """What was found of a prepared study by the present code, recalled; found now where no file describes the code."""
+    """Facts of a prepared study, recalled if the code and files are the same, else computed."""
     code = registry.code()
     if code is None:
         return find()

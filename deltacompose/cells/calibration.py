@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
-from deltacompose import machine
 from deltacompose.cache.remembered import remembered
+from deltacompose.cells import machine
 from deltacompose.planning import flops
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape
 

@@ -1,4 +1,4 @@
-"""What one delta costs in use: operations of a forward pass, and seconds per example, attached and merged."""
+"""Cost of one delta in use: operations of a forward pass, and seconds per example, attached and merged."""
 
 from __future__ import annotations
 

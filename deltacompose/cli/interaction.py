@@ -124,7 +124,7 @@ def _from_store(
 ) -> tuple[list[Run], list[str], dict[str, Training], list[str], list[dict[str, Any]]]:
     from deltacompose.analysis.interaction import runs_of_store as stored
     from deltacompose.analysis.interaction.composition_text import methods
-    from deltacompose.analysis.interaction.cost import costs
+    from deltacompose.analysis.interaction.cost_scores import costs
     from deltacompose.analysis.interaction.row_filter import read
     from deltacompose.analysis.interaction.runs import runs
     from deltacompose.cli.study import needed

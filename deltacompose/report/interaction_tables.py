@@ -77,7 +77,7 @@ def cost_cells(row: Record) -> list[str]:
 
 
 def costs_table(rows: Sequence[Record]) -> str:
-    """What one delta of each composition costs in training and in use, its score, and the score less its penalties.
+    """Cost of one delta of each composition in training and in use, its score, and the score less its penalties.
 
     Operations are those of matrix products and attention (torch's counter); an example's are of one pass over its
     input. Latency is the median time of an answer. PSCP is that of PEFT-Bench, with its constants.

@@ -49,7 +49,7 @@ def compositions(findings: Findings) -> Table:
 
 
 def costs(findings: Findings) -> Table:
-    """What one delta of each composition costs, beside its score."""
+    """Cost of one delta of each composition, and its score."""
     head = ("composition", *(name for _, name, _, _ in COSTS))
     note = (
         "One delta alone in its process. Operations are of matrix products and attention; an example's are of one pass "

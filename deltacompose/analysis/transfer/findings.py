@@ -11,7 +11,7 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.environments import differences
-from deltacompose.analysis.interaction.cost import costs
+from deltacompose.analysis.interaction.cost_scores import costs
 from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.errors import BadInput, unknown

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deltacompose.analysis.interaction.cost import MEASURES, Constants, costs, pscp
+from deltacompose.analysis.interaction.cost_scores import MEASURES, Constants, costs, pscp
 from deltacompose.errors import BadInput
 from deltacompose.report.interaction_tables import COSTS, costs_table
 

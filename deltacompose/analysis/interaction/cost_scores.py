@@ -32,7 +32,7 @@ MEASURES = (
     "merged_latency_1",
     "merged_latency_16",
 )
-"""What a cell of kind `efficiency` measures of one delta; cells of earlier versions lack some."""
+"""Measurements of a cell of kind `efficiency`; cells of earlier versions lack some."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What this machine has, as far as a plan asks: processor, GPUs, free memory. Without a GPU no torch is imported."""
+"""Resources of this machine for a plan: processor, GPUs, free memory. Without a GPU torch is not imported."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def free_bytes(gpu: bool = False) -> int:
 
 
 def left_in_group(group: Path) -> int | None:
-    """What is left of the memory that a control group (version 2) allows; None where there is no limit."""
+    """Remaining memory of a control group (version 2); None without a limit."""
     with contextlib.suppress(OSError, ValueError):
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     return None
