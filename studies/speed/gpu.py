@@ -39,6 +39,7 @@ from deltacompose.store.store import open_store
 from deltacompose.study import BackboneChoice, Rows, Study
 from deltacompose.study.recipe import Recipe
 from deltacompose.training import learn
+from deltacompose.training.evaluation import evaluate, evaluate_many
 from deltacompose.training.learner import Job, Learner
 from deltacompose.training.memory import count_anew, peak
 
@@ -162,7 +163,7 @@ def main() -> int:
 
 def _kit(cpu: bool, folder: Path) -> Kit:
     if cpu:
-        return Kit(torch.device("cpu"), folder, LLAMA_SMALL, T5_SMALL, "float32", (1, 2), 2, 32, 2, 2)
+        return Kit(torch.device("cpu"), folder, LLAMA_SMALL, T5_SMALL, "float32", (1, 2, 4), 2, 32, 5, 8)
     banks = (1, 2, 4, 8, 16, 32, 64)
     return Kit(torch.device("cuda", 0), folder, LLAMA_1B, T5_BASE, "bfloat16", banks, 8, 128, 10, 20)
 
@@ -208,7 +209,7 @@ def table(facts: dict[str, Any], rows: list[Row]) -> str:
 def timed(what: str, times: list[float], scale: float, unit: str) -> Row:
     """A row of the median and the quartiles of some times."""
     scaled = [value * scale for value in times]
-    low, middle, high = statistics.quantiles(scaled, n=4) if len(scaled) > 1 else [scaled[0]] * 3
+    low, middle, high = statistics.quantiles(scaled, n=4, method="inclusive") if len(scaled) > 1 else [scaled[0]] * 3
     return {"what": what, "value": middle, "unit": unit, "quartiles": [low, high]}
 
 
@@ -303,15 +304,20 @@ def _compiled(kit: Kit, peer: Peer, backbone: Backbone, rows: Any) -> Iterator[R
 
 
 def evaluation(kit: Kit) -> Iterator[Row]:
-    """Milliseconds per example and source of evaluating N sources, one after another."""
+    """Milliseconds per example and source of evaluating N sources, one after another and in shared passes."""
     backbone = kit.backbone()
     task = dc.tasks()["sentiment_tweet"].limited(train=kit.batch, val=kit.batch, test=4 * kit.batch)
-    deltas = [
-        dc.train(backbone, "lora", task, seed, steps=1, batch=2, limit=kit.tokens) for seed in range(kit.banks[-1])
-    ]
+    recipe = {"steps": 1, "batch": 2, "limit": kit.tokens}
+    deltas = [dc.train(backbone, "lora", task, seed, **recipe) for seed in range(kit.banks[-1])]
+    read = reader(backbone, task, kit.tokens)
     for count in kit.banks:
-        [times] = kit.seconds(lambda n=count: [dc.evaluate(backbone, delta, task, "test") for delta in deltas[:n]])
-        yield timed(f"{count} sources on one task", times, 1e3 / count / (4 * kit.batch), "ms")
+        chosen = deltas[:count]
+        alone, shared = kit.seconds(
+            lambda chosen=chosen: [evaluate(read, delta, "test") for delta in chosen],
+            lambda chosen=chosen: evaluate_many(read, chosen, "test"),
+        )
+        yield timed(f"{count} sources, one after another", alone, 1e3 / count / (4 * kit.batch), "ms")
+        yield timed(f"{count} sources, in shared passes", shared, 1e3 / count / (4 * kit.batch), "ms")
 
 
 def attention(kit: Kit) -> Iterator[Row]:
@@ -388,6 +394,8 @@ def sharding(kit: Kit) -> Iterator[Row]:
 
 def predicted_memory(kit: Kit) -> Iterator[Row]:
     """Peak memory of training beside the plan's prediction."""
+    if kit.small:
+        raise NotMeasured("a process on a CPU keeps what was freed; `efficiency: true` measures it in one of its own")
     for expression in ("lora", COMPOSED):
         for bank in kit.banks[:: max(1, len(kit.banks) - 1)]:
             before = count_anew(kit.device)
