@@ -175,6 +175,7 @@ class _Run:
                 self.pace.expect(cell)
 
     def _grouped(self, ready: Sequence[Cell]) -> list[list[Cell]]:
+        # A bank that was interrupted goes on as the same bank: other neighbours would round its sums otherwise.
         own = {cell.key: self.store.together(cell.key) for cell in ready}
         mates = {key: together for together in own.values() for key in together}  # some may not be saved yet
         begun: dict[tuple[str, ...], dict[str, Cell]] = {}
@@ -222,6 +223,7 @@ class _Run:
 
     def _submit(self, group: list[Cell]) -> None:
         # Another driver may have finished some of them since they were scheduled.
+        # The store is asked again: since the plan was read, another driver may have finished a cell.
         cells = [cell for cell in group if not self._settle(cell)]
         mine = [cell for cell in cells if self.claims.take(cell.key)]
         taken = {cell.key for cell in mine}
@@ -257,8 +259,10 @@ class _Run:
 
     def _ended(self, cells: list[Cell], seconds: float, error: BaseException | None) -> None:
         keys = {cell.key for cell in cells}
+        # Released before the store is read: a driver that takes a cell over finds it stored, or has to compute it.
         self.claims.release(keys)
         self.active -= keys
+        # Whatever the call returned, the store says which cells are done: a worker may die after it has stored some.
         left = [cell for cell in cells if not self._settle(cell, seconds / len(cells))]
         if left:
             self._try_again(left, error or NotStored("the call returned, but the store does not have the cell"))
@@ -291,6 +295,7 @@ class _Run:
             self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
             return
         if not alone:
+            # Halving finds the cell that fails in log2(n) calls, and needs less memory each time.
             middle = len(cells) // 2
             self._put_back([cells[:middle], cells[middle:]], 0.0, reason)
             return

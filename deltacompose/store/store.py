@@ -221,6 +221,7 @@ class Store:
             self.set_aside(key)
             return self._placed(folder, key)
         # The names of the cell and of its two-letter folder must survive a power cut as well.
+        # The rename is on the disk with its folder; that folder, one of 256, must be there itself.
         disk.sync(place.parent)
         disk.sync_name(place.parent)
         return True
