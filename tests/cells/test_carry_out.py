@@ -141,7 +141,7 @@ def test_a_grid_is_chosen_from_on_development_data_alone(study, tmp_path):
     study, lines = replace(study, grid=(0.1, 1.0, 10.0), transfer=False, tasks=("mood",)), io.StringIO()
     with shown(lines) as progress:
         dc.run(study, tmp_path, progress=progress)
-    assert re.search(r"done: select bitfit on mood, [\d.]+ s$", lines.getvalue(), re.MULTILINE)
+    assert re.search(r"done: select bitfit on mood, [\d.]+ s(; .+ left)?$", lines.getvalue(), re.MULTILINE)
     [chosen] = records(tmp_path, "select")
     dev: dict[float, list[float]] = {}
     for record in records(tmp_path, "train"):

@@ -118,7 +118,7 @@ def test_a_study_is_planned_run_once_read_and_cleaned(folder, typed):
     assert facts["cells"] == facts["to_run"] == 2 + 2 + 4 + 2
     status, out, err = typed("run", "tiny.yaml", "--engine", "inprocess")
     assert (status, "10 cells computed, 0 already in results/tiny" in out) == (0, True)
-    assert "[10/10] done: " in err
+    assert re.search(r"\[10/10\] \d\d:\d\d:\d\d done: ", err)
     status, out, _ = typed("run", "tiny.yaml", "--engine", "inprocess", "--json")
     assert json.loads(out) == {"store": "results/tiny", "done": 0, "stored": 10, "failed": {}, "blocked": {}}
     for what in ("tiny.yaml", "results/tiny"):
@@ -293,7 +293,11 @@ def test_a_reader_that_ends_early_is_no_error():
             "no place 'attention.qery' in bert; did you mean 'attention.query'? places: attention, ",
         ),
         ("[bitfit]", "['prefix(places=(\"cross_attention\",))']", "no place 'cross_attention' in bert"),
-        ("{model: ./encoder}", "{modle: ./encoder}", "no field 'backbone.modle'; fields: attention, device, dtype"),
+        (
+            "{model: ./encoder}",
+            "{modle: ./encoder}",
+            "no field 'backbone.modle'; fields: attention, chat, device, dtype",
+        ),
         (
             "{model: ./encoder}",
             "{model: ./encodr}",
