@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from deltacompose import moved
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
+    from deltacompose import figures
     from deltacompose.analysis.graph.construction import task_graph
     from deltacompose.analysis.matrix import TransferMatrix
     from deltacompose.api.deltas import attached, evaluate, init_weights, train
@@ -37,6 +38,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.delta.delta import Delta
     from deltacompose.errors import BadInput
     from deltacompose.figures.heatmaps import heatmap
+    from deltacompose.figures.venues import style
     from deltacompose.library.library import Library
     from deltacompose.library.recommend import recommend
     from deltacompose.registry import load_backbone, load_delta, methods, parse, tasks
@@ -59,6 +61,7 @@ _HOMES = {
     "analysis.matrix": "TransferMatrix",
     "analysis.graph.construction": "task_graph",
     "figures.heatmaps": "heatmap",
+    "figures.venues": "style",
     "library.library": "Library",
     "library.recommend": "recommend",
 }
@@ -74,6 +77,7 @@ __all__ = [
     "__version__",
     "attached",
     "evaluate",
+    "figures",
     "heatmap",
     "init_weights",
     "load_backbone",
@@ -84,6 +88,7 @@ __all__ = [
     "recommend",
     "records",
     "run",
+    "style",
     "task_graph",
     "tasks",
     "train",
@@ -93,6 +98,8 @@ moved.install()
 
 
 def __getattr__(name: str) -> Any:
+    if name == "figures":
+        return importlib.import_module("deltacompose.figures")
     if name not in _NAMES:
         raise AttributeError(f"module 'deltacompose' has no attribute {name!r}")
     return getattr(importlib.import_module(f"deltacompose.{_NAMES[name]}"), name)

@@ -38,6 +38,10 @@ ROW_CHARACTERS = 1 * MIB
 """Characters of one row, and of one example's input."""
 COLUMNS = 10_000
 """Columns of a file of rows."""
+SHEET_BYTES = 256 * MIB
+"""Size of an Excel workbook, unpacked."""
+SHEET_ROWS = 300_000
+"""Rows of a sheet."""
 SCORES = 500
 """Sources, and targets, of a table of scores."""
 

@@ -57,24 +57,29 @@ def heatmap_marked(path: Path) -> None:
     dc.heatmap(matrix, path, value="lift", marks=marks(matrix, "untouched"))
 
 
+def heatmap_and_dendrogram(path: Path) -> None:
+    """The same with the dendrogram that orders the tasks."""
+    import deltacompose as dc
+
+    dc.figures.clustermap(TRANSFER, path, value="corrected")
+
+
 def heatmap_column(path: Path) -> None:
     """One column of a two-column paper, with another colour map."""
     import deltacompose as dc
     from deltacompose.analysis.transfer import read
-    from deltacompose.figures.style import Look
 
     matrix = read(TRANSFER)
-    dc.heatmap(matrix, path, value="corrected", look=Look(width=3.25, diverging="PuOr"))
+    dc.heatmap(matrix, path, value="corrected", style=dc.style("icml", diverging="PuOr"))
 
 
 def graph_of_neighbours(path: Path) -> None:
     """Each task with its two nearest neighbours; the width of an edge is the corrected transfer."""
     import deltacompose as dc
     from deltacompose.analysis.transfer import read
-    from deltacompose.figures.task_graphs import network
 
     graph = dc.task_graph(read(TRANSFER), kind="knn", k=2, value="corrected")
-    network(graph, path)
+    dc.figures.graph(graph, path)
 
 
 def graph_with_stability(path: Path) -> None:
@@ -82,46 +87,40 @@ def graph_with_stability(path: Path) -> None:
     import deltacompose as dc
     from deltacompose.analysis.graph import edge_stability
     from deltacompose.analysis.transfer import read
-    from deltacompose.figures.task_graphs import network
 
     matrix = read(TRANSFER)
     graph = dc.task_graph(matrix, kind="mst", value="relative")
-    network(graph, path, stability=edge_stability(matrix, graph, draws=500))
+    dc.figures.graph(graph, path, stability=edge_stability(matrix, graph, draws=500))
 
 
 def lifts(path: Path) -> None:
     """Score of each task's own delta minus the untouched backbone's, with 95 % intervals."""
-    from deltacompose.analysis.transfer import read
-    from deltacompose.analysis.transfer.lift import lifts
-    from deltacompose.figures.lifts import dots
+    import deltacompose as dc
 
-    dots(lifts(read(TRANSFER)), path)
+    dc.figures.lift(TRANSFER, path)
 
 
 def effects(path: Path) -> None:
-    """Three methods alone and together: conditional marginals (left), main effects and interactions (right)."""
-    from deltacompose.figures import interactions
-    from deltacompose.figures.style import save, styled
+    """Three methods alone and together: Shapley values and marginals (left), main effects and interactions (right)."""
+    import deltacompose as dc
 
     record = json.loads(TOGETHER.read_text())[0]
-    with styled():
-        save(interactions.effects(record), path)
+    dc.figures.factorial(record, path)
 
 
 def orders(path: Path) -> None:
     """The same methods in sequence: the score after each stage, a line per order."""
-    from deltacompose.figures import interactions
-    from deltacompose.figures.style import save, styled
+    import deltacompose as dc
 
     record = json.loads(IN_SEQUENCE.read_text())[0]
-    with styled():
-        save(interactions.orders(record["orders"][0]), path)
+    dc.figures.orders(record["orders"][0], path)
 
 
 FIGURES: tuple[Callable[[Path], None], ...] = (
     heatmap_corrected,
     heatmap_clustered,
     heatmap_marked,
+    heatmap_and_dendrogram,
     heatmap_column,
     graph_of_neighbours,
     graph_with_stability,
@@ -132,11 +131,11 @@ FIGURES: tuple[Callable[[Path], None], ...] = (
 
 
 def draw(figure: Callable[[Path], None], path: Path) -> None:
-    """Draws a figure for the page: 1400 pixels wide at most and in 64 colours, a tenth of the size for print."""
+    """Draws a figure for the page: 1400 pixels wide at most and in 255 colours, a fifth of the size for print."""
     figure(path)
     with Image.open(path) as image:
         image.thumbnail((1400, 2000))
-        small = image.convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        small = image.convert("RGB").quantize(255, dither=Image.Dither.NONE)
     small.save(path, optimize=True)
 
 

@@ -12,13 +12,19 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.matrix_tables import frame, to_xarray
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import table
 from deltacompose.study.config import RESERVED
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
 
 REFERENCES = ("untouched", "random")
 """Names of the rows of scores that are not of a task: the backbone alone, and random deltas of the trained norms."""
@@ -59,7 +65,9 @@ class TransferMatrix:
             target; the sources `untouched` and `random` may stand there too.
         chance_of: `random` where the score of the random deltas is taken for chance; else empty, the best guess.
         averaged_over: where only means over training runs were published, the number of runs behind each score, 0 if
-            the number is unknown; None where each seed is one run.
+            the number is unknown; None where each seed is one run. Where the numbers differ, the least.
+        spread: (sources, targets), where it was published with such means, the standard deviation over the runs behind
+            each; NaN where unknown.
 
     Raises:
         BadInput: names that repeat, arrays of another shape, infinite scores, categories that miss a task, or chance
@@ -82,6 +90,7 @@ class TransferMatrix:
     examples: Mapping[tuple[int, str, str], Floats] = field(default_factory=dict)
     chance_of: str = ""
     averaged_over: int | None = None
+    spread: Floats | None = None
 
     def __post_init__(self) -> None:
         for kind, names in (("source", self.sources), ("target", self.targets), ("seed", tuple(map(str, self.seeds)))):
@@ -98,6 +107,8 @@ class TransferMatrix:
             )
         if self.averaged_over is not None and len(self.seeds) != 1:
             raise BadInput(f"scores that are already means over runs have one seed, found {len(self.seeds)}")
+        if self.spread is not None and self.averaged_over is None:
+            raise BadInput("a published spread belongs to published means; give `averaged_over`, 0 if it is unknown")
         if self.chance_of not in ("", "random"):
             raise BadInput(f"chance is that of the best guess or of the row random, not of {self.chance_of!r}")
         self._check_arrays()
@@ -112,6 +123,8 @@ class TransferMatrix:
             **dict.fromkeys(("chance", "untouched"), per_target),
             "random": (len(self.seeds), len(self.targets)),
         }
+        if self.spread is not None:
+            shapes["spread"] = whole[1:]
         for name, shape in shapes.items():
             array = np.asarray(getattr(self, name), dtype=bool if name in ("trivial", "failed") else float)
             if array.shape != shape:
@@ -207,6 +220,18 @@ class TransferMatrix:
         sizes = f"{len(self.sources)} sources × {len(self.targets)} targets × {len(self.seeds)} seeds"
         return f"TransferMatrix({self.composition!r}: {sizes}, {known} of {whole} scores known)"
 
+    def to_pandas(self) -> pd.DataFrame:
+        """The tidy table: one row per seed, source and target, with its scores of reference."""
+        return frame(self)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """A dataset with `score` (seed, source, target) and the scores of reference (`matrix_tables.to_xarray`).
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        return to_xarray(self)
+
     def _repr_html_(self) -> str:
         rows = [
             {"source": name} | dict(zip(self.targets, map(float, row))) for name, row in zip(self.sources, self.mean())
@@ -244,6 +269,7 @@ class TransferMatrix:
             untouched=self.untouched[t],
             random=self.random[np.ix_(k, t)],
             metric=tuple(self.metric[i] for i in t),
+            spread=None if self.spread is None else self.spread[np.ix_(s, t)],
             examples={key: scores for key, scores in self.examples.items() if key[1] in kept and key[2] in targets},
         )
 
@@ -300,7 +326,10 @@ def _about_cells(matrix: TransferMatrix) -> Iterator[str]:
     """Limitations that lie in single cells or in the size of the matrix."""
     if matrix.averaged_over is not None:
         runs = f"over {matrix.averaged_over} runs" if matrix.averaged_over else "over an unknown number of runs"
-        yield f"each score is a published mean {runs}: the spread between training runs is not given"
+        if matrix.spread is None:
+            yield f"each score is a published mean {runs}: the spread between training runs is not given"
+        else:
+            yield f"each score is a published mean {runs}, with the spread between them; single runs are not known"
     elif len(matrix.seeds) == 1:
         yield "one seed: nothing is known of the spread between training runs"
     if len(matrix.names) < 4:

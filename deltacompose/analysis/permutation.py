@@ -38,6 +38,8 @@ class PermutationTest:
     least_p: float
     arrangements: int
     exact: bool
+    null_range: tuple[float, float] = (float("nan"), float("nan"))
+    """The 5 % and 95 % quantiles of the statistic over the arrangements."""
 
 
 def mantel(x: Floats, y: Floats, permutations: int = PERMUTATIONS, seed: int = 0) -> PermutationTest:
@@ -110,14 +112,16 @@ def against(observed: float, null: Floats, exact: bool, least: float) -> Permuta
 
     `least` bounds the attainable p where not all arrangements are seen.
     """
+    low, high = np.quantile(null, [0.05, 0.95])
+    between = (float(low), float(high))
     slack = 1e-12 * max(1.0, abs(observed))
     reached = int((null >= observed - slack).sum())
     if exact:
         most = int((null >= null.max() - slack).sum())
-        return PermutationTest(float(observed), reached / len(null), most / len(null), len(null), True)
+        return PermutationTest(float(observed), reached / len(null), most / len(null), len(null), True, between)
     least = max(least, 1 / (1 + len(null)))
     p = max((1 + reached) / (1 + len(null)), least)
-    return PermutationTest(float(observed), p, least, len(null), False)
+    return PermutationTest(float(observed), p, least, len(null), False, between)
 
 
 def label_test(

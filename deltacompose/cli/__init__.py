@@ -11,7 +11,7 @@ import typer
 
 from deltacompose.cli import delta_commands as delta
 from deltacompose.cli import exchange_commands as exchange
-from deltacompose.cli import graph, interaction, listings, predict, similarity, study, transfer, watch
+from deltacompose.cli import graph, heatmap, interaction, listings, predict, similarity, study, transfer, watch
 from deltacompose.cli import library_commands as library
 from deltacompose.cli import recommend_command as recommend
 from deltacompose.cli import report_command as report
@@ -55,6 +55,7 @@ for commands in (
     recommend,
     reuse,
     graph,
+    heatmap,
     subspace,
     interaction,
     listings,

@@ -15,14 +15,16 @@ from deltacompose.analysis.similarity.compare import Deltas, Prompts, read_promp
 from deltacompose.analysis.similarity.stored_arrays import StoredDeltas, stored_deltas
 from deltacompose.analysis.transfer import tidy_tables as tables
 from deltacompose.analysis.transfer.findings import gather, measures_transfer
+from deltacompose.analysis.transfer.published import About, matrix_of
+from deltacompose.analysis.transfer.tidy_scores import is_tidy
 from deltacompose.cli import output
 from deltacompose.cli.study import prepared_for, store_of
 from deltacompose.errors import BadInput, unknown
-from deltacompose.formats.row_files import csv_header
+from deltacompose.formats.sheets import SUFFIXES as TABLES
+from deltacompose.formats.sheets import header_of
 from deltacompose.store.store import Problem, open_store
 from deltacompose.study.config import Study
 
-TABLES = (".csv", ".parquet")
 SPLITS = ("val", "test")
 
 
@@ -39,6 +41,8 @@ class Options:
     split: str = ""
     name: str = ""
     runs: int = 0
+    percent: bool = False
+    transposed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,8 @@ def read(options: Options, unused: Sequence[str] = ()) -> Inputs:
         raise BadInput("there is no input to analyse; name a store, a study or files (--scores, --prompts)")
     if options.source is not None and (options.name or options.runs):
         raise BadInput("--name and --seeds describe a plain table of scores, not a store")
+    if options.source is not None and (options.percent or options.transposed):
+        raise BadInput("--percent and --targets-in-rows describe a table of scores, not a store")
     if options.source is not None and files:
         raise BadInput(f"cannot combine {options.source} with --{files[0]}; give either a store or files")
     return _from_store(options, options.source) if options.source is not None else _from_files(options)
@@ -126,7 +132,7 @@ def _from_files(options: Options) -> Inputs:
     file = options.scores or options.prompts
     if options.split:
         raise BadInput(f"--split selects evaluations of a store; {file} has no column of splits")
-    if options.composition and not (options.scores and _is_tidy(options.scores)):
+    if options.composition and not (options.scores and is_tidy_table(options.scores)):
         raise BadInput(f"--composition selects from a store or a tidy table; {file} has no column of compositions")
     categories = tables.read_categories(options.categories) if options.categories else {}
     matrices = {}
@@ -139,16 +145,17 @@ def _from_files(options: Options) -> Inputs:
 
 def _scores(path: Path, categories: Mapping[str, str], options: Options) -> TransferMatrix:
     """The matrix of a tidy table, recognised by its header, or of a plain table of sources and targets."""
-    if _is_tidy(path):
-        if options.name or options.runs:
-            raise BadInput(f"--name and --seeds describe a plain table of scores; {path} is a tidy one and has both")
-        matrix = tables.read(path, options.composition or None)
-        return replace(matrix, categories=categories) if categories else matrix
-    return tables.read_scores(path, categories, options.name, options.runs)
+    if is_tidy_table(path) and (options.name or options.runs):
+        raise BadInput(f"--name and --seeds describe a plain table of scores; {path} is a tidy one and has both")
+    if is_tidy_table(path) and options.transposed:
+        raise BadInput(f"--targets-in-rows describes a plain table of scores; {path} is a tidy one")
+    about = About(categories, options.name, options.runs, options.percent, options.transposed)
+    return matrix_of(path, options.composition or None, about)
 
 
-def _is_tidy(path: Path) -> bool:
-    return path.suffix == ".parquet" or set(tables.COLUMNS) <= set(csv_header(path))
+def is_tidy_table(path: Path) -> bool:
+    """Whether a file has one row per score."""
+    return is_tidy(header_of(path))
 
 
 def _from_store(options: Options, source: Path) -> Inputs:

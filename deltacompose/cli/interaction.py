@@ -167,26 +167,26 @@ def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
 
 def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, Any]]) -> None:
     """Draws every figure whose numbers the record has; a note on stderr replaces the figure of effects."""
-    from deltacompose.figures import interactions as figures
+    from deltacompose import figures
     from deltacompose.figures.figure_files import slug
     from deltacompose.figures.style import save, styled
 
     stem = f"-{slug(title)}" if title else ""
     drawn = {}
     if any(value is not None for effects in record["marginals"].values() for value in effects.values()):
-        drawn["effects"] = figures.effects(record, title)
+        drawn["effects"] = figures.factorial(record, title=title)
     else:
         typer.echo(
             f"note: no figure of effects{f' for {title}' if title else ''}, because too many means are missing",
             err=True,
         )
     for place, family in enumerate(record["orders"], start=1):
-        drawn[f"orders-{place}" if len(record["orders"]) > 1 else "orders"] = figures.orders(family, title)
+        drawn[f"orders-{place}" if len(record["orders"]) > 1 else "orders"] = figures.orders(family, title=title)
     if curves:
-        drawn["convergence"] = figures.curves(curves)
+        drawn["convergence"] = figures.convergence(curves)
     with styled():
         for name, figure in drawn.items():
-            for kind in ("svg", "png"):
+            for kind in ("pdf", "svg", "png"):
                 save(figure, out / f"{name}{stem}.{kind}")
 
 

@@ -14,7 +14,7 @@ StudyFile = Annotated[Path, typer.Argument(help="YAML file of the study.")]
 StudyOrStore = Annotated[Path, typer.Argument(help="YAML file of the study, or a store.")]
 StudyStore = Annotated[Path | None, typer.Option("--store", help="Folder of the results.  [default: results/<study>]")]
 Source = Annotated[
-    Path | None, typer.Argument(help="Store, YAML file of a study, or table of scores (.csv, .parquet).")
+    Path | None, typer.Argument(help="Store, YAML file of a study, or table of scores (.csv, .tsv, .xlsx, .parquet).")
 ]
 StoreFolder = Annotated[Path | None, typer.Option("--store", help="Folder of a study's results.")]
 Scores = Annotated[

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deltacompose.cli import output
+from deltacompose.cli.heatmap import Percent, TargetsInRows
 from deltacompose.cli.options import (
     ANALYSES,
     AsJson,
@@ -50,6 +51,11 @@ def transfer(
     split: Split = "",
     store: StoreFolder = None,
     permutations: Permutations = 9999,
+    minus: Annotated[
+        Path | None, typer.Option(help="Table, store or study whose matrix is subtracted, with intervals.")
+    ] = None,
+    percent: Percent = False,
+    targets_in_rows: TargetsInRows = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -60,10 +66,15 @@ def transfer(
     from deltacompose.analysis.transfer.summaries import summary
     from deltacompose.cli.inputs import Options, read
 
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split, name, seeds), ("prompts",))
+    described = (name, seeds, percent, targets_in_rows)
+    options = Options(source, store, scores, prompts, categories, composition, split, *described)
+    inputs = read(options, ("prompts",))
+    other = read(Options(minus, None, None, None, categories, composition, split, *described)) if minus else None
 
     def analyse(text: str, matrix: TransferMatrix) -> Answer:
         result = {**summary(matrix, permutations), **_further(inputs, text)}
+        if other is not None:
+            result["minus"] = _minus(matrix, other.needed_matrices(), text)
         result["limitations"] += _not_drawn(matrix) if out is not None else []
         return result
 
@@ -71,6 +82,18 @@ def transfer(
     if out is not None:
         _write({text: inputs.matrices[text] for text in output.by_composition(answer)}, output.stems(answer), out)
     output.write_answer("transfer", answer, as_json, out, _print)
+
+
+def _minus(matrix: TransferMatrix, others: Mapping[str, TransferMatrix], text: str) -> dict[str, Any]:
+    """The difference of raw scores to the matrix of another table or store, in every cell and on average."""
+    from deltacompose.analysis.transfer.difference import differences
+
+    subtrahend = others.get(text) or (next(iter(others.values())) if len(others) == 1 else None)
+    if subtrahend is None:
+        raise BadInput(f"--minus has no matrix of {text!r} (found {', '.join(others)}); name one with --composition")
+    difference = differences(matrix, subtrahend, "score")
+    rows = difference.to_pandas().astype(object).where(lambda cells: cells.notna(), None)
+    return {**difference.summary(), "cells_of": rows.to_dict("records")}
 
 
 def _further(inputs: Inputs, text: str) -> dict[str, Any]:
@@ -199,6 +222,9 @@ def _print(text: str, answer: Answer) -> None:
     typer.echo(f"asymmetry {number(answer['asymmetry'])}, reliability {number(answer['reliability']['all'])}")
     for stack in answer["stacks"]:
         typer.echo(f"corrected value minus that of {stack['alone']}: {estimated(stack['mean'])}")
+    if minus := answer.get("minus"):
+        told = f"{minus['above']} cells above and {minus['below']} below of {minus['tested']} tested"
+        typer.echo(f"{minus['minuend']} minus {minus['subtrahend']}: mean score {number(minus['mean'])}; {told}")
     for swap in answer["swaps"]:
         typer.echo(
             f"{swap['method']} from another task: corrected {estimated(swap['corrected'])}, minus the stack "

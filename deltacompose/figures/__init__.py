@@ -1,0 +1,65 @@
+"""Figures: one function each, `NAME(data, path=None, *, ax=None, style=None, …)`, which returns axes or a figure.
+
+`data` is a record of ours, a DataFrame, or the path of a table; nothing is saved without a path. Names are imported
+when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
+    from deltacompose.figures.comparisons import difference, panels
+    from deltacompose.figures.curves import convergence
+    from deltacompose.figures.effects import factorial, orders
+    from deltacompose.figures.heatmaps import heatmap
+    from deltacompose.figures.lifts import lift
+    from deltacompose.figures.predictors import prediction, reliability, similarity_transfer
+    from deltacompose.figures.similarities import clustermap, similarity
+    from deltacompose.figures.spaces import dimension, spectrum
+    from deltacompose.figures.task_graphs import graph
+    from deltacompose.figures.tradeoffs import cost, scale
+
+_HOMES = {
+    "comparisons": "difference panels",
+    "curves": "convergence",
+    "effects": "factorial orders",
+    "heatmaps": "heatmap",
+    "lifts": "lift",
+    "predictors": "prediction reliability similarity_transfer",
+    "similarities": "clustermap similarity",
+    "spaces": "dimension spectrum",
+    "task_graphs": "graph",
+    "tradeoffs": "cost scale",
+}
+_NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
+__all__ = [
+    "clustermap",
+    "convergence",
+    "cost",
+    "difference",
+    "dimension",
+    "factorial",
+    "graph",
+    "heatmap",
+    "lift",
+    "orders",
+    "panels",
+    "prediction",
+    "reliability",
+    "scale",
+    "similarity",
+    "similarity_transfer",
+    "spectrum",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _NAMES:
+        raise AttributeError(f"module 'deltacompose.figures' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"deltacompose.figures.{_NAMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

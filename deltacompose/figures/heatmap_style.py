@@ -7,37 +7,36 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from numpy.typing import NDArray
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.matrix import MARGIN
-from deltacompose.analysis.units import SIGNED
+from deltacompose.errors import BadInput, unknown
 from deltacompose.figures.heatmap_values import Cells
-from deltacompose.figures.style import GREY, INK, Look, counted, number
+from deltacompose.figures.labels import width_of
+from deltacompose.figures.palette import GREY, INK, PALE
+from deltacompose.figures.rounding import counted, number
+from deltacompose.figures.venues import Style
 
-DENSE = 13
-"""From more columns than this on, values are printed in hundredths: `87` for .87."""
 CROWDED = 20
-"""From more columns than this on no values are printed, because they would touch; the colour scale remains."""
-_ROOMY = 8
-"""Up to this many columns the spread is printed in each cell."""
-_VOID = "#dddddd"
-_SIGN = {"markeredgecolor": INK, "markeredgewidth": 0.3}
-_FAILED: dict[str, Any] = {"marker": "x", "markersize": 5.0, "color": "#a50f15", "markeredgewidth": 1.0}
-_TRIVIAL: dict[str, Any] = {**_SIGN, "marker": "o", "markersize": 2.2, "markerfacecolor": "white"}
-_PARTIAL: dict[str, Any] = {**_SIGN, "marker": "v", "markersize": 2.4, "markerfacecolor": "#E69F00"}
-_MARKED: dict[str, Any] = {**_SIGN, "marker": "*", "markersize": 3.0, "markerfacecolor": "#FFD92F"}
+"""From more columns than this on no values are printed, because nobody reads them; the colour scale remains."""
+FORMS = ("auto", "spread", "value", "none")
+"""Text of a cell: chosen by its size, or the value and its spread, the value alone, nothing."""
+_FULL = 0.9
+"""The share of a cell's width and height that its text may take."""
+_LEADING = 1.05
+_FAILED = "#a50f15"
 
 
 @dataclass(frozen=True)
 class Ink:
     """How numbers become colours and text in one figure: the same for the sources and for what stands below them.
 
-    `wide` is about how wide a cell is, and `size` how large its text, in points.
+    `form` is what is printed in each cell, `size` how large in points, `digits` how many digits after the point, and
+    `percent` whether in hundredths. `cell` is the side of a cell in points.
     """
 
     palette: str
@@ -45,49 +44,80 @@ class Ink:
     high: float
     extend: str
     signed: bool
-    columns: int
-    wide: float
-    size: float
+    form: str = "value"
+    size: float = 6.5
+    digits: int = 2
+    percent: bool = False
+    cell: float = 30.0
 
     @classmethod
-    def of(cls, shown: Cells, look: Look) -> Ink:
-        """Limits that hold every value up to ±1.5, symmetric where zero is neutral; what lies beyond is an arrow."""
+    def of(
+        cls,
+        shown: Cells,
+        look: Style,
+        cell: float = 30.0,
+        *,
+        limits: tuple[float, float] | None = None,
+        annotate: str = "auto",
+        digits: int = 2,
+        percent: bool = False,
+    ) -> Ink:
+        """Limits that hold every value up to ±1.5, symmetric where zero is neutral; what lies beyond is an arrow.
+
+        Raises:
+            BadInput: limits that are not two rising numbers, or an unknown form.
+        """
+        if annotate not in FORMS:
+            raise unknown("form of cells", annotate, FORMS)
         every = np.concatenate([shown.mean.ravel(), *shown.baselines.values()])
         every = every[~np.isnan(every)]
-        signed, columns = shown.unit in SIGNED, len(shown.targets)
         least, most = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
-        if signed:
-            high = float(np.clip(max(-least, most), 0.05 if shown.unit == "lift" else 1.0, 1.5))
-            low = -high
-        else:
-            low, high = max(min(0.0, least), -0.5), min(max(1.0, most), 1.5)
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[least < low, most > high]
-        palette, wide = look.diverging if signed else "YlGnBu", 72 * 0.62 * look.width / columns
-        return cls(palette, low, high, extend, signed, columns, wide, size=min(0.45 * wide, 6.5))
+        low, high = _limits(shown, least, most) if limits is None else _checked(limits)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[least < low - 1e-12, most > high]
+        palette = look.diverging if shown.signed else look.sequential
+        form, size, whole = _form(shown, look, cell, annotate, (digits, percent))
+        return cls(palette, low, high, extend, shown.signed, form, size, digits, whole, cell)
 
-    def paint(self, axes: Axes, means: Floats, deviations: Floats | None) -> None:
-        """Draw (rows, columns) of values; cells without one are left empty."""
-        seaborn.heatmap(
-            means,
-            mask=np.isnan(means),
-            ax=axes,
+    def paint(self, axes: Axes, means: Floats, deviations: Floats | None, edges: Floats | None = None) -> None:
+        """Draw (rows, columns) of values; cells without one are hatched.
+
+        Args:
+            edges: (rows + 1,) where rows begin and end, by default whole numbers.
+        """
+        rows, columns = means.shape
+        edges = np.arange(rows + 1.0) if edges is None else edges
+        mesh = axes.pcolormesh(
+            np.arange(columns + 1.0),
+            edges,
+            np.ma.masked_invalid(means),
             cmap=self.palette,
             vmin=self.low,
             vmax=self.high,
-            annot=self.texts(means, deviations),
-            fmt="",
-            annot_kws={"fontsize": self.size, "linespacing": 0.95},
-            linewidths=0.4,
-            linecolor="white",
-            cbar=False,
-            xticklabels=False,
-            yticklabels=False,
+            edgecolors="white",
+            linewidth=0.4 if self.cell >= 6 else 0.0,
         )
-        for text in axes.texts:
-            text.set_fontsize(min(self.size, 1.45 * self.wide / max(1, len(text.get_text()))))
-            text.set_color(self.readable(float(means[int(text.get_position()[1]), int(text.get_position()[0])])))
-            text.set_in_layout(False)  # lies within the axes; measuring hundreds of them takes seconds
-        _hatch(axes, np.isnan(means))
+        mesh.set_label("values")
+        hatch(axes, np.isnan(means), edges)
+        if self.form == "none":
+            return
+        for (row, column), mean in np.ndenumerate(means):
+            if np.isnan(mean):
+                continue
+            text = self.exact(float(mean))
+            if self.form == "spread" and deviations is not None and not np.isnan(deviations[row, column]):
+                text += f"\n±{number(float(deviations[row, column]), digits=self.digits, percent=self.percent)}"
+            middle = (edges[row] + edges[row + 1]) / 2
+            axes.text(
+                column + 0.5,
+                middle,
+                text,
+                ha="center",
+                va="center",
+                fontsize=self.size,
+                linespacing=_LEADING,
+                color=self.readable(float(mean)),
+                zorder=6,
+            ).set_in_layout(False)  # lies within the axes; measuring hundreds of them takes seconds
 
     def colour(self, mean: float) -> str:
         """The colour of a value as `#rrggbb`; beyond the limits that of the limit."""
@@ -95,83 +125,157 @@ class Ink:
         return str(mpl.colors.to_hex(mpl.colormaps[self.palette](share)))
 
     def exact(self, mean: float) -> str:
-        """A value to two digits, with its sign where zero is neutral."""
-        return number(mean, signed=self.signed)
+        """A value as it is printed, with its sign where zero is neutral; in hundredths only minus signs fit."""
+        signed = self.signed and not (self.percent and self.form == "value")
+        return number(mean, signed=signed, digits=self.digits, percent=self.percent)
+
+    text = exact
 
     def readable(self, mean: float) -> str:
-        """Black or white, whichever differs more from the colour of this value (WCAG 2.2, relative luminance)."""
-        share = np.clip((mean - self.low) / (self.high - self.low), 0, 1)
-        red, green, blue = (
-            c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colormaps[self.palette](share)[:3]
-        )
-        return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2 else INK
-
-    def texts(self, means: Floats, deviations: Floats | None) -> NDArray[np.object_]:
-        """Text of each cell: the mean, and its spread where there is room."""
-        texts = np.empty(means.shape, dtype=object)
-        for at, mean in np.ndenumerate(means):
-            texts[at] = "" if np.isnan(mean) or self.columns > CROWDED else self.text(float(mean))
-            if deviations is not None and self.columns <= _ROOMY and not np.isnan(deviations[at]):
-                texts[at] += f" ±{number(float(deviations[at]))}"
-        return texts
-
-    def text(self, mean: float) -> str:
-        """A value with its sign where zero is neutral; in hundredths where columns are narrow."""
-        if self.columns > DENSE:
-            text = number(100 * mean, signed=self.signed, digits=0)
-            return text if len(text) < 4 else text.removeprefix("+")  # "+100" does not fit
-        return self.exact(mean)
+        """Black or white, whichever can be read on the colour of this value."""
+        return readable_on(self.colour(mean))
 
 
-def _hatch(axes: Axes, where: Bools) -> None:
+def readable_on(colour: str) -> str:
+    """Ink or white, whichever differs more from a colour (WCAG 2.2, relative luminance)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in mpl.colors.to_rgb(colour))
+    return "white" if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.2 else INK
+
+
+def _limits(shown: Cells, least: float, most: float) -> tuple[float, float]:
+    if shown.unit == "difference" or (shown.signed and shown.unit == "lift"):
+        high = float(np.clip(max(-least, most), 0.05, 1.5))
+        return -high, high
+    if shown.signed:
+        high = float(np.clip(max(-least, most), 1.0, 1.5))
+        return -high, high
+    if shown.unit == "similarity":
+        return (least, most) if most > least else (least - 0.5, most + 0.5)
+    return max(min(0.0, least), -0.5), min(max(1.0, most), 1.5)
+
+
+def _checked(limits: tuple[float, float]) -> tuple[float, float]:
+    low, high = (float(end) for end in limits)
+    if not low < high or not np.isfinite([low, high]).all():
+        raise BadInput(f"the limits of the colours are two rising numbers, not {low:g} and {high:g}")
+    return low, high
+
+
+def _form(shown: Cells, look: Style, cell: float, wanted: str, form: tuple[int, bool]) -> tuple[str, float, bool]:
+    """Text that fits into a cell, the size of its letters, and whether it is in hundredths."""
+    digits, percent = form
+    if wanted == "none" or (wanted == "auto" and len(shown.targets) > CROWDED):
+        return "none", look.smallest, percent
+    levels = [*shown.baselines.values()]
+    values = np.concatenate([shown.mean.ravel(), *levels])
+    values = values[~np.isnan(values)]
+    spreads = shown.sd[~np.isnan(shown.sd)]
+    kinds = ("spread", "value") if wanted in ("auto", "spread") and spreads.size else ("value",)
+    for kind in kinds:
+        for whole in dict.fromkeys((percent, True)) if digits == 2 else (percent,):
+            signed = shown.signed and not (whole and kind == "value")
+            texts = {number(v, signed=signed, digits=digits, percent=whole) for v in values.tolist()}
+            if kind == "spread":
+                texts |= {f"±{number(v, digits=digits, percent=whole)}" for v in spreads.tolist()}
+            size = _size(texts, 2 if kind == "spread" else 1, cell, look)
+            if size is not None:
+                return kind, size, whole
+    if wanted != "auto":
+        return wanted, 0.8 * look.smallest, percent
+    return "none", look.smallest, percent
+
+
+def _size(texts: set[str], lines: int, cell: float, look: Style) -> float | None:
+    """The largest legible size at which every text fits into a cell."""
+    widest = max((width_of(text, 1.0, look.font) for text in texts), default=1.0)
+    size = min(look.tick, _FULL * cell / widest, _FULL * cell / (lines * _LEADING * 1.1))
+    return size if size >= look.smallest else None
+
+
+def hatch(axes: Axes, where: Bools, edges: Floats) -> None:
     """Hatch cells that have no value."""
-    for row, column in zip(*np.nonzero(where), strict=True):
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor=GREY, hatch="//////", linewidth=0))
+    if where.any():
+        axes.add_collection(
+            PolyCollection(
+                _boxes(where, edges), facecolor="white", edgecolor=GREY, hatch="//////", linewidth=0, zorder=1.5
+            ),
+            autolim=False,
+        )
 
 
-def dash(axes: Axes, where: Bools, sign: str = "–") -> None:
+def _boxes(where: Bools, edges: Floats) -> list[list[tuple[float, float]]]:
+    return [[(c, edges[r]), (c + 1, edges[r]), (c + 1, edges[r + 1]), (c, edges[r + 1])] for r, c in np.argwhere(where)]
+
+
+def dash(axes: Axes, where: Bools, edges: Floats, cell: float, sign: str = "–") -> None:
     """A sign on grey, for a known score without a value in this unit: a dash, or `?` where the own score is missing."""
-    for row, column in zip(*np.nonzero(where), strict=True):
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor=_VOID, edgecolor="white", linewidth=0.4))
-        axes.text(column + 0.5, row + 0.5, sign, ha="center", va="center", fontsize=6).set_in_layout(False)
+    if not where.any():
+        return
+    axes.add_collection(
+        PolyCollection(_boxes(where, edges), facecolor=PALE, edgecolor="white", linewidth=0.4, zorder=2), autolim=False
+    )
+    for row, column in np.argwhere(where) if cell >= 5 else ():
+        middle = (edges[row] + edges[row + 1]) / 2
+        axes.text(
+            column + 0.5, middle, sign, ha="center", va="center", fontsize=min(6.0, 0.9 * cell), color=INK, zorder=6
+        ).set_in_layout(False)
 
 
 def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
     """Frames and signs on cells: own tasks, failures, undefined, constant answers, fewer seeds, significance."""
-    dash(axes, shown.undefined)
-    dash(axes, shown.unowned, "?")
-    for row, column in zip(*np.nonzero(shown.failed), strict=True):
-        axes.add_patch(Rectangle((column, row), 1, 1, facecolor="white", edgecolor="#a50f15", linewidth=0.6))
-    failed_rows, failed_columns = np.nonzero(shown.failed)
-    axes.plot(failed_columns + 0.5, failed_rows + 0.5, **{**_FAILED, "linestyle": ""})
+    edges = np.arange(len(shown.sources) + 1.0)
+    if shown.failed.any():
+        edge = {"facecolor": "white", "edgecolor": _FAILED, "linewidth": 0.6 if ink.cell >= 8 else 0.2, "zorder": 1.6}
+        axes.add_collection(PolyCollection(_boxes(shown.failed, edges), **edge), autolim=False)
+    dash(axes, shown.undefined, edges, ink.cell)
+    dash(axes, shown.unowned, edges, ink.cell, "?")
     for row, source in enumerate(shown.sources):
-        if source in shown.targets:
+        if source in shown.targets and shown.unit != "similarity":
             corner = (shown.targets.index(source) + 0.03, row + 0.03)
-            for colour, width in (("white", 1.6), (INK, 0.9)):
+            wide = 0.9 if ink.cell >= 8 else 0.3
+            for colour, width in (("white", wide + 0.7), (INK, wide)) if ink.cell >= 6 else ((INK, wide),):
                 axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=colour, linewidth=width, zorder=4))
-    inset = 2.2 / ink.wide
+    signs = _signs(ink.cell)
     places = (
-        (shown.trivial, _TRIVIAL, inset, 0.8),
-        (shown.partial, _PARTIAL, inset, 0.2),
-        (shown.marked, _MARKED, 1 - inset, 0.2),
+        (shown.failed, "failed", 0.5, 0.5),
+        (shown.trivial, "trivial", 0.18, 0.82),
+        (shown.partial, "partial", 0.18, 0.18),
+        (shown.marked, "marked", 0.82, 0.18),
     )
-    for where, sign, right, down in places:
+    for where, name, right, down in places:
         rows, columns = np.nonzero(where)
-        axes.plot(columns + right, rows + down, **{**sign, "linestyle": "", "zorder": 5})
+        if len(rows):
+            axes.plot(columns + right, rows + down, **{**signs[name], "linestyle": "", "zorder": 5})
+
+
+def _signs(cell: float) -> dict[str, dict[str, Any]]:
+    """The signs in cells, of a size that a cell holds; they differ in shape, so that grey print keeps them."""
+    size = float(np.clip(0.16 * cell, 1.3, 4.0))
+    edge = {"markeredgecolor": "white", "markeredgewidth": min(0.5, 0.15 * size)}
+    return {
+        "failed": {"marker": "x", "markersize": 1.6 * size, "color": _FAILED, "markeredgewidth": 0.35 * size},
+        "trivial": {"marker": "o", "markersize": size, "markerfacecolor": "white", "markeredgecolor": INK,
+                    "markeredgewidth": min(0.5, 0.2 * size)},
+        "partial": {"marker": "v", "markersize": 1.1 * size, "markerfacecolor": "#E69F00", **edge},
+        "marked": {"marker": "*", "markersize": 1.9 * size, "markerfacecolor": "black", **edge},
+    }  # fmt: skip
 
 
 def keys(shown: Cells) -> list[Patch | Line2D]:
     """The legend: keys of those marks alone that occur."""
-    unknown = bool(np.isnan(list(shown.baselines.values()))[~shown.unscaled & ~shown.unrated].any())
+    levels = np.array(list(shown.baselines.values())).reshape(-1, len(shown.targets))
+    unknown_level = bool(np.isnan(levels)[~shown.unscaled & ~shown.unrated].any())
+    own = bool(set(shown.sources) & set(shown.targets)) and shown.unit != "similarity"
+    signs = _signs(25.0)
     every: list[tuple[bool, Patch | Line2D]] = [
-        (bool(set(shown.sources) & set(shown.targets)), Patch(fill=False, linewidth=1, label="own task")),
-        (bool(shown.missing.any()) or unknown, _hatching(label="missing or unknown")),
-        (bool(shown.failed.any()), _sign("failed", _FAILED)),
-        (bool(shown.undefined.any() or shown.unscaled.any()), Patch(facecolor=_VOID, label=_why_undefined(shown.unit))),
+        (own, Patch(fill=False, linewidth=1, label="own task")),
+        (bool(shown.missing.any()) or unknown_level, _hatching(label="missing or unknown")),
+        (bool(shown.failed.any()), _sign("failed", signs["failed"])),
+        (bool(shown.undefined.any() or shown.unscaled.any()), Patch(facecolor=PALE, label=_why_undefined(shown.unit))),
         (bool(shown.unowned.any() or shown.unrated.any()), _unowned()),
-        (bool(shown.trivial.any()), _sign("constant answer in a seed", _TRIVIAL)),
-        (bool(shown.partial.any()), _sign(f"fewer than {counted(shown.seeds, 'seed')}", _PARTIAL)),
-        (bool(shown.marked.any()), _sign(shown.mark, _MARKED)),
+        (bool(shown.trivial.any()), _sign("constant answer in a seed", signs["trivial"])),
+        (bool(shown.partial.any()), _sign(f"fewer than {counted(shown.seeds, 'seed')}", signs["partial"])),
+        (bool(shown.marked.any()), _sign(shown.mark, signs["marked"])),
     ]
     return [key for occurs, key in every if occurs]
 
@@ -185,7 +289,7 @@ def _sign(label: str, sign: dict[str, Any]) -> Line2D:
 
 
 def _unowned() -> Patch:
-    return Patch(facecolor=_VOID, label="?: the target's own score is missing")
+    return Patch(facecolor=PALE, label="?: the target's own score is missing")
 
 
 def _why_undefined(unit: str) -> str:

@@ -11,9 +11,9 @@ from scipy.cluster import hierarchy
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.uncertainty import Marks
-from deltacompose.analysis.units import UNITS, baselines, check_chance, deviation, in_unit, ordered
+from deltacompose.analysis.units import SIGNED, UNITS, baselines, check_chance, deviation, in_unit, ordered
 from deltacompose.errors import BadInput, unknown
-from deltacompose.figures.style import number
+from deltacompose.figures.rounding import number
 
 ORDERS = ("category", "cluster", "given")
 
@@ -35,6 +35,10 @@ class Cells:
         baselines: (targets,) for each of `references`, in the same unit, NaN where unknown or undefined.
         unscaled: (baselines, targets), which of those are known as scores but undefined in this unit, and `unrated`,
             which lack the target's own score.
+        absent: rows of reference that are left out because no score of theirs is known.
+        label: what the numbers are; by default that of the unit.
+        spread_of: what `sd` is.
+        zero: whether zero is neutral, so that colours diverge from it and signs are printed.
     """
 
     unit: str
@@ -54,6 +58,20 @@ class Cells:
     baselines: dict[str, Floats]
     unscaled: Bools
     unrated: Bools
+    absent: tuple[str, ...] = ()
+    label: str = ""
+    spread_of: str = "sd over seeds"
+    zero: bool | None = None
+
+    @property
+    def signed(self) -> bool:
+        """Whether zero is neutral."""
+        return self.unit in SIGNED if self.zero is None else self.zero
+
+    @property
+    def axis_label(self) -> str:
+        """Label of the colour scale."""
+        return self.label or UNITS.get(self.unit, self.unit)
 
     @property
     def partial(self) -> Bools:
@@ -98,8 +116,11 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
     rows, columns = _order(matrix, order, mean_over_seeds(values))
     pick = np.ix_(rows, columns)
     levels, raw = baselines(matrix, unit), baselines(matrix, "score")
+    absent = tuple(name for name, level in raw.items() if np.isnan(level).all())
+    levels = {name: level for name, level in levels.items() if name not in absent}
     unowned = np.full(len(matrix.targets), unit in ("relative", "corrected")) & np.isnan(matrix.own).all(axis=0)
-    valueless = np.array([np.isnan(level) & ~np.isnan(raw[name]) for name, level in levels.items()])
+    valueless = np.array([np.isnan(level) & ~np.isnan(raw[name]) for name, level in levels.items()], dtype=bool)
+    valueless = valueless.reshape(len(levels), len(matrix.targets))
     ran, failed, constant = (where.sum(axis=0) > 0 for where in (known, matrix.failed, matrix.trivial & known))
     return Cells(
         unit=unit,
@@ -119,11 +140,61 @@ def cells(matrix: TransferMatrix, unit: str, order: str = "category", marks: Mar
         baselines={name: row[columns] for name, row in levels.items()},
         unscaled=(valueless & ~unowned)[:, columns],
         unrated=(valueless & unowned)[:, columns],
+        absent=absent,
+    )
+
+
+def plain_cells(
+    sources: tuple[str, ...],
+    targets: tuple[str, ...],
+    mean: Floats,
+    unit: str,
+    *,
+    sd: Floats | None = None,
+    marked: Bools | None = None,
+    mark: str = "",
+    zero: bool = False,
+    label: str = "",
+    spread_of: str = "",
+    seeds: int = 1,
+) -> Cells:
+    """The cells of any named matrix (sources, targets), such as a similarity or a difference, without reference rows.
+
+    Cells that are NaN are missing.
+    """
+    nothing = np.zeros(mean.shape, dtype=bool)
+    return Cells(
+        unit=unit,
+        sources=sources,
+        targets=targets,
+        seeds=seeds,
+        mean=mean,
+        sd=np.full(mean.shape, np.nan) if sd is None else sd,
+        count=np.where(np.isnan(mean), 0, seeds),
+        missing=np.isnan(mean),
+        failed=nothing,
+        undefined=nothing,
+        unowned=nothing,
+        trivial=nothing,
+        marked=nothing if marked is None else marked,
+        mark=mark,
+        baselines={},
+        unscaled=np.zeros((0, len(targets)), dtype=bool),
+        unrated=np.zeros((0, len(targets)), dtype=bool),
+        label=label,
+        spread_of=spread_of,
+        zero=zero,
     )
 
 
 def _spread(matrix: TransferMatrix, unit: str, values: Floats) -> Floats:
-    """(sources, targets): deviation over seeds; not of a task's ratio to itself, which is 1 whatever the spread."""
+    """(sources, targets): deviation over seeds; not of a task's ratio to itself, which is 1 whatever the spread.
+
+    A spread that was published with the means holds for scores, and for their lift over a level without spread; that of
+    a ratio is not known from it.
+    """
+    if matrix.spread is not None:
+        return matrix.spread if unit in ("score", "lift") else np.full(matrix.spread.shape, np.nan)
     spread = deviation(values)
     return np.where(matrix.off_diagonal, spread, np.nan) if unit in ("relative", "corrected") else spread
 
@@ -145,10 +216,19 @@ def _order(matrix: TransferMatrix, order: str, means: Floats) -> tuple[list[int]
 
 
 def _clustered(matrix: TransferMatrix, tasks: list[str], means: Floats) -> list[str]:
-    """Tasks by average linkage of their rows and columns taken together, missing cells at their column's mean."""
+    """Tasks by average linkage of their rows and columns taken together."""
     inner = means[np.ix_([matrix.sources.index(t) for t in tasks], [matrix.targets.index(t) for t in tasks])]
+    return [tasks[i] for i in hierarchy.leaves_list(linkage_of(profiles_of(inner)))]
+
+
+def profiles_of(inner: Floats) -> Floats:
+    """(tasks, 2 · tasks): rows and columns of a square matrix side by side, missing cells at their column's mean."""
     column = mean_over_seeds(inner)  # the mean along the first axis, here the sources
     whole = np.where(np.isnan(inner), np.where(np.isnan(column), 0.0, column), inner)
     whole = np.clip(whole, -2, 2)  # one exploded ratio must not decide the order
-    links = hierarchy.linkage(np.hstack([whole, whole.T]), method="average", optimal_ordering=True)
-    return [tasks[i] for i in hierarchy.leaves_list(links)]
+    return np.hstack([whole, whole.T])
+
+
+def linkage_of(profiles: Floats) -> Floats:
+    """(tasks - 1, 4): average linkage of the rows of (tasks, features), leaves ordered as by Bar-Joseph et al. 2001."""
+    return np.asarray(hierarchy.linkage(profiles, method="average", optimal_ordering=True))

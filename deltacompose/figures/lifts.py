@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,80 +14,116 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltacompose.analysis.transfer.lift import Lift, lifts
+from deltacompose.analysis.transfer.published import matrices_of
 from deltacompose.analysis.units import ordered
 from deltacompose.errors import BadInput
-from deltacompose.figures.style import (
-    GREY,
-    INK,
-    Look,
-    canvas,
-    colours_of,
-    counted,
-    label,
-    markers_of,
-    number,
-    save,
-    styled,
-    wrapped,
+from deltacompose.figures.frames import (
+    check_path,
+    entitle,
+    figure_of,
+    head_height,
+    key_of,
+    legend,
+    legend_height,
+    numbers,
+    opened,
+    rows,
+    saved,
 )
+from deltacompose.figures.labels import LINE, Labels, label, wrapped_to
+from deltacompose.figures.palette import GREY, INK, lines_of
+from deltacompose.figures.rounding import counted
+from deltacompose.figures.style import styled
+from deltacompose.figures.venues import Style, style_of
 
-__all__ = ["Lift", "dots", "draw", "lifts"]
+__all__ = ["Lift", "dots", "draw", "lift", "lifts"]
 
 
-def dots(rows: Sequence[Lift], path: str | Path, look: Look | None = None) -> Path:
-    """Draw lifts with their intervals, tasks down, one colour and shape per composition, and give the path.
+def lift(
+    data: Any,
+    path: str | Path | None = None,
+    *,
+    ax: Axes | None = None,
+    style: Style | str | None = None,
+    title: str = "",
+) -> Axes:
+    """Draw what training gave each task over the untouched backbone, with 95 % intervals, a row per task.
+
+    Args:
+        data: findings, one or several transfer matrices or what `heatmap` takes, or lifts.
+        path: file to write.
+        ax: axes to draw in.
+        style: of `dc.style`, or the name of a venue.
 
     Raises:
-        BadInput: no lifts, or another suffix than `.pdf`, `.png` and `.svg`.
+        BadInput: no lift is known.
     """
-    with styled():
-        return save(draw(rows, look or Look()), Path(path))
+    check_path(path)
+    look = style_of(style)
+    with styled(look):
+        axes = _draw(_lifts_of(data), look, ax, title)
+        saved(figure_of(axes), path)
+        return axes
 
 
-def draw(rows: Sequence[Lift], look: Look) -> Figure:
+def _lifts_of(data: Any) -> list[Lift]:
+    if isinstance(data, list | tuple) and all(isinstance(each, Lift) for each in data):
+        return list(data)
+    matrices = {name: replace(matrix, composition=name) for name, matrix in matrices_of(data).items()}
+    return [each for matrix in matrices.values() for each in lifts(matrix) if not np.isnan(each.value)]
+
+
+def dots(table_rows: Sequence[Lift], path: str | Path, look: Style | None = None) -> Path:
+    """Draw lifts to a file, and give its path."""
+    lift(list(table_rows), path, style=look)
+    return Path(path)
+
+
+def draw(table_rows: Sequence[Lift], look: Style) -> Figure:
     """The lifts as a matplotlib figure; to be called inside `style.styled()`."""
-    if not rows:
+    return figure_of(_draw(table_rows, look, None, ""))
+
+
+def _draw(table_rows: Sequence[Lift], look: Style, ax: Axes | None, title: str) -> Axes:
+    if not table_rows:
         raise BadInput("no lift over the untouched backbone is known, so there is none to draw")
-    names = list(dict.fromkeys(lift.composition for lift in rows))
-    categories = {lift.task: lift.category for lift in rows}
-    tasks = ordered(dict.fromkeys(lift.task for lift in rows), categories)
-    figure = canvas(look.width, (0.1 + 0.1 * len(names)) * len(tasks) + 1.1)
-    axes = figure.subplots()
-    colours, markers = colours_of(names, look.compositions), markers_of(names, look.compositions)
-    keys = []
+    names = list(dict.fromkeys(each.composition for each in table_rows))
+    categories = {each.task: each.category for each in table_rows}
+    tasks = ordered(dict.fromkeys(each.task for each in table_rows), categories)
+    texts = [label(name, 60) for name in names]
+    facts = f"lift on the task trained on; mean over {_seeds(table_rows)}; {_intervals(table_rows)}"
+    each_row = (0.5 + max(1.0, 0.75 * len(names))) * look.tick
+    tall = (each_row * len(tasks) + 5 * look.text) / 72 + legend_height(texts, look) + head_height(look, title, facts)
+    axes = opened(ax, look, tall + 0.2)
+    signs, keys = lines_of(names, look.compositions), []
     for place, name in enumerate(names):
-        sign: dict[str, Any] = {"color": colours[name], "marker": markers[name]}
+        sign = {**signs[name], "linestyle": ""}
         offset = (place + 0.5) / len(names) * 0.8 - 0.4
-        _row(
-            axes,
-            [lift for lift in rows if lift.composition == name],
-            {t: i + offset for i, t in enumerate(tasks)},
-            sign,
-        )
-        keys.append(Line2D([], [], linestyle="", markersize=3.5, label=label(name, 60), **sign))
-    _frame(axes, tasks, categories)
-    parts = f"lift on the task trained on; mean over {_seeds(rows)}; {_intervals(rows)}"
-    figure.suptitle(wrapped(parts, look), x=0.01, ha="left", fontsize=7.5)
-    figure.legend(handles=keys, loc="outside lower left", ncols=1 if len(names) < 5 else 2)
-    return figure
+        own = [each for each in table_rows if each.composition == name]
+        _row(axes, own, {task: i + offset for i, task in enumerate(tasks)}, sign)
+        keys.append(Line2D([], [], markersize=3.5, label=texts[place], **sign))
+    labels = _frame(axes, tasks, categories, look, ax is None, each_row)
+    entitle(axes, ax is None, title, "; ".join(filter(None, (facts, key_of(labels)))), look)
+    legend(axes, ax is None, keys, look)
+    return axes
 
 
-def _seeds(rows: Sequence[Lift]) -> str:
-    counts = sorted({lift.seeds for lift in rows if lift.seeds} or {0})
+def _seeds(table_rows: Sequence[Lift]) -> str:
+    counts = sorted({lift.seeds for lift in table_rows if lift.seeds} or {0})
     return counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'seed')}"
 
 
-def _intervals(rows: Sequence[Lift]) -> str:
-    """Sources of variation that the intervals cover, and the meaning of a hollow dot."""
-    covers = sorted({lift.covers for lift in rows if lift.verdict != "unknown"})
-    hollow = any(lift.verdict == "unknown" and not np.isnan(lift.value) for lift in rows)
-    parts = [f"95 % intervals over {', '.join(covers)}"] if covers else []
-    return "; ".join([*parts, *(["hollow: no interval known"] if hollow else [])])
+def _intervals(table_rows: Sequence[Lift]) -> str:
+    """Sources of variation of the intervals, and the meaning of hollow dots."""
+    covers = sorted({lift.covers for lift in table_rows if lift.verdict != "unknown"})
+    hollow = any(lift.verdict == "unknown" and not np.isnan(lift.value) for lift in table_rows)
+    said = [f"95 % intervals over {', '.join(covers)}"] if covers else []
+    return "; ".join([*said, *(["hollow: no interval known"] if hollow else [])])
 
 
-def _row(axes: Axes, drawn: Sequence[Lift], rows: Mapping[str, float], sign: Mapping[str, Any]) -> None:
+def _row(axes: Axes, table_rows: Sequence[Lift], rows: Mapping[str, float], sign: Mapping[str, Any]) -> None:
     """One composition's dots, hollow where no interval is known."""
-    for lift in drawn:
+    for lift in table_rows:
         if np.isnan(lift.value):
             continue
         row = rows[lift.task]
@@ -96,19 +133,22 @@ def _row(axes: Axes, drawn: Sequence[Lift], rows: Mapping[str, float], sign: Map
             axes.plot([lift.low, lift.high], [row, row], color=sign["color"], linewidth=0.9)
 
 
-def _frame(axes: Axes, tasks: Sequence[str], categories: Mapping[str, str]) -> None:
+def _frame(
+    axes: Axes, tasks: Sequence[str], categories: Mapping[str, str], look: Style, own: bool, each_row: float
+) -> Labels:
     """Names of the tasks, lines between categories, and the zero line."""
     axes.axvline(0, color=INK, linewidth=0.7)
-    axes.set_yticks(range(len(tasks)), [label(task) for task in tasks])
-    axes.set_ylim(len(tasks) - 0.5, -0.5)
+    labels = rows(axes, tasks, look, own, 0.3)
     axes.set_xlabel("A(t→t) − A(∅→t)")
-    axes.xaxis.set_major_formatter(lambda at, _: number(at, signed=True))
-    axes.tick_params(axis="y", length=0)
+    numbers(axes.xaxis, signed=True, most=4)
     first = 0
     for category, members in groupby(tasks, key=lambda task: categories[task]):
         length = len(list(members))
-        axes.axhline(first - 0.5, color=GREY, linewidth=0.4)
-        axes.text(
-            1.01, first + (length - 1) / 2, label(category, 20), transform=axes.get_yaxis_transform(), va="center"
-        )
+        if first:
+            axes.axhline(first - 0.5, color=GREY, linewidth=0.4)
+        text = wrapped_to(label(category, 60), 0.2 * look.points, look.tick, look.font)
+        if category and (1 + text.count("\n")) * LINE * look.tick <= 0.9 * length * each_row:
+            middle = first + (length - 1) / 2
+            axes.text(1.01, middle, text, transform=axes.get_yaxis_transform(), va="center", fontsize=look.tick)
         first += length
+    return labels

@@ -1,149 +1,220 @@
-"""The task graph as a picture: who is near whom, category by colour and shape, weight by width."""
+"""The task graph as a figure: who is near whom, category by colour and shape, weight by width, stability by dashes."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch, Polygon
 from matplotlib.patheffects import withStroke
+from scipy.spatial import ConvexHull, QhullError
 
 from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.graph.communities import LEAST_TASKS, louvain
+from deltacompose.analysis.graph.construction import edge_stability, incomplete, task_graph
+from deltacompose.analysis.transfer.published import matrix_of
+from deltacompose.analysis.units import graph_value
 from deltacompose.errors import BadInput
-from deltacompose.figures.style import (
-    GREY,
-    INK,
-    Look,
-    canvas,
-    colours_of,
-    counted,
-    label,
-    markers_of,
-    number,
-    save,
-    styled,
-    wrapped,
-)
+from deltacompose.figures.frames import check_path, entitle, figure_of, head_height, legend_height, saved
+from deltacompose.figures.graph_layout import NODE, Positions, apart, bend_of, layout
+from deltacompose.figures.heatmap_layout import columns_of
+from deltacompose.figures.labels import LINE, Labels, fitted, label, legend_width, numbered, width_of
+from deltacompose.figures.palette import GREY, INK, colours_of, markers_of
+from deltacompose.figures.rounding import counted, number
+from deltacompose.figures.style import Canvas, save, styled
+from deltacompose.figures.venues import Style, style_of
 
-Positions = dict[str, Floats]
-_THIN, _THICK, _NODE, _FONT = 0.3, 3.0, 7.0, 6.5
-"""Width of the thinnest and of the heaviest edge, size of a node and of its name, in points."""
+Stability = Mapping[tuple[str, str], float]
+_THIN, _THICK = 0.3, 3.0
+"""Width of the thinnest and of the heaviest edge, in points."""
+FIRM, SHAKY = 0.9, 0.5
+"""Edges in at least these shares of the resamples are solid, and dashed; others are dotted."""
+_CROWDED = 0.42
+"""The share of a square of the figure's width that boxes of names may take before they are numbered."""
+
+
+def graph(
+    data: Any,
+    path: str | Path | None = None,
+    *,
+    ax: Axes | None = None,
+    style: Style | str | None = None,
+    kind: str = "knn",
+    k: int = 3,
+    level: float | None = None,
+    value: str = "",
+    stability: Stability | None = None,
+    hulls: bool = True,
+    seed: int = 0,
+    title: str = "",
+) -> Axes:
+    """Draw a task graph: a node per task, an edge where two are near, as wide as its weight.
+
+    Names never overlap; where there is no room for them they are numbered with a key. An edge is solid if it stands in
+    at least 90 % of the resamples of the seeds, dashed from 50 % on, else dotted. Pale hulls are the communities of
+    Louvain's method.
+
+    Args:
+        data: a graph of `dc.task_graph` (networkx), whose nodes may have a `category` and edges a `weight`; or what
+            `heatmap` takes, of which the graph is made by `kind`, `k`, `level` and `value`.
+        path: file to write.
+        ax: axes to draw in.
+        style: of `dc.style`, or the name of a venue.
+        stability: share of resamples by edge; of a matrix with several seeds it is computed.
+        hulls: whether communities are drawn, from four tasks on.
+        seed: of the layout (Fruchterman and Reingold 1991, from the shortest paths of Kamada and Kawai 1989) and of
+            Louvain's method.
+
+    Raises:
+        BadInput: a graph without tasks, or what `dc.task_graph` refuses.
+    """
+    check_path(path)
+    tasks, stability = _graph_of(data, (kind, k, level, value), stability)
+    if not len(tasks):
+        raise BadInput("a task graph without tasks cannot be drawn")
+    look = style_of(style)
+    with styled(look):
+        axes = _draw(tasks, stability, look, seed, ax, hulls, title)
+        saved(figure_of(axes), path)
+        return axes
+
+
+def _graph_of(data: Any, how: tuple[str, int, float | None, str], stability: Stability | None) -> tuple[nx.Graph, Any]:
+    if isinstance(data, nx.Graph):
+        return data, stability
+    matrix = matrix_of(data)
+    kind, k, level, value = how
+    tasks = task_graph(
+        matrix, kind, min(k, max(1, len(matrix.tasks) - 1)), level, value or graph_value(matrix), missing="skip"
+    )
+    if stability is None and len(matrix.seeds) > 1 and not incomplete(matrix, tasks):
+        stability = edge_stability(matrix, tasks)
+    return tasks, stability
 
 
 def network(
     graph: nx.Graph,
     path: str | Path,
     *,
-    stability: Mapping[tuple[str, str], float] | None = None,
-    look: Look | None = None,
+    stability: Stability | None = None,
+    look: Style | None = None,
     seed: int = 0,
 ) -> Path:
-    """Draw a task graph to a `.pdf`, `.png` or `.svg` file, and give its path.
-
-    Args:
-        graph: nodes may have a `category`, edges a `weight`; the graph's own attributes (`kind`, `k`, `value`, `seeds`,
-            `weighs` where the weights are not the value itself) are named in the title. A directed graph is drawn with
-            arrows from source to target.
-        stability: how often each edge stands when seeds are drawn again; edges below one half are dotted.
-        seed: of the layout (Fruchterman and Reingold 1991, from the shortest paths of Kamada and Kawai 1989).
-
-    Raises:
-        BadInput: a graph without nodes, or another suffix.
-    """
+    """Draw a task graph to a `.pdf`, `.png` or `.svg` file, and give its path; `graph` has all settings."""
     if not len(graph):
         raise BadInput("a task graph without tasks cannot be drawn")
-    with styled():
-        return save(draw(graph, stability, look or Look(), seed), Path(path))
+    look = style_of(look)
+    with styled(look):
+        return save(draw(graph, stability, look, seed), Path(path))
 
 
-def draw(graph: nx.Graph, stability: Mapping[tuple[str, str], float] | None, look: Look, seed: int) -> Figure:
+def draw(graph: nx.Graph, stability: Stability | None, look: Style, seed: int) -> Figure:
     """The graph as a matplotlib figure; to be called inside `style.styled()`."""
-    places = _layout(graph, look, seed)
-    low, high = (end([place[1] for place in places.values()]) for end in (min, max))
-    figure = canvas(look.width, (high - low + 3 * _FONT) / 72 + 1.0)
-    axes = figure.subplots()
-    axes.set_axis_off()
-    axes.set(xlim=(0, 72 * 0.94 * look.width), ylim=(low - _NODE, high + _NODE + _FONT), aspect="equal")
+    return figure_of(_draw(graph, stability, look, seed, None, True, ""))
+
+
+def _draw(
+    graph: nx.Graph, stability: Stability | None, look: Style, seed: int, ax: Axes | None, hulls: bool, title: str
+) -> Axes:
+    wide = look.width if ax is None else figure_of(ax).get_figwidth() * ax.get_position().width
+    names = _labels(graph, wide, look)
+    groups = louvain(graph, seed) if hulls and len(graph) >= LEAST_TASKS and graph.number_of_edges() else {}
+    places = layout(graph, wide, seed, (names, groups), look)
+    groups = groups if apart(groups, places) else {}
+    low, high = (float(end([place[1] for place in places.values()])) for end in (min, max))
     categories = {name: str(graph.nodes[name].get("category", "")) for name in graph}
-    colours = colours_of(categories.values(), look.categories)
-    markers = markers_of(categories.values(), look.categories)
-    _edges(axes, graph, places, {name: colours[categories[name]] for name in graph}, stability)
+    colours = colours_of(filter(None, categories.values()), look.categories) | {"": INK}
+    markers = markers_of(filter(None, categories.values()), look.categories) | {"": "o"}
+    keys = [_category_key(name, colours[name], markers[name]) for name in sorted(set(categories.values())) if name]
+    keys += [*_weight_keys(graph), *_stability_keys(graph, stability)]
+    keys += [Patch(facecolor="#eeeeee", label="community (Louvain)")] if groups else []
+    entries = [f"{short}  {name}" for short, name in names.key] + ([names.note] if names.note else [])
+    parts = columns_of(entries, look.points - 12, max(look.smallest, look.tick - 1), look.font)
+    under = max((1 + part.count("\n") for part in parts), default=0) * LINE * look.tick / 72
+    texts = [str(key.get_label()) for key in keys]
+    headline = label(title, 200) if title else ""
+    facts = _title(graph, stability)
+    around = legend_height(texts, look) + head_height(look, headline, facts) + under
+    tall = (high - low + 2 * NODE + look.tick + 4) / 72 + around + 0.15
+    figure = Canvas(look, tall, None) if ax is None else figure_of(ax)
+    axes = figure.add_axes((0, 0, 1, 1)) if ax is None else ax
+    axes.set_axis_off()
+    axes.set(xlim=(0, 72 * wide), ylim=(low - NODE - 2, high + NODE + look.tick + 2))
+    axes.set_aspect("equal")
+    _hulls(axes, groups, places)
+    ends = {name: colours[categories[name]] for name in graph}
+    _edges(axes, graph, places, ends, stability)
     for category in sorted(set(categories.values())):
         members = [name for name in graph if categories[name] == category]
-        drawn = nx.draw_networkx_nodes(
-            graph,
-            places,
-            nodelist=members,
-            ax=axes,
-            node_size=_NODE**2,
-            node_color=colours[category],
-            node_shape=markers[category],
-            edgecolors="white",
-            linewidths=0.6,
-        )
-        drawn.set_zorder(3)
+        at = np.array([places[name] for name in members])
+        sign = {
+            "marker": markers[category],
+            "color": colours[category],
+            "markersize": NODE,
+            "markeredgecolor": "white",
+        }
+        axes.plot(at[:, 0], at[:, 1], linestyle="", zorder=3, markeredgewidth=0.6, **sign)
     for name in graph:
-        _label(axes, name, places[name])
-    figure.suptitle(wrapped(_title(graph, stability), look), x=0.01, ha="left", fontsize=7.5)
-    keys = [_category_key(name, colours[name], markers[name]) for name in sorted(set(categories.values())) if name]
-    figure.legend(
-        handles=[*keys, *_weight_keys(graph)],
-        loc="outside lower left",
-        ncols=max(1, int(look.width / 1.35)),
-        columnspacing=1.2,
-    )
-    return figure
+        _label(axes, names.shown[name], places[name], look)
+    if ax is None:
+        _frame(axes, (headline, facts), keys, parts, look, tall)
+    else:
+        entitle(axes, False, headline, facts, look)
+        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(0, 0), ncols=2)
+    return axes
 
 
-def _layout(graph: nx.Graph, look: Look, seed: int) -> Positions:
-    """Places in points: tasks near those they share heavy edges with, none on another; the same for the same seed."""
-    undirected = graph.to_undirected()
-    weights = _scaled([data.get("weight", 1.0) for _, _, data in undirected.edges(data=True)], 0.3, 1.0)
-    for (component, other), weight in zip(list(undirected.edges), weights, strict=True):
-        undirected.edges[component, other].update(pull=weight, distance=1 / weight)
-    start = nx.kamada_kawai_layout(undirected, weight="distance") if nx.is_connected(undirected) else None
-    near = 1.6 / np.sqrt(len(graph))
-    spring = nx.spring_layout(undirected, pos=start, weight="pull", seed=seed, k=near, iterations=60)
-    rough = np.array([spring[name] for name in graph])
-    room = 72 * look.width * np.array([0.94, 0.5 if len(graph) < 12 else 0.7])
-    rough = (rough - rough.min(axis=0)) / np.maximum(np.ptp(rough, axis=0), 1e-9) * room
-    sizes = np.array([(0.6 * _FONT * len(label(name)) + 2, _NODE + _FONT + 6) for name in graph])
-    return dict(zip(graph, _push_apart(rough, sizes, float(room[0])), strict=True))
+def _frame(axes: Axes, title: tuple[str, str], keys: list[Any], parts: list[str], look: Style, tall: float) -> None:
+    """Titles above, keys below, each in its own room."""
+    figure = figure_of(axes)
+    entitle(axes, True, *title, look)
+    head = (figure.texts[-1] if figure.texts else None, figure._suptitle)[1]
+    lines = 1 + head.get_text().count("\n") if head is not None else 1
+    top = (LINE * look.title * lines + 6) / 72
+    if head is not None:
+        head.set(y=1 - 3 / 72 / tall, va="top")
+    size = max(look.smallest, look.tick - 1)
+    below = max((1 + part.count("\n") for part in parts), default=0) * LINE * size / 72
+    for across, part in enumerate(parts):
+        left = (6 + across * (look.points - 12 + 2 * size) / len(parts)) / look.points
+        figure.text(left, (below + 0.03) / tall, part, va="top", fontsize=size, color=INK)
+    texts = [str(key.get_label()) for key in keys]
+    high = legend_height(texts, look) if texts else 0.0
+    if keys:
+        widths = [width_of(text, look.tick, look.font) + 4.6 * look.tick for text in texts]
+        across = next(n for n in range(len(texts), 0, -1) if n == 1 or legend_width(widths, n) <= look.points - 12)
+        place = {"bbox_to_anchor": (4 / look.points, (below + 0.05) / tall), "borderaxespad": 0}
+        figure.legend(keys, texts, loc="lower left", ncols=across, columnspacing=1.2, **place)
+    bottom = below + high + 0.1
+    axes.set_position((0, bottom / tall, 1, 1 - (bottom + top) / tall))
 
 
-def _push_apart(places: Floats, sizes: Floats, width: float, rounds: int = 200) -> Floats:
-    """Move boxes that overlap apart, each half the way and the shorter way, and keep them within the width.
-
-    Args:
-        places: (boxes, 2), their middles.
-        sizes: (boxes, 2), widths and heights.
-    """
-    places, half = places.copy(), sizes / 2
-    for _ in range(rounds):
-        places[:, 0] = np.clip(places[:, 0], half[:, 0], width - half[:, 0])
-        still = True
-        for i, j in itertools.combinations(range(len(places)), 2):
-            overlap = half[i] + half[j] - np.abs(places[i] - places[j])
-            if (overlap > 0.1).all():
-                still, axis = False, int(np.argmin(overlap))
-                step = (overlap[axis] / 2 + 0.05) * (1 if places[i, axis] >= places[j, axis] else -1)
-                places[i, axis] += step
-                places[j, axis] -= step
-        if still:
-            break
-    return places
+def _labels(graph: nx.Graph, wide: float, look: Style) -> Labels:
+    """Names, abbreviated where they are long, or numbers where their boxes would fill the figure."""
+    names = [str(name) for name in graph]
+    fit = fitted(names, 0.3 * 72 * wide, look.tick, look.font)
+    area = sum(width_of(text, look.tick, look.font) * (NODE + look.tick + 6) for text in fit.shown.values())
+    return numbered(names) if area > _CROWDED * (72 * wide) ** 2 else fit
 
 
-def _scaled(values: list[float], low: float, high: float) -> list[float]:
-    """Values brought linearly to [low, high]; equal ones to the middle."""
-    if not values or max(values) == min(values):
-        return [(low + high) / 2] * len(values)
-    return [low + (high - low) * (value - min(values)) / (max(values) - min(values)) for value in values]
+def _hulls(axes: Axes, groups: Mapping[str, int], places: Positions) -> None:
+    """A pale hull around the tasks of each community, wide enough to show around two or one."""
+    for group in sorted(set(groups.values())):
+        at = np.array([places[name] for name, own in groups.items() if own == group])
+        corners = at
+        if len(at) > 2:
+            try:
+                corners = at[ConvexHull(at).vertices]
+            except QhullError:  # the tasks lie on a line
+                corners = at[[at[:, 0].argmin(), at[:, 0].argmax()]]
+        style: dict[str, Any] = {"linewidth": 16, "joinstyle": "round", "capstyle": "round", "zorder": 0.5}
+        axes.add_patch(Polygon(corners, closed=True, facecolor="#eeeeee", edgecolor="#eeeeee", **style))
 
 
 def widths_of(graph: nx.Graph) -> list[float]:
@@ -159,71 +230,54 @@ def widths_of(graph: nx.Graph) -> list[float]:
 
 
 def _edges(
-    axes: Axes,
-    graph: nx.Graph,
-    places: Positions,
-    colours: Mapping[str, str],
-    stability: Mapping[tuple[str, str], float] | None,
+    axes: Axes, graph: nx.Graph, places: Positions, colours: Mapping[str, str], stability: Stability | None
 ) -> None:
     """Edges with a width proportional to their weight, in their category's colour where both ends share it."""
-    edges = list(graph.edges)
-    for edge, width in zip(edges, widths_of(graph), strict=True):
-        known = _stands(edge, stability)
-        bend = _bend(edge, places, 0.08 if graph.is_directed() else 0.0)
-        curve = {"arrows": True, "arrowsize": 6, "connectionstyle": f"arc3,rad={bend}", "node_size": 70}
-        curve |= {} if graph.is_directed() else {"arrowstyle": "-"}
-        nx.draw_networkx_edges(
-            graph,
-            places,
-            edgelist=[edge],
-            ax=axes,
-            width=width,
-            edge_color=colours[edge[0]] if colours[edge[0]] == colours[edge[1]] else GREY,
-            alpha=0.75,
-            style="solid" if known else "dotted",
-            **(curve if bend else {}),
+    for edge, width in zip(list(graph.edges), widths_of(graph), strict=True):
+        bend = bend_of(edge, places, 0.08 if graph.is_directed() else 0.0)
+        axes.annotate(
+            "",
+            xy=tuple(places[edge[1]]),
+            xytext=tuple(places[edge[0]]),
+            zorder=1,
+            arrowprops={
+                "arrowstyle": "-|>,head_length=0.35,head_width=0.15" if graph.is_directed() else "-",
+                "connectionstyle": f"arc3,rad={bend}",
+                "linewidth": width,
+                "linestyle": _dashes(edge, stability),
+                "color": colours[edge[0]] if colours[edge[0]] == colours[edge[1]] else GREY,
+                "alpha": 0.75,
+                "shrinkA": NODE / 2,
+                "shrinkB": NODE / 2 + (1 if graph.is_directed() else 0),
+            },
         )
 
 
-def _bend(edge: tuple[str, str], places: Positions, usual: float) -> float:
-    """How far an edge is curved, as a share of its length, so that it runs through no third node."""
-    start, end = (places[name] for name in edge)
-    others = np.array([place for name, place in places.items() if name not in edge]).reshape(-1, 2)
-    clear = {bend: _clearance(start, end, others, bend) for bend in (usual, 0.2, -0.2, 0.35, -0.35)}
-    return next((bend for bend, room in clear.items() if room > _NODE), max(clear, key=clear.__getitem__))
+def _dashes(edge: tuple[str, str], stability: Stability | None) -> str:
+    """Solid, dashed or dotted, by how often an edge is there when the seeds are drawn again; solid if unknown."""
+    if stability is None:
+        return "solid"
+    share = stability.get(edge, stability.get(edge[::-1], 0.0))
+    return "solid" if share >= FIRM else "dashed" if share >= SHAKY else "dotted"
 
 
-def _clearance(start: Floats, end: Floats, others: Floats, bend: float) -> float:
-    """The least distance of other nodes from matplotlib's `arc3` between two places."""
-    along = end - start
-    control = (start + end) / 2 + bend * np.array([along[1], -along[0]])
-    t = np.linspace(0, 1, 41)[:, None]
-    path = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end
-    return float(np.linalg.norm(path[:, None] - others, axis=2).min(initial=np.inf))
-
-
-def _stands(edge: tuple[str, str], stability: Mapping[tuple[str, str], float] | None) -> bool:
-    """Whether an edge is there in at least half of the resamples of the seeds, as far as that is known."""
-    return stability is None or stability.get(edge, stability.get(edge[::-1], 0.0)) >= 0.5
-
-
-def _label(axes: Axes, name: str, place: Floats) -> None:
+def _label(axes: Axes, text: str, place: Floats, look: Style) -> None:
     """The name above its node, readable on whatever lies below it."""
     halo = [withStroke(linewidth=1.8, foreground="white")]
-    x, y = place[0], place[1] + _NODE / 2 + 1
-    axes.text(x, y, label(name), ha="center", va="bottom", fontsize=_FONT, color=INK, zorder=5, path_effects=halo)
+    x, y = place[0], place[1] + NODE / 2 + 1
+    axes.text(x, y, text, ha="center", va="bottom", fontsize=look.tick, color=INK, zorder=5, path_effects=halo)
 
 
-def _title(graph: nx.Graph, stability: Mapping[tuple[str, str], float] | None) -> str:
+def _title(graph: nx.Graph, stability: Stability | None) -> str:
     facts = {name: graph.graph[name] for name in ("value", "kind", "k", "level") if name in graph.graph}
     facts |= {"value": f"nearness: {graph.graph['weighs']}"} if "weighs" in graph.graph else {}
-    facts_text = ", ".join(f"{name}={value}" if name in ("k", "level") else str(value) for name, value in facts.items())
+    text = ", ".join(f"{name}={value}" if name in ("k", "level") else str(value) for name, value in facts.items())
     seeds = graph.graph.get("seeds")
-    parts = ["task graph" + (f" ({facts_text})" if facts_text else ""), _over(int(seeds)) if seeds else ""]
-    if not all(_stands(edge, stability) for edge in graph.edges):
-        parts.append("dotted: in less than half of the resamples of the seeds")
+    parts = ["task graph" + (f" ({text})" if text else ""), _over(int(seeds)) if seeds else ""]
     if graph.graph.get("left_out"):
         parts.append(f"left out: {label(str(graph.graph['left_out']), 60)}")
+    if graph.graph.get("missing"):
+        parts.append(f"{counted(graph.graph['missing'], 'cell')} without a value")
     return "; ".join(part for part in parts if part)
 
 
@@ -232,10 +286,10 @@ def _over(seeds: int) -> str:
 
 
 def _category_key(category: str, colour: str, marker: str) -> Line2D:
-    return Line2D([], [], linestyle="", marker=marker, markersize=5, color=colour, label=label(category))
+    return Line2D([], [], linestyle="", marker=marker, markersize=5, color=colour, label=label(category, 40))
 
 
-def _weight_keys(graph: nx.Graph) -> list[Line2D]:
+def _weight_keys(graph: nx.Graph) -> list[Any]:
     """The widths of the lightest and the heaviest edge; the width is proportional to the weight, from 0 on."""
     weights = [float(data["weight"]) for _, _, data in graph.edges(data=True) if "weight" in data]
     if not weights or min(weights) == max(weights):
@@ -248,3 +302,17 @@ def _weight_keys(graph: nx.Graph) -> list[Line2D]:
         Line2D([], [], color=GREY, linewidth=width, label=f"weight {number(weight)}")
         for weight, width in sorted(ends.items())
     ]
+
+
+def _stability_keys(graph: nx.Graph, stability: Stability | None) -> list[Any]:
+    """Key of the dashes that occur, where not all edges are firm."""
+    fit = {_dashes(edge, stability) for edge in graph.edges}
+    if stability is None or fit <= {"solid"}:
+        return []
+    firm, shaky = (number(share, percent=True) for share in (FIRM, SHAKY))
+    texts = {
+        "solid": f"in at least {firm} % of resampled seeds",
+        "dashed": f"in {shaky} % to {firm} %",
+        "dotted": f"in less than {shaky} %",
+    }
+    return [Line2D([], [], color=GREY, linestyle=dash, label=text) for dash, text in texts.items() if dash in fit]

@@ -18,9 +18,9 @@ from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.uncertainty import Kind, Marks, can_be_tested, marks
 from deltacompose.analysis.units import UNITS, graph_value, unknown_chance
 from deltacompose.figures import heatmaps as heatmap
-from deltacompose.figures import interactions as interaction
 from deltacompose.figures import lifts as lift
 from deltacompose.figures import task_graphs as graph
+from deltacompose.figures.curves import convergence
 from deltacompose.figures.heatmap_values import cells
 from deltacompose.figures.style import Look, counted
 
@@ -124,7 +124,7 @@ def overall(findings: Findings, lifts: Sequence[Lift]) -> Iterator[Drawing]:
         yield Drawing("lift", partial(lift.draw, known, look), caption)
     if rows := curves(findings):
         caption = "Score on the development split against training steps: mean over seeds, the band is their range."
-        yield Drawing("convergence", partial(interaction.curves, rows, "step", look), caption)
+        yield Drawing("convergence", partial(convergence, rows, style=look), caption)
 
 
 def curves(findings: Findings) -> list[dict[str, Any]]:

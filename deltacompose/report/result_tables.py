@@ -15,6 +15,7 @@ from deltacompose.analysis.units import deviation, ordered
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures.figure_files import write_text
 from deltacompose.figures.style import number
+from deltacompose.report import paper_tables
 
 COLUMNS = (
     "composition", "category", "task", "metric", "mean", "sd", "seeds", "failed", "missing", "state",
@@ -127,11 +128,5 @@ NOTE = "Mean ± standard deviation over seeds (number of seeds), of deltas on th
 
 
 def latex(table: pd.DataFrame) -> str:
-    """The wide table in LaTeX, for the package booktabs; every name is escaped."""
-    body = wide(table)
-    body["category"] = body["category"].where(body["category"] != body["category"].shift(), "")
-    styler = body.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    text = str(styler.to_latex(hrules=True))
-    for sign, command in {"<": "$<$", ">": "$>$", "−": "$-$", "±": "$\\pm$"}.items():
-        text = text.replace(sign, command)
-    return f"% {NOTE}\n{text}"
+    """The table of `paper_tables.results` in LaTeX, for the package booktabs; every name is escaped."""
+    return paper_tables.results(table).latex()

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import pytest
 from matplotlib.figure import Figure
 
-from deltacompose.figures import style
+from deltacompose.figures import venues
 from deltacompose.figures.style import FONT, label, rendered, styled
 
 
@@ -20,7 +20,7 @@ def svg(text: str) -> bytes:
 @pytest.fixture
 def bare(monkeypatch):
     """A machine with none of the fallback fonts."""
-    monkeypatch.setattr(style, "FALLBACKS", ("A font that nobody has",) * 3)
+    monkeypatch.setattr(venues, "FALLBACKS", ("A font that nobody has",) * 3)
 
 
 def test_characters_without_a_glyph_are_written_as_escapes_and_reported(bare):
@@ -40,7 +40,7 @@ def test_what_the_own_font_has_is_drawn_as_it_is_and_warns_of_nothing(bare, name
 
 def test_a_fallback_font_that_is_installed_draws_what_the_own_font_lacks(monkeypatch):
     """STIX comes with matplotlib and has letters that DejaVu Sans lacks."""
-    monkeypatch.setattr(style, "FALLBACKS", ("STIXGeneral",))
+    monkeypatch.setattr(venues, "FALLBACKS", ("STIXGeneral",))
     assert label("\u1d8e") == "\u1d8e"
     with styled():
         assert mpl.rcParams["font.family"] == [FONT, "STIXGeneral"]
@@ -48,7 +48,7 @@ def test_a_fallback_font_that_is_installed_draws_what_the_own_font_lacks(monkeyp
 
 
 def test_a_fallback_changes_no_byte_of_what_the_own_font_has(monkeypatch):
-    monkeypatch.setattr(style, "FALLBACKS", ())
+    monkeypatch.setattr(venues, "FALLBACKS", ())
     before = svg("task_1 закон")
-    monkeypatch.setattr(style, "FALLBACKS", ("STIXGeneral",))
+    monkeypatch.setattr(venues, "FALLBACKS", ("STIXGeneral",))
     assert svg("task_1 закон") == before

@@ -14,18 +14,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import networkx as nx
 import numpy as np
+import pandas as pd
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.graph import communities
 from deltacompose.analysis.graph import edges as network
+from deltacompose.analysis.labelled import labelled
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
 from deltacompose.analysis.units import check_chance
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import counted, table
+
+if TYPE_CHECKING:
+    import xarray
 
 Value = Literal["relative", "corrected", "raw"]
 Missing = Literal["refuse", "skip"]
@@ -45,6 +50,20 @@ class TaskGraph(nx.Graph):  # type: ignore[misc]
         arrow = " → " if self.is_directed() else " – "
         rows = ({"edge": f"{source}{arrow}{other}", "weight": float(weight)} for source, other, weight in weights)
         return table(repr(self).strip("<>"), rows, ("edge", "weight"))
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per edge: `source`, `target`, `weight` and its other attributes, heaviest first."""
+        return pd.DataFrame(network.edges(self), columns=None if len(self.edges) else ["source", "target", "weight"])
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The weights (source, target) as an array with names; NaN where there is no edge.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        names = list(self)
+        weights = nx.to_numpy_array(self, nodelist=names, weight="weight", nonedge=np.nan)
+        return labelled(weights, {"source": names, "target": names}, "weight")
 
 
 class DirectedTaskGraph(TaskGraph, nx.DiGraph):  # type: ignore[misc]

@@ -220,7 +220,8 @@ def summary(
 ) -> dict[str, Any]:
     """How well each measure predicts the matrix, ready for JSON; None where undefined.
 
-    Per measure: `ndcg` (mean over targets), `ndcg_null` (a random ranking), `ndcg_popularity`, `ndcg_p` with
+    Per measure: `ndcg` (mean over targets), `ndcg_null` (a random ranking), `ndcg_null_low` and `ndcg_null_high` (the
+    5 % and 95 % quantiles with permuted tasks), `ndcg_popularity`, `ndcg_p` with
     `ndcg_least_p`, the smallest that could come out, and `ndcg_p_by`, adjusted over the measures,
     `ndcg_by_target`, `ndcg_by_seed`, `regret_at_1` and `regret_at_3` next to those of chance and popularity,
     `kendall_within` (τ_b per target, averaged), `kendall_pooled` and `spearman_within` for contrast, `mantel_r` and
@@ -297,6 +298,8 @@ def _judged(measure: Floats, gains: Floats, matrix: TransferMatrix, permutations
         "ndcg": mean_known(by_target),
         "ndcg_null": mean_known(ndcg_of_chance(gains.T)),
         "ndcg_popularity": mean_known(ndcg(popular.T, gains.T)),
+        "ndcg_null_low": tested.null_range[0],
+        "ndcg_null_high": tested.null_range[1],
         "ndcg_p": tested.p,
         "ndcg_least_p": tested.least_p,
         "ndcg_by_seed": [_known(mean_known(ndcg(measure.T, relative.T))) for relative in each_seed],

@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
 
+from deltacompose.analysis.labelled import labelled
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.similarity.formulas import neuron_overlap_windows
 from deltacompose.analysis.similarity.measure import Array, Measure, Needs, Undefined, compare, named
 from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.array_files import read_arrays
+
+if TYPE_CHECKING:
+    import xarray
 
 ROUNDING = 1e-12
 """Values all of which are as near to each other, absolutely or as a share of them, differ by rounding alone."""
@@ -67,6 +71,31 @@ class Comparison:
     def frame(self) -> pd.DataFrame:
         """The mean with names on both axes, as the measure gives it."""
         return self._named(self.mean)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The tidy table: one row per seed, source and target, with the value of the measure."""
+        rows = [
+            {
+                "measure": self.measure.name,
+                "seed": seed,
+                "source": source,
+                "target": target,
+                "value": self.values[k, s, t],
+            }
+            for k, seed in enumerate(self.seeds)
+            for s, source in enumerate(self.tasks)
+            for t, target in enumerate(self.tasks)
+        ]
+        return pd.DataFrame(rows)
+
+    def to_xarray(self) -> xarray.DataArray:
+        """The values (seed, source, target) as an array with names, called as the measure is.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        names = {"seed": list(self.seeds), "source": list(self.tasks), "target": list(self.tasks)}
+        return labelled(self.values, names, self.measure.name)
 
     @property
     def weighs(self) -> str:

@@ -6,7 +6,7 @@ dimension of one task in `intrinsic`, the six readouts of a learned subspace in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -269,6 +269,20 @@ def _explained(values: Floats) -> Floats:
     """The share of the square distance from the mean that the first k components hold, for every k."""
     squares = np.square(_scaled(values))
     return np.asarray(np.cumsum(squares) / squares.sum())
+
+
+def explained_if_random(norms: Sequence[float], parameters: int, seed: int = 0) -> list[dict[str, float]]:
+    """For every k the mean and quantiles of the share that k components hold of random directions with these norms."""
+    most = min(len(norms) - 1, parameters)
+    statistics: dict[str, directions.Statistic] = {str(k): partial(_explained_by, k=k) for k in range(1, most + 1)}
+    return list(directions.null(statistics, np.asarray(norms, dtype=np.float64), parameters, seed).values())
+
+
+def _explained_by(inner: Floats, k: int) -> float:
+    """The share of the square distance from the mean that k components hold, from inner products (tasks, tasks)."""
+    rows = inner.mean(axis=0)
+    values = np.maximum(np.linalg.eigvalsh(inner - rows[:, None] - rows[None] + inner.mean())[::-1], 0)
+    return float(values[:k].sum() / values.sum()) if values.sum() > 0 else 1.0
 
 
 def _two_nn_or_why_not(deltas: Floats) -> tuple[float | None, list[str]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.row_files import read_csv_rows
+from deltacompose.formats.sheets import read_cells
 
 
 def frame_of_csv(path: Path) -> pd.DataFrame:
-    """A CSV file with a header, every cell as text."""
-    rows = read_csv_rows(path)
+    """A CSV or TSV file with a header, every cell as text."""
+    rows = read_csv_rows(path, "\t" if path.suffix == ".tsv" else ",")
     if not rows:
         raise BadInput(f"{path} has no rows")
     header = rows[0][1]
@@ -22,10 +24,9 @@ def frame_of_csv(path: Path) -> pd.DataFrame:
     return pd.DataFrame([row for _, row in rows[1:]], columns=header, dtype=str)
 
 
-def cells_of_text(path: Path) -> list[list[str]]:
-    """The stripped cells of a CSV, each row as long as the header."""
-    rows = ([cell.strip() for cell in row] for _, row in read_csv_rows(path, strict=False))
-    table = [row for row in rows if any(row)]
+def cells_of_text(path: Path) -> list[list[Any]]:
+    """The cells of a plain table, each row as long as the header; those of a CSV are stripped text."""
+    table = read_cells(path)
     if len(table) < 2 or len(table[0]) < 2:
         raise BadInput(f"{path} is not a table of scores: expected a header of targets and a row per source")
     for row in table[1:]:
@@ -35,13 +36,13 @@ def cells_of_text(path: Path) -> list[list[str]]:
     return _named_alone(table, path)
 
 
-def _named_alone(table: list[list[str]], path: Path) -> list[list[str]]:
+def _named_alone(table: list[list[Any]], path: Path) -> list[list[Any]]:
     """The table without columns that have neither a name nor a cell, as trailing commas make them.
 
     Raises:
         BadInput: a column or a row with scores has no name.
     """
-    empty = {k for k in range(1, len(table[0])) if not any(row[k] for row in table)}
+    empty = {k for k in range(1, len(table[0])) if all(row[k] in ("", None) for row in table)}
     kept = [[cell for k, cell in enumerate(row) if k not in empty] for row in table]
     for number, name in enumerate(kept[0][1:], start=2):
         if not name:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.environments import differences
 from deltacompose.analysis.interaction.cost_scores import costs
+from deltacompose.analysis.labelled import xarray_module
 from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
 from deltacompose.analysis.transfer.records import from_records
 from deltacompose.errors import BadInput, unknown
 from deltacompose.study.queries import Record, done, failed
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +61,20 @@ class Findings:
         """Every seed of a training or of an evaluated delta."""
         trained = {int(record["spec"]["seed"]) for record in self.trainings}
         return sorted(trained | {seed for matrix in self.matrices.values() for seed in matrix.seeds})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The tidy tables of all compositions, one below the other."""
+        return pd.concat([matrix.to_pandas() for matrix in self.matrices.values()], ignore_index=True)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The datasets of all compositions along a dimension `composition`; cells that one lacks are NaN.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        datasets = [matrix.to_xarray().drop_attrs() for matrix in self.matrices.values()]
+        names = pd.Index(list(self.matrices), name="composition")
+        return xarray_module().concat(datasets, dim=names, join="outer", coords="different", compat="no_conflicts")
 
     @property
     def transfer(self) -> dict[str, TransferMatrix]:

@@ -1,11 +1,12 @@
-"""The plain CSV of raw scores: rows are sources, columns are targets, three reserved rows hold levels of reference."""
+"""The plain table of raw scores: rows are sources, columns targets, three reserved rows levels of reference."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,15 @@ from deltacompose.study.config import RESERVED
 
 
 def read_scores(
-    path: str | Path, categories: Mapping[str, str] | None = None, name: str = "", runs: int = 0
+    path: str | Path,
+    categories: Mapping[str, str] | None = None,
+    name: str = "",
+    runs: int = 0,
+    *,
+    percent: bool = False,
+    transposed: bool = False,
 ) -> TransferMatrix:
-    """Read a plain CSV of published mean scores: rows are sources, columns are targets.
+    """Read a plain table of published mean scores, `.csv`, `.tsv` or `.xlsx`: rows are sources, columns are targets.
 
     Three row names are reserved: `chance` holds the chance level of each target, `untouched` the score of the backbone
     alone, `random` that of random deltas, which is taken for chance where there is no row `chance`. Rows and columns
@@ -30,13 +37,31 @@ def read_scores(
         categories: category of each task.
         name: what the scores are of, such as a composition; figures are titled with it.
         runs: number of training runs that each score is the mean of; 0 if unknown.
+        percent: whether the scores are percentages.
+        transposed: whether rows are targets and columns sources; the reserved names are then those of columns.
 
     Raises:
         BadInput: a name twice, a row of another length, a cell that is neither a number nor empty, percentages.
     """
-    table = cells_of_text(Path(path))
-    targets, names = table[0][1:], [row[0] for row in table[1:]]
-    check_size(str(path), names, targets)
+    path = Path(path)
+    return scores_of(cells_of_text(path), str(path), categories, name, runs, percent=percent, transposed=transposed)
+
+
+def scores_of(
+    table: Sequence[Sequence[Any]],
+    path: str,
+    categories: Mapping[str, str] | None = None,
+    name: str = "",
+    runs: int = 0,
+    *,
+    percent: bool = False,
+    transposed: bool = False,
+) -> TransferMatrix:
+    """The matrix of a plain table as rows of cells, the first of which is the header; `path` names it in errors."""
+    if transposed:
+        table = [list(column) for column in zip(*table, strict=True)]
+    targets, names = list(map(str, table[0][1:])), [str(row[0]) for row in table[1:]]
+    check_size(path, names, targets)
     for reserved in RESERVED:
         if reserved in targets:
             raise BadInput(
@@ -47,13 +72,12 @@ def read_scores(
         repeated = [label for label, count in Counter(labels).items() if count > 1]
         if repeated:
             raise BadInput(f"{path}: the {kind} {quoted(repeated[0])} stands there twice")
+    whole = 100.0 if percent else 1.0
     rows = {
-        row[0]: np.array(
-            [
-                number_of(cell, str(path), f" ({row[0]} → {target})")
-                for cell, target in zip(row[1:], targets, strict=True)
-            ]
+        str(row[0]): np.array(
+            [number_of(cell, path, f" ({row[0]} → {target})") for cell, target in zip(row[1:], targets, strict=True)]
         )
+        / whole
         for row in table[1:]
     }
     unknown_row = np.full(len(targets), np.nan)
@@ -81,7 +105,7 @@ def read_scores(
         chance_of=chance_of,
         averaged_over=runs,
     )
-    return checked(matrix, str(path))
+    return checked(matrix, path)
 
 
 def write_scores(matrix: TransferMatrix, path: str | Path) -> Path:

@@ -6,7 +6,6 @@ other program can use it; it gives the matrix back exactly.
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
@@ -17,14 +16,15 @@ import numpy as np
 import pandas as pd
 
 from deltacompose.analysis.arrays import Floats
-from deltacompose.analysis.matrix import REFERENCES, TransferMatrix
+from deltacompose.analysis.matrix import TransferMatrix
+from deltacompose.analysis.matrix_tables import frame
 from deltacompose.analysis.transfer.csv_cells import frame_of_csv
 from deltacompose.analysis.transfer.plain_scores import read_scores, write_scores
 from deltacompose.analysis.transfer.score_checks import MOST, check_size, checked, number_of
+from deltacompose.analysis.transfer.tidy_scores import COLUMNS, completed
 from deltacompose.errors import BadInput, quoted, unknown
-from deltacompose.formats.files import opened
 from deltacompose.formats.json_files import parsed_json, read_json
-from deltacompose.limits import ROWS_BYTES
+from deltacompose.formats.sheets import SUFFIXES, read_cells, read_columns
 from deltacompose.validation import validated
 
 __all__ = [
@@ -40,67 +40,7 @@ __all__ = [
     "write_scores",
 ]
 
-COLUMNS = (
-    "composition", "backbone", "seed", "source", "target", "source_category", "target_category", "metric",
-    "score", "state", "trivial", "chance", "untouched", "random",
-)  # fmt: skip
 STATES = ("done", "failed", "missing", "reference")
-
-
-def frame(matrix: TransferMatrix) -> pd.DataFrame:
-    """The tidy table: one row per seed, source and target.
-
-    `state` is done, failed or missing. Where per-example scores are known, a column `example_scores` holds them as a
-    JSON list, and those of the reference rows stand in rows of state `reference`. A column `chance_of` names the row
-    that was taken for chance, where one was; a column `averaged_over` has the number of runs behind published means.
-
-    >>> list(frame(matrix).columns)[:5]
-    ['composition', 'backbone', 'seed', 'source', 'target']
-    """
-    rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
-    if matrix.examples:
-        rows += [_reference_row(matrix, key) for key in matrix.examples if key[1] in REFERENCES]
-        for row in rows:
-            scores = matrix.examples.get((row["seed"], row["source"], row["target"]))
-            row["example_scores"] = "" if scores is None else json.dumps([float(score) for score in scores])
-    about = {"chance_of": matrix.chance_of or None, "averaged_over": matrix.averaged_over}
-    return pd.DataFrame(
-        [{**row, **{name: value for name, value in about.items() if value is not None}} for row in rows]
-    )
-
-
-def _row(matrix: TransferMatrix, k: int, s: int, t: int) -> dict[str, Any]:
-    score = matrix.values[k, s, t]
-    state = "failed" if matrix.failed[k, s, t] else "missing" if np.isnan(score) else "done"
-    about = _about(matrix, matrix.seeds[k], matrix.sources[s], t)
-    return {**about, "score": score, "state": state, "trivial": bool(matrix.trivial[k, s, t]), **_levels(matrix, k, t)}
-
-
-def _reference_row(matrix: TransferMatrix, key: tuple[int, str, str]) -> dict[str, Any]:
-    seed, source, target = key
-    t = matrix.targets.index(target)
-    k = matrix.seeds.index(seed) if seed in matrix.seeds else 0
-    score = matrix.untouched[t] if source == "untouched" else matrix.random[k, t]
-    about = _about(matrix, seed, source, t)
-    return {**about, "score": score, "state": "reference", "trivial": False, **_levels(matrix, k, t)}
-
-
-def _about(matrix: TransferMatrix, seed: int, source: str, t: int) -> dict[str, Any]:
-    target = matrix.targets[t]
-    return {
-        "composition": matrix.composition,
-        "backbone": matrix.backbone,
-        "seed": seed,
-        "source": source,
-        "target": target,
-        "source_category": matrix.categories.get(source, ""),
-        "target_category": matrix.categories.get(target, ""),
-        "metric": matrix.metric[t],
-    }
-
-
-def _levels(matrix: TransferMatrix, k: int, t: int) -> dict[str, float]:
-    return {"chance": matrix.chance[t], "untouched": matrix.untouched[t], "random": matrix.random[k, t]}
 
 
 def write(matrix: TransferMatrix, path: str | Path) -> Path:
@@ -132,29 +72,34 @@ def read(path: str | Path, composition: str | None = None) -> TransferMatrix:
         BadInput: another kind of file, a cell that stands twice, contradictory reference scores, percentages.
     """
     path = Path(path)
-    if _ending(path) == ".csv":
-        return from_frame(frame_of_csv(path), composition, str(path))
-    try:
-        with opened(path, ROWS_BYTES) as file:
-            table = pd.read_parquet(file)
-    except ImportError:
-        raise BadInput(f"cannot read {path}: parquet needs the package pyarrow") from None
-    except BadInput:
-        raise
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {error}") from None
-    return from_frame(table, composition, str(path))
+    return from_frame(table_of(path), composition, str(path))
+
+
+def table_of(path: Path) -> pd.DataFrame:
+    """A file of columns: `.csv`, `.tsv`, `.xlsx` or `.parquet`.
+
+    Raises:
+        BadInput: another ending, or a file that cannot be read.
+    """
+    if path.suffix == ".parquet":
+        return read_columns(path)
+    if path.suffix == ".xlsx":
+        header, *rows = read_cells(path) or [[]]
+        return pd.DataFrame(rows, columns=[str(name) for name in header])
+    if path.suffix not in (".csv", ".tsv"):
+        raise BadInput(f"a transfer table ends in {', '.join(SUFFIXES)}, not {quoted(path.name)}")
+    return frame_of_csv(path)
 
 
 def from_frame(table: pd.DataFrame, composition: str | None = None, name: str = "the table") -> TransferMatrix:
-    """The matrix of a tidy table; tasks and seeds stand in the order of their first row."""
+    """The matrix of a tidy table; tasks and seeds stand in the order of their first row.
+
+    Columns `source`, `target` and `score` are needed, all others have defaults (`tidy_scores.completed`).
+    """
     twice = [str(column) for column, count in Counter(table.columns).items() if count > 1]
     if twice:
         raise BadInput(f"{name} has the column {quoted(twice[0])} twice")
-    absent = [column for column in COLUMNS if column not in table.columns]
-    if absent:
-        raise BadInput(f"{name} is not transfer table: it lacks the columns {', '.join(absent)}")
-    rows = _one_composition(table.to_dict("records"), composition, name)
+    rows = _one_composition(completed(table, name), composition, name)
     unknown_states = sorted({str(row["state"]) for row in rows} - set(STATES))
     if unknown_states:
         raise BadInput(f"{name}: no state {quoted(unknown_states[0])}; states: {', '.join(STATES)}")
@@ -222,9 +167,22 @@ def _matrix(cells: Mapping[Key, Row], examples: Mapping[Key, Floats], name: str)
         backbone=str(first["backbone"]),
         examples=examples,
         chance_of=_text_of(first, "chance_of"),
-        averaged_over=_runs_of(first, name),
+        averaged_over=_runs_of(cells.values(), name),
+        spread=_spread(cells, (sources, targets), name),
     )
     return checked(matrix, name)
+
+
+def _spread(cells: Mapping[Key, Row], shape: tuple[list[str], list[str]], name: str) -> Floats | None:
+    """(sources, targets): the column `sd`, where the table has one."""
+    if not any(not np.isnan(number_of(row.get("sd"), name)) for row in cells.values()):
+        return None
+    spread = np.full((len(shape[0]), len(shape[1])), np.nan)
+    for (_, source, target), row in cells.items():
+        spread[shape[0].index(source), shape[1].index(target)] = value = number_of(row.get("sd"), name)
+        if value < 0:
+            raise BadInput(f"{name}: the sd of {source} → {target} is {value:g}; a standard deviation is at least 0")
+    return spread
 
 
 def _text_of(row: Row, column: str) -> str:
@@ -233,14 +191,17 @@ def _text_of(row: Row, column: str) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _runs_of(row: Row, name: str) -> int | None:
-    """The number of runs behind published means; None where the table has no such column."""
-    if (value := row.get("averaged_over")) is None or str(value).strip() in ("", "nan"):
-        return None
-    try:
-        return int(value)
-    except (TypeError, ValueError):
-        raise BadInput(f"{name}: averaged_over {quoted(value)} is not a whole number") from None
+def _runs_of(rows: Iterable[Row], name: str) -> int | None:
+    """The number of runs behind published means, the least of them; None where each seed is one run."""
+    counts = set()
+    for row in rows:
+        if (value := row.get("averaged_over")) is None or str(value).strip() in ("", "nan", "<NA>"):
+            continue
+        try:
+            counts.add(int(float(value)))
+        except (TypeError, ValueError):
+            raise BadInput(f"{name}: the number of runs {quoted(value)} is not a whole number") from None
+    return min(counts, default=None)
 
 
 def _level(cells: Mapping[Key, Row], column: str, target: str, seed: int | None, name: str) -> float:

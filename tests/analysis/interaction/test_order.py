@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.stats import friedmanchisquare
 
 import deltacompose as dc
+from deltacompose import figures
 from deltacompose.analysis.interaction.composition_text import canonical, stages
 from deltacompose.analysis.interaction.convergence import Point, Training, efficiency, reached, speed
 from deltacompose.analysis.interaction.order import friedman, order_effects
 from deltacompose.analysis.permutation import relabelling_test
 from deltacompose.cli.interaction import interaction
 from deltacompose.errors import BadInput
-from deltacompose.figures import interactions as figures
 from deltacompose.store import open_store
 from deltacompose.study import Cell
 
@@ -267,7 +267,7 @@ def test_measures_of_one_delta_in_one_process_stand_for_those_of_a_shared_one(re
 def test_the_command_writes_tables_and_figures_whose_titles_count_seeds(results, tmp_path):
     said = command(results, "--by", "shots", "--out", tmp_path / "out")
     names = sorted(path.stem.split("-")[0] + path.suffix for path in (tmp_path / "out").iterdir())
-    each = [f"{name}.{kind}" for name in ("convergence", "effects", "orders") for kind in ("png", "svg")] * 2
+    each = [f"{name}.{kind}" for name in ("convergence", "effects", "orders") for kind in ("pdf", "png", "svg")] * 2
     assert names == sorted([*each, "interaction.json", "interaction.md", "runs.csv"])
     assert (tmp_path / "out" / "interaction.md").read_text() == said
     for words in (
@@ -318,16 +318,21 @@ def test_a_csv_may_give_the_combination_as_text(tmp_path):
 
 def test_figures_state_their_seeds_and_say_what_is_missing():
     (record,) = order_effects(sequences())
-    assert "3 tasks, 2 seeds · friedman p" in figures.orders(record, "rte").get_suptitle()
+    title = " ".join(figures.orders(record, title="rte").get_suptitle().split())
+    assert title.startswith("rte 3 tasks, 2 seeds; lines: 95 % intervals; friedman p")
     rows = [{"composition": c, "unit": "rte", "seed": s, "step": n, "seconds": n, "score": n / 20}
             for c in ("a", "b") for s in "12" for n in (0, 10, 20)]  # fmt: skip
     for by in ("step", "seconds"):
-        assert figures.curves(rows, by).axes[0].get_title() == "rte (2 seeds)"
-    with pytest.raises(BadInput, match="0 evaluations"):
-        figures.curves([])
+        drawn = figures.convergence(rows, by=by)
+        assert drawn.axes[0].get_title(loc="left") == "rte"
+        assert "mean over 2 seeds" in drawn.get_suptitle()
+    with pytest.raises(BadInput, match=r"convergence needs rows with the columns .*; found 0 rows"):
+        figures.convergence([])
     unknown = {"marginals": {"a": {"none": None}}, "means": {"none": None, "a": None}, "effects": {"a": None}}
     with pytest.raises(BadInput, match="means are missing: none, a"):
-        figures.effects({**unknown, "factors": ["a"], "intervals": {}})
+        figures.factorial({**unknown, "shapley": {}, "factors": ["a"], "intervals": {}})
+    with pytest.raises(BadInput, match="not a record of `interaction`: it lacks shapley"):
+        figures.factorial({**unknown, "factors": ["a"], "intervals": {}})
 
 
 def test_positions_average_over_the_orders_that_have_the_stage_there():

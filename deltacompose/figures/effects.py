@@ -1,0 +1,215 @@
+"""Interaction of methods: Shapley values, conditional marginals and effects; and what the order of stages does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from deltacompose.errors import BadInput
+from deltacompose.figures.frames import check_path, legend, legend_height, numbers, record, rows_height, saved
+from deltacompose.figures.labels import label, wrapped_to
+from deltacompose.figures.palette import GREY, INK, MARKERS, colours_of, lines_of, markers_of
+from deltacompose.figures.rounding import counted, p_value
+from deltacompose.figures.style import Canvas, styled
+from deltacompose.figures.venues import Style, style_of
+
+Record = Mapping[str, Any]
+MOST_ROWS = 40
+"""With more marginals than this only those on nothing and on all other methods are drawn."""
+_WIDE = 5.0
+"""From so many inches on, with letters of 7 points, panels stand side by side."""
+
+
+def factorial(
+    data: Any, path: str | Path | None = None, *, style: Style | str | None = None, title: str = ""
+) -> Figure:
+    """Draw what methods add: Shapley values, conditional marginals, and the effects of every set, with intervals.
+
+    A Shapley value is a method's marginal averaged over every order in which the methods may be added; the marginals
+    that it averages stand below it. The effect of a set is the mean over combinations with an even number of its
+    methods off minus that over the others (±1 coding; Box, Hunter and Hunter 1978).
+
+    Args:
+        data: one group's record of `interaction.analyse`, or the `interaction.json` that `deltacompose interaction`
+            writes.
+        path: file to write.
+        style: of `dc.style`, or the name of a venue.
+        title: what the group is.
+
+    Raises:
+        BadInput: not a record of a factorial, or one so incomplete that not one marginal is known.
+    """
+    check_path(path)
+    answer, look = record(data, "interaction"), style_of(style)
+    lacking = [name for name in ("marginals", "shapley", "effects", "means", "intervals") if name not in answer]
+    if lacking:
+        raise BadInput(f"this is not a record of `interaction`: it lacks {', '.join(lacking)}")
+    if all(value is None for each in answer["marginals"].values() for value in each.values()):
+        missing = [name for name, mean in answer["means"].items() if mean is None]
+        raise BadInput(f"no marginal is known, because means are missing: {', '.join(missing)}")
+    with styled(look):
+        figure = _factorial(answer, look, title)
+        saved(figure, path)
+        return figure
+
+
+def _factorial(answer: Record, look: Style, title: str) -> Figure:
+    left, right = (
+        _added(answer),
+        [(name, answer["effects"][name], _reach(answer, "effects", name), "") for name in answer["effects"]],
+    )
+    beside = look.width >= _WIDE * look.text / 7
+    heights = [rows_height(len(part), look, 2.5) for part in (left, right)]
+    head = 4 * look.title * 1.2 / 72
+    figure = Canvas(look, (max(heights) if beside else sum(heights)) + head, "constrained")
+    shape: dict[str, Any] = {"ncols": 2} if beside else {"nrows": 2, "height_ratios": heights}
+    first, second = figure.subplots(**shape)
+    colours, markers = (
+        colours_of(answer["factors"], look.compositions),
+        markers_of(answer["factors"], look.compositions),
+    )
+    share = 0.22 if beside else 0.42
+    _dots(first, left, look, share, (colours, markers))
+    _dots(second, right, look, share, ({}, {}))
+    unit = "points" if answer.get("scale", 1) == 100 else "score"
+    for axes, text in ((first, "what a method adds, on others and on average"), (second, "effect of a set of methods")):
+        room = look.points * (0.26 if beside else 0.5)
+        axes.set_title(wrapped_to(text, room, look.title, look.font))
+        axes.set_xlabel(unit)
+    count, seeds = len(answer["units"]) or 1, len(answer["seeds"]) or 1
+    reach = answer["intervals"]
+    facts = f"{counted(count, 'task')}, {counted(seeds, 'seed')}; {100 * reach['level']:.0f} % intervals over "
+    facts += str(reach["resampled"])
+    facts += "; filled: Shapley value (average), hollow: marginal on the methods named"
+    text = wrapped_to("\n".join(filter(None, (title, facts))), look.points - 6, look.title, look.font)
+    figure.suptitle(text, x=3 / look.points, ha="left", fontsize=look.title)
+    return figure
+
+
+Row = tuple[str, float | None, Any, str]
+"""A name, a value, its interval, and the method whose colour and marker it has (empty: an average is hollow or not)."""
+
+
+def _added(answer: Record) -> list[Row]:
+    """Of every method its Shapley value, then its marginals."""
+    marginals = answer["marginals"]
+    few = sum(map(len, marginals.values())) <= MOST_ROWS
+    table: list[Row] = []
+    for method, each in marginals.items():
+        table.append((f"{method} on average", answer["shapley"][method], _reach(answer, "shapley", method), method))
+        ends = list(each)
+        for on in ends if few else dict.fromkeys((ends[0], ends[-1])):
+            table.append((f"on {on}", each[on], answer["intervals"]["marginals"][method][on], f"{method}/"))
+    return table
+
+
+def _reach(answer: Record, kind: str, name: str) -> Any:
+    return answer["intervals"].get(kind, {}).get(name)
+
+
+def _dots(
+    axes: Axes, table: Sequence[Row], look: Style, share: float, signs: tuple[Mapping[str, str], Mapping[str, str]]
+) -> None:
+    """One row per value with its interval; a value that is not known is written as words, not left out."""
+    colours, markers = signs
+    for row, (_, value, reach, of) in enumerate(table):
+        method, hollow = of.rstrip("/"), of.endswith("/")
+        if value is None:
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
+            axes.text(0.02, row, "means are missing", color=GREY, fontsize=look.smallest, **place)
+            continue
+        colour = colours.get(method, INK)
+        if reach is not None:
+            axes.plot(reach, [row, row], color=colour, linewidth=look.line)
+        face = {"markerfacecolor": "white"} if hollow else {}
+        axes.plot([value], [row], markers.get(method, "o"), color=colour, markersize=3.5, **face)
+    axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
+    limit = int(share * look.points / (0.58 * look.tick))
+    axes.set_yticks(range(len(table)), [label(name, limit) for name, *_ in table])
+    axes.set_ylim(len(table) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    numbers(axes.xaxis, signed=True, most=4)
+
+
+def orders(data: Any, path: str | Path | None = None, *, style: Style | str | None = None, title: str = "") -> Figure:
+    """Draw what the order of stages does: the score after each stage per order, and each stage's gain by position.
+
+    Args:
+        data: one record of `order.order_effects`, as in `orders` of a record of `interaction.analyse`.
+        path: file to write.
+        style: of `dc.style`, or the name of a venue.
+        title: what the group is.
+
+    Raises:
+        BadInput: not a record of orders.
+    """
+    check_path(path)
+    answer, look = record(data, "orders of stages"), style_of(style)
+    if not {"orders", "positions", "stages"} <= set(answer):
+        raise BadInput("this is not a record of the orders of stages: it lacks orders, positions or stages")
+    with styled(look):
+        figure = _orders(answer, look, title)
+        saved(figure, path)
+        return figure
+
+
+def _orders(answer: Record, look: Style, title: str) -> Figure:
+    sequences, stages = list(answer["orders"]), list(answer["positions"])
+    signs, of_stages = lines_of(sequences, look.compositions), lines_of(stages)
+    beside = look.width >= _WIDE * look.text / 7
+    texts = [*(label(text, 70) for text in sequences), *(f"gain of {label(text, 60)}" for text in stages)]
+    tall = 0.62 * look.width * (0.5 if beside else 2.0)
+    figure = Canvas(look, tall + legend_height(texts, look) + 0.5, "constrained")
+    left, right = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
+    for text, order in answer["orders"].items():
+        known = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
+        if known:
+            left.plot(*zip(*known, strict=True), **signs[text])
+    for place, (stage, each) in enumerate(answer["positions"].items()):
+        aside = 0.05 * (place - (len(stages) - 1) / 2)
+        known = [(at + 1 + aside, gain) for at, gain in enumerate(each["gains"]) if gain is not None]
+        for at, reach in enumerate(each["intervals"]):
+            if reach is not None:
+                right.plot([at + 1 + aside] * 2, reach, color=INK, linewidth=0.6)
+        if known:
+            right.plot(
+                *zip(*known, strict=True),
+                marker=MARKERS[-1 - place % 4],
+                color=INK,
+                linestyle=of_stages[stage]["linestyle"],
+            )
+    right.axhline(0, color=GREY, linewidth=0.6, zorder=0)
+    most = len(answer["stages"])
+    left.set(xlabel="stages trained", ylabel="score", xticks=range(most + 1))
+    right.set(xlabel="position of the stage", ylabel="gain, mean over orders", xticks=range(1, most + 1))
+    numbers(left.yaxis)
+    numbers(right.yaxis, signed=True)
+    counts = f"{counted(len(answer['units']) or 1, 'task')}, {counted(len(answer['seeds']) or 1, 'seed')}"
+    facts = "; ".join((counts, "lines: 95 % intervals", _tests(answer)))
+    text = wrapped_to("\n".join(filter(None, (title, facts))), look.points - 6, look.title, look.font)
+    figure.suptitle(text, x=3 / look.points, ha="left", fontsize=look.title)
+    handles = [Line2D([], [], label=texts[i], **signs[name]) for i, name in enumerate(sequences)]
+    handles += [
+        Line2D(
+            [],
+            [],
+            label=f"gain of {label(name, 60)}",
+            color=INK,
+            marker=MARKERS[-1 - i % 4],
+            linestyle=of_stages[name]["linestyle"],
+        )
+        for i, name in enumerate(stages)
+    ]
+    legend(left, True, handles, look)
+    return figure
+
+
+def _tests(answer: Record) -> str:
+    tests = answer["tests"]["across units"]
+    known = {name: tests[name]["p"] for name in ("friedman", "permutation") if tests and tests[name]}
+    return ", ".join(f"{name} {p_value(p)}" for name, p in known.items()) or "no test across tasks"
