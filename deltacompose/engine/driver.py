@@ -209,8 +209,6 @@ class _Run:
             if parent not in self.schedule.plan and not self.store.has(parent):
                 raise BadInput(f"{label(cell)} rests on cell {parent}, which is neither in the plan nor in the store")
 
-    # The loop
-
     def loop(self) -> None:
         while self.schedule.open:
             while len(self.running) < self.executor.slots:
@@ -223,7 +221,6 @@ class _Run:
 
     def _submit(self, group: list[Cell]) -> None:
         # Another driver may have finished some of them since they were scheduled.
-        # The store is asked again: since the plan was read, another driver may have finished a cell.
         cells = [cell for cell in group if not self._settle(cell)]
         mine = [cell for cell in cells if self.claims.take(cell.key)]
         taken = {cell.key for cell in mine}
@@ -295,7 +292,6 @@ class _Run:
             self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
             return
         if not alone:
-            # Halving finds the cell that fails in log2(n) calls, and needs less memory each time.
             middle = len(cells) // 2
             self._put_back([cells[:middle], cells[middle:]], 0.0, reason)
             return
@@ -334,8 +330,6 @@ class _Run:
                 self.schedule.begin(cell)
             else:
                 self.elsewhere.append(cell)
-
-    # Report progress
 
     def counts(self) -> dict[str, int]:
         """How many cells are in each state; `cells` is their sum."""
