@@ -8,8 +8,7 @@ place. Whoever finds the place taken drops its own copy. Nothing here trusts a c
     environments/<digest>.json          versions of libraries and processors with which cells were computed
     cells/<first two digits>/<key>/     record.json and the cell's further files
     failed/<key>.json                   what went wrong, with traceback: failed is not missing
-    checkpoints/<key>/<number>/         mid-training states, the highest number being the newest; together.json names
-                                        the cells that were saved with it, under the same number
+    checkpoints/<key>/<number>/         mid-training states, the newest last; together.json names cells saved with it
     tmp/<machine>.<pid>.<random>/       what is being written or removed
     aside/                              damaged cells, kept for the curious
     events.jsonl                        what happened, one JSON object a line
