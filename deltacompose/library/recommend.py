@@ -108,7 +108,17 @@ def recommend(
 
     Reads the scores of all sources on the few examples, the measures of similarity that the library has the arrays of,
     for which a fresh delta is trained on the examples, and each source's popularity. A small model, fitted on the
-    library's own tasks and judged on each of them left out, combines them.
+    library's own tasks and judged on each of them left out, combines them. `docs/tutorials/new_task.md` is an example
+    with a library; one of two tasks is too small:
+
+    >>> from deltacompose.library.from_store import make
+    >>> from deltacompose.store.store import open_store
+    >>> len(make(open_store(store), dc.records(store), folder / "library").names)
+    2
+    >>> dc.recommend(folder / "library", "sentiment_tweet", shots=8)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    deltacompose.errors.BadInput: recommending needs at least 4 tasks ...
 
     Args:
         task: a task, the name of an installed one, or a YAML file with the description of one.
