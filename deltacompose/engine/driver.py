@@ -90,15 +90,13 @@ def run_plan(
     Args:
         plan: a directed graph from parents to children, each node a key with the attribute `cell`.
         work: how cells are carried out, or only the function.
-        options: handed on to the function. Of them the engine itself reads `timeout` (seconds per cell; none),
-            `attempts` (3, for errors that may pass) and `backoff` (1 second, doubled each time), and the grouping what
-            `by_bank` says.
+        options: passed to the function; the engine reads `timeout` (seconds per cell; none), `attempts` (3, for
+            transient errors) and `backoff` (1 second, doubled each time), and the grouping those of `by_bank`.
         progress: called with every event.
 
     Cells that were checkpointed together go on together, so that a bank is resumed as the bank that it was. A group
     whose worker died comes back as it was; one that fails otherwise, or has no attempts left, as two halves. A cell
-    that fails alone comes back if its error may pass, else it is kept as failed and its descendants are blocked.
-    Several drivers may share a store.
+    that fails alone comes back if its error may pass, else it fails and blocks its descendants. Drivers share stores.
 
     Raises:
         Unwritable: the store cannot be written; what is finished is kept.
@@ -165,8 +163,7 @@ class _Run:
                     failed[cell.key] = self._kept_reason(cell.key)
                 else:
                     fresh.append(cell)
-        # After all cells are in the schedule: a failure blocks its descendants, which must be known by then.
-        for key, reason in failed.items():
+        for key, reason in failed.items():  # after all cells are known, because a failure blocks its descendants
             self._fail(key, reason)
         for cell in fresh:
             self._check_parents(cell)
@@ -286,7 +283,6 @@ class _Run:
         group = tuple(cell.key for cell in cells)
         self.attempts[group] += 1
         tried, alone = self.attempts[group], len(cells) == 1
-        # A group whose worker died is tried again whole; any other error may be one cell's, which halving finds.
         passing = may_pass(error) if alone else "WorkerDied" in kinds(error)
         if passing and tried < self.options.get("attempts", 3):
             self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)
@@ -324,8 +320,7 @@ class _Run:
         for cell in waiting:
             if self._settle(cell):
                 continue
-            # A free claim of an unfinished cell: its driver died or gave up. It is claimed again when a slot is free.
-            if self.claims.take(cell.key):
+            if self.claims.take(cell.key):  # free, so its driver died or gave up; claimed again when a slot is free
                 self.claims.release([cell.key])
                 self.schedule.begin(cell)
             else:

@@ -384,7 +384,6 @@ class Store:
         """Append one event to `events.jsonl`."""
         with self._writing(), open(self.root / "events.jsonl", "ab+", buffering=0) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
-            # One unbuffered write in append mode, so that lines of several processes do not mix.
             torn = file.read(1) not in (b"", b"\n")  # a writer was killed in mid-line
             file.write(b"\n" * torn + json.dumps(event).encode() + b"\n")
 
