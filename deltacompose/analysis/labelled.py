@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def xarray_module() -> Any:
     return xarray
 
 
-def labelled(values: np.ndarray, names: Mapping[str, Sequence[Any]], name: str) -> xarray.DataArray:
+def labelled(values: Floats, names: Mapping[str, Sequence[Any]], name: str) -> xarray.DataArray:
     """An array with these coordinates along its axes, in their order.
 
     Raises:

@@ -47,7 +47,7 @@ def grid(
         _strips(axes, plan.blocks, plan, look, (rows, columns))
 
 
-def _ticks(axes: Axes, shown: Cells, plan: Plan, look: Style, level_rows: np.ndarray, ends: tuple[str, str]) -> None:
+def _ticks(axes: Axes, shown: Cells, plan: Plan, look: Style, level_rows: Floats, ends: tuple[str, str]) -> None:
     text = plan.labels.shown
     rows = [(place + 0.5, text[name]) for place, name in enumerate(shown.sources) if _stands(text[name], plan, 0)]
     levels = list(zip(level_rows.tolist(), plan.levels, strict=True)) if len(plan.levels) else []
@@ -206,7 +206,7 @@ def _round_ticks(ink: Ink, long: float, look: Style) -> list[float]:
     return [ink.low + span / 2]
 
 
-def _marks(axes: Axes, handles: list, look: Style, room: float, place: tuple[float, float]) -> float:
+def _marks(axes: Axes, handles: list[Any], look: Style, room: float, place: tuple[float, float]) -> float:
     """The keys of marks in as many columns as fit; gives their height in points."""
     widths = [width_of(handle.get_label(), look.tick, look.font) + 3.4 * look.tick for handle in handles]
     across = next(n for n in range(len(handles), 0, -1) if n == 1 or legend_width(widths, n) <= room)

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.permutation import mantel, qap
 from deltacompose.analysis.statistics import reliability as reliability_of
@@ -172,7 +173,7 @@ def similarity_transfer(
         return axes
 
 
-def _correlation(alike: np.ndarray, gains: np.ndarray, tasks: int) -> str:
+def _correlation(alike: Floats, gains: Floats, tasks: int) -> str:
     """The correlation of two maps with the p-value of permuted tasks, in words."""
     off = ~np.eye(tasks, dtype=bool)
     known = off & ~np.isnan(gains)
@@ -242,7 +243,7 @@ def reliability(
         return axes
 
 
-def _halves(matrix: TransferMatrix, value: str) -> tuple[tuple[np.ndarray, np.ndarray], float]:
+def _halves(matrix: TransferMatrix, value: str) -> tuple[tuple[Floats, Floats], float]:
     """The known off-diagonal cells by the first and the second half of the seeds, and the reliability of the map."""
     values = np.where(matrix.off_diagonal, in_unit(matrix, value, matrix.values), np.nan)
     flat = values.reshape(len(matrix.seeds), -1)

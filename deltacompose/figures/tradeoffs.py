@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import mean_over_seeds
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures.frames import (
@@ -94,7 +95,7 @@ def cost(
         return axes
 
 
-def pareto(costs: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> list[int]:
+def pareto(costs: Sequence[float] | Floats, scores: Sequence[float] | Floats) -> list[int]:
     """The places of those with a higher score than all that cost as much or less, by rising cost.
 
     >>> pareto([3, 1, 2, 2], [0.9, 0.5, 0.4, 0.7])
@@ -183,7 +184,7 @@ def scale(
         return axes
 
 
-def _log(axes: Axes, values: np.ndarray, printed: Callable[[float], str], look: Style) -> None:
+def _log(axes: Axes, values: Floats, printed: Callable[[float], str], look: Style) -> None:
     """A logarithmic axis where all values are above zero, with few ticks, printed in units."""
     if (values > 0).all():
         axes.set_xscale("log")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.score_checks import checked
 from deltacompose.errors import BadInput
@@ -32,7 +33,7 @@ def from_xarray(data: Any) -> TransferMatrix:
     seeds = tuple(int(seed) for seed in score["seed"].values.tolist()) if seeded else (0,)
     shape = (len(seeds), len(sources), len(targets))
 
-    def array(name: str, dimensions: tuple[str, ...], default: Any, kind: type = float) -> np.ndarray:
+    def array(name: str, dimensions: tuple[str, ...], default: Any, kind: type = float) -> Floats:
         wanted = tuple(shape[("seed", "source", "target").index(d)] for d in dimensions)
         if name not in parts:
             return np.full(wanted, default, dtype=kind)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deltacompose.analysis.matrix import TransferMatrix
@@ -174,13 +173,3 @@ def _finished(matrix: TransferMatrix, about: About) -> TransferMatrix:
     if about.runs and matrix.averaged_over == 0:
         changes["averaged_over"] = about.runs
     return replace(matrix, **changes) if changes else matrix
-
-
-def spread_of(matrix: TransferMatrix) -> tuple[np.ndarray, np.ndarray]:
-    """(sources, targets) standard deviation of raw scores over runs and the number of runs; NaN and 0 where unknown."""
-    if matrix.averaged_over is not None:
-        runs = np.full(matrix.values.shape[1:], matrix.averaged_over)
-        return (np.full(runs.shape, np.nan) if matrix.spread is None else matrix.spread), runs
-    from deltacompose.analysis.units import deviation
-
-    return deviation(matrix.values), (~np.isnan(matrix.values)).sum(axis=0)
