@@ -175,9 +175,9 @@ def _last_changes(study: Study, sources: Sources) -> dict[str, datetime.datetime
     if isinstance(study.backbone.table, dict):
         changes["the table that is written out in the study"] = None
     for method in sorted({part.name for text in study.compositions for _, part in registry.parse(text).parts()}):
-        sources = registry.sources_of(method)
-        if sources:
-            changes[f"the source of method {method!r}"] = _latest(sources)
+        paths = registry.sources_of(method)
+        if paths:
+            changes[f"the source of method {method!r}"] = _latest(paths)
     return changes
 
 

@@ -91,8 +91,8 @@ def load_skeleton(
     if files is not None and not any("pooler" in name.split(".") for name in tensor_names(folder)):
         _without_pooler(outline)
     tokenizer = read_tokenizer(folder)
-    about = {"name": model, "revision": commit_of(folder), "files": files}
-    backbone = check_sizes(bind(outline, chosen, tokenizer, **about), asked)
+    bound = bind(outline, chosen, tokenizer, name=model, revision=commit_of(folder), files=files)
+    backbone = check_sizes(bound, asked)
     return replace(backbone, derived=served(config.model_type, table, tables) is None)
 
 

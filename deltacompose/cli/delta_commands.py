@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,7 +55,7 @@ def train(
     """Train a composition on a task."""
     from deltacompose import api
 
-    recipe = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4), "limit": limit}
+    recipe: dict[str, Any] = {"steps": steps, "batch": batch, "evaluate_every": max(1, steps // 4), "limit": limit}
     rates = dict(map(_rate, learning_rate or ()))
     _check_writable(out)
     loaded = api.load_backbone(backbone, dtype=dtype, chat=chat, system=system)

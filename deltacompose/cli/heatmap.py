@@ -88,10 +88,11 @@ def heatmap(
 def _matrices(source: Path, store: Path | None, about: Mapping[str, Any]) -> Mapping[str, TransferMatrix]:
     """The matrices of a table, of one with several compositions, of a store or of a study."""
     from deltacompose.analysis.transfer.published import About, matrices_of
-    from deltacompose.cli.inputs import TABLES, Options, read
+    from deltacompose.cli.inputs import Options, read
     from deltacompose.cli.inputs import is_tidy_table as tidy
+    from deltacompose.formats.sheets import SUFFIXES
 
-    if source.suffix in TABLES and not about["composition"] and tidy(source):
+    if source.suffix in SUFFIXES and not about["composition"] and tidy(source):
         from deltacompose.analysis.transfer.tidy_tables import read_categories
 
         kinds = read_categories(about["categories"]) if about["categories"] else None

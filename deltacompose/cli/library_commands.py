@@ -95,7 +95,7 @@ def add(
     from deltacompose.library.library import Library
 
     trained = api.load_delta(delta)
-    known = {"category": category, "licence": licence} | ({} if task is None else {"task": task})
+    known: dict[str, Any] = {"category": category, "licence": licence} | ({} if task is None else {"task": task})
     library = Library.create(place, trained.backbone) if trained.backbone else Library(place)
     name = library.add(trained, **known)
     library.write_readme()

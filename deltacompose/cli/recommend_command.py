@@ -170,7 +170,7 @@ def _show(recommendation: Recommendation) -> None:
         }
         for source in recommendation.sources
     ]
-    nothing = {"few examples": None, "tied": None}
+    nothing: dict[str, Any] = {"few examples": None, "tied": None}
     rows.append(
         {
             "source": "no source",

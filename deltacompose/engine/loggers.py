@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,7 +80,7 @@ def logging_to(targets: Sequence[str], makers: Mapping[str, Maker], run: Run, st
         def tell(event: Mapping[str, Any]) -> None:
             record = store.intact(event["key"]) if loggers and event["event"] == "done" else None
             for target in list(loggers):
-                if not _attempted(target, lambda logger=loggers[target]: logger.log(event, record)):
+                if not _attempted(target, partial(loggers[target].log, event, record)):
                     del loggers[target]
 
         yield tell

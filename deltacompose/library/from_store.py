@@ -131,8 +131,8 @@ def _examples(records: Iterable[Record]) -> dict[tuple[str, str, int], dict[str,
                 arrays[at][name] = np.array(record["example_scores"], dtype=np.float32)
     untouched = arrays.pop(("", "untouched", 0), {})
     for at, own in arrays.items():
-        name = next((n for n in untouched if n == examples_of(at[1], n.partition(".")[0])), None)
-        own |= {} if name is None else {f"untouched.{name}": untouched[name]}
+        bare_name = next((n for n in untouched if n == examples_of(at[1], n.partition(".")[0])), None)
+        own |= {} if bare_name is None else {f"untouched.{bare_name}": untouched[bare_name]}
     return arrays
 
 

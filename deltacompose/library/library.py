@@ -342,7 +342,12 @@ def _records(card: Card, split: str) -> Iterator[dict[str, Any]]:
         fresh = result.shots is not None and result.target in plain_rows  # of another delta, on few examples
         if result.split != split or result.started or fresh:
             continue
-        spec = {"composition": card.composition, "source": card.task, "target": result.target, "split": split}
+        spec: dict[str, Any] = {
+            "composition": card.composition,
+            "source": card.task,
+            "target": result.target,
+            "split": split,
+        }
         spec |= {"seed": card.seed or 0, "backbone": card.fingerprint}
         chance = float("nan") if result.chance is None else result.chance
         about = {"metric": result.metric, "chance": chance, "trivial": result.trivial}

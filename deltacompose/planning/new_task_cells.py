@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from deltacompose.analysis.similarity.stored_arrays import PROBED
 from deltacompose.composition import Composition
 from deltacompose.errors import BadInput, unknown
-from deltacompose.planning.analysis_cells import PROBED, Planner, Trained
+from deltacompose.planning.analysis_cells import Planner, Trained
 from deltacompose.study.config import Cell, Study
 from deltacompose.study.new_tasks import MERGE, ClusterChoice
 from deltacompose.task.mixture import joined_name

@@ -26,10 +26,13 @@ def packages(loaded: Loaded) -> list[Path] | None:
     folders: list[Path] = []
     for top in sorted(tops):
         spec = importlib.util.find_spec(top)
-        places = [] if spec is None else spec.submodule_search_locations or [spec.origin]
-        if not places or None in places:
+        places: list[str | None] = []
+        if spec is not None:
+            places += spec.submodule_search_locations or [spec.origin]
+        known = [place for place in places if place is not None]
+        if not known or len(known) < len(places):
             return None
-        folders += [Path(place) for place in places if place is not None]
+        folders += map(Path, known)
     return folders
 
 

@@ -178,7 +178,7 @@ def transfer(
         "sd": {
             unit: [hundredths(value) for value in cells.sd.ravel()] for unit, cells in shown.items() if unit != "lift"
         },
-        "state": "".join(_state(*flags) for flags in zip(first.missing.ravel(), first.failed.ravel(), strict=True)),
+        "state": "".join(map(_state, first.missing.ravel().tolist(), first.failed.ravel().tolist())),
         "failedSeeds": np.flatnonzero(failed).tolist(),
         "trivial": _flags(first.trivial),
         "partial": _flags(first.partial),

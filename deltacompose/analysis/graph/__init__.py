@@ -1,8 +1,8 @@
 """The task-similarity graph: edges, communities, centrality."""
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.graph.construction import (
     HIGH,
-    Floats,
     Value,
     affinity,
     edge_stability,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import TransferMatrix
@@ -22,8 +23,8 @@ _ROUNDING = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class _Draw:
-    few: Floats
-    others: Floats
+    few: NDArray[np.int64]
+    others: NDArray[np.int64]
 
 
 def with_few_examples(evidence: Evidence, examples: Examples, count: int) -> Evidence:

@@ -1,10 +1,10 @@
 """Low-dimensional subspaces of deltas, and intrinsic dimension."""
 
+from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.subspace.linear import (
     LEAST_FOR_TWO_NN,
     RANKS,
     UNEQUAL,
-    Floats,
     Ints,
     Subspace,
     effective_rank,
