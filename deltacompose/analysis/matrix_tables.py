@@ -108,7 +108,11 @@ def to_xarray(matrix: Any) -> xarray.Dataset:
     if matrix.categories:
         for end, names in (("source", matrix.sources), ("target", matrix.targets)):
             coordinates[f"{end}_category"] = (end, [matrix.categories[name] for name in names])
-    about = {"composition": matrix.composition, "backbone": matrix.backbone, "chance_of": matrix.chance_of}
+    about: dict[str, Any] = {
+        "composition": matrix.composition,
+        "backbone": matrix.backbone,
+        "chance_of": matrix.chance_of,
+    }
     if matrix.averaged_over is not None:
-        about["averaged_over"] = matrix.averaged_over  # type: ignore[assignment]
+        about["averaged_over"] = matrix.averaged_over
     return xarray_module().Dataset(variables, coordinates, about)  # type: ignore[no-any-return]

@@ -73,8 +73,8 @@ def _rows(data: Any, by: str) -> pd.DataFrame:
     if hasattr(data, "trainings"):
         data = _of_findings(data)
     rows = table(data, ("composition", by, "score"), "convergence")
-    given = {name: rows[name] if name in rows.columns else default for name, default in _DEFAULTS.items()}
-    return rows.assign(**given)
+    defaults: dict[str, Any] = {name: default for name, default in _DEFAULTS.items() if name not in rows.columns}
+    return rows.assign(**defaults)
 
 
 _DEFAULTS = {"unit": "", "seed": 0, "metric": ""}

@@ -126,7 +126,7 @@ def _dots(
         colour = colours.get(method, INK)
         if reach is not None:
             axes.plot(reach, [row, row], color=colour, linewidth=look.line)
-        face = {"markerfacecolor": "white"} if hollow else {}
+        face: dict[str, Any] = {"markerfacecolor": "white"} if hollow else {}
         axes.plot([value], [row], markers.get(method, "o"), color=colour, markersize=3.5, **face)
     axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
     limit = int(share * look.points / (0.58 * look.tick))
@@ -167,9 +167,9 @@ def _orders(answer: Record, look: Style, title: str) -> Figure:
     figure = Canvas(look, tall + legend_height(texts, look) + 0.5, "constrained")
     left, right = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
     for text, order in answer["orders"].items():
-        known = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
-        if known:
-            left.plot(*zip(*known, strict=True), **signs[text])
+        reached = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
+        if reached:
+            left.plot(*zip(*reached, strict=True), **signs[text])
     for place, (stage, each) in enumerate(answer["positions"].items()):
         aside = 0.05 * (place - (len(stages) - 1) / 2)
         known = [(at + 1 + aside, gain) for at, gain in enumerate(each["gains"]) if gain is not None]

@@ -69,7 +69,8 @@ def push_apart(places: Floats, sizes: Floats, width: float, rounds: int = 60) ->
 
 def _stacked(places: Floats, half: Floats) -> Floats:
     """Boxes from the lowest on, each as low as it can be at or above its place without lying on those before it."""
-    order, set_down = np.argsort(places[:, 1], kind="stable"), []
+    order = np.argsort(places[:, 1], kind="stable")
+    set_down: list[int] = []
     for i in order:
         while True:
             reach = half[i] + half[set_down] if set_down else np.zeros((0, 2))

@@ -13,6 +13,7 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from scipy.cluster import hierarchy
 
 from deltacompose.analysis.arrays import Floats
+from deltacompose.figures.frames import figure_of
 from deltacompose.figures.heatmap_layout import PAD, Blocks, Plan, columns_of
 from deltacompose.figures.heatmap_style import Ink, dash, keys, mark, readable_on
 from deltacompose.figures.heatmap_values import Cells
@@ -66,7 +67,7 @@ def _ticks(axes: Axes, shown: Cells, plan: Plan, look: Style, level_rows: Floats
                 tick.set(style="italic", fontsize=look.tick)
         axes.set_ylabel(row_name, labelpad=PAD)
     if column_name:
-        turned = {"rotation": 90, "va": "top"} if plan.upright else {}
+        turned: dict[str, Any] = {"rotation": 90, "va": "top"} if plan.upright else {}
         axes.set_xticklabels([name for _, name in columns], fontsize=plan.label_size, **turned)
         axes.set_xlabel(column_name, labelpad=PAD / 2)
     axes.tick_params(length=0, pad=PAD * 0.7)
@@ -170,7 +171,7 @@ def _letter_key(plan: Plan) -> str:
 
 def at(axes: Axes, right: float, down: float) -> Transform:
     """Points right of and below the lower left corner of axes."""
-    return axes.transAxes + ScaledTranslation(right / 72, -down / 72, axes.get_figure(root=True).dpi_scale_trans)
+    return axes.transAxes + ScaledTranslation(right / 72, -down / 72, figure_of(axes).dpi_scale_trans)
 
 
 def _write(axes: Axes, text: str, place: tuple[float, float], size: float) -> None:
@@ -184,7 +185,7 @@ def _bar(axes: Axes, shown: Cells, ink: Ink, plan: Plan, look: Style, room: floa
     thick = 0.75 * look.text
     inset = axes.inset_axes((0, -(down + thick) / high, long / wide, thick / high))
     mesh = next(each for each in axes.collections if each.get_label() == "values")
-    scale = axes.get_figure(root=True).colorbar(mesh, cax=inset, orientation="horizontal", extend=ink.extend)
+    scale = figure_of(axes).colorbar(mesh, cax=inset, orientation="horizontal", extend=ink.extend)
     scale.outline.set_visible(False)
     ticks = _round_ticks(ink, long, look)
     scale.set_ticks(ticks, labels=[number(value, signed=ink.signed, percent=ink.percent) for value in ticks])

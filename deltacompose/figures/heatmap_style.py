@@ -225,7 +225,12 @@ def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
     """Frames and signs on cells: own tasks, failures, undefined, constant answers, fewer seeds, significance."""
     edges = np.arange(len(shown.sources) + 1.0)
     if shown.failed.any():
-        edge = {"facecolor": "white", "edgecolor": _FAILED, "linewidth": 0.6 if ink.cell >= 8 else 0.2, "zorder": 1.6}
+        edge: dict[str, Any] = {
+            "facecolor": "white",
+            "edgecolor": _FAILED,
+            "linewidth": 0.6 if ink.cell >= 8 else 0.2,
+            "zorder": 1.6,
+        }
         axes.add_collection(PolyCollection(_boxes(shown.failed, edges), **edge), autolim=False)
     dash(axes, shown.undefined, edges, ink.cell)
     dash(axes, shown.unowned, edges, ink.cell, "?")

@@ -18,6 +18,7 @@ from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.published import matrix_of
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.errors import BadInput
+from deltacompose.figures.frames import figure_of
 from deltacompose.figures.heatmap_draw import below, dendrogram, grid
 from deltacompose.figures.heatmap_layout import PAD, Plan, plan
 from deltacompose.figures.heatmap_style import Ink
@@ -217,7 +218,7 @@ def _head(title: tuple[str, str], room: float, look: Style) -> tuple[str, str]:
 def _entitle(axes: Axes, headline: str, facts: str, sizes: Plan, look: Style, left: float) -> None:
     """Write the headline, and below it the facts, above the categories; `left` of the cells, in widths of the axes."""
     above = sizes.top + PAD
-    place = axes.transAxes + ScaledTranslation(0, above / 72, axes.get_figure(root=True).dpi_scale_trans)
+    place = axes.transAxes + ScaledTranslation(0, above / 72, figure_of(axes).dpi_scale_trans)
     axes.text(-left, 1, facts, transform=place, va="bottom", ha="left", fontsize=look.tick, color="#444444")
     pad = above + height_of(facts, look.tick) + 1
     axes.set_title(headline, loc="left", pad=pad, x=-left, fontsize=look.title, va="bottom")

@@ -154,10 +154,11 @@ def similarity_transfer(
     same = square.same_category if square.categories else np.zeros_like(off)
     with styled(look):
         axes = opened(ax, look, 0.75 * look.width + 0.3)
-        for where, name, sign in (
+        groups: tuple[tuple[Any, str, dict[str, Any]], ...] = (
             (off & same, "same category", {"marker": "o", "color": OKABE_ITO[0]}),
             (off & ~same, "different categories" if square.categories else "", {"marker": "x", "color": OKABE_ITO[5]}),
-        ):
+        )
+        for where, name, sign in groups:
             known = where & ~np.isnan(gains)
             if known.any():
                 size = 3.2 if known.sum() < 400 else 1.6

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
@@ -61,7 +61,7 @@ class Canvas(Figure):
     A class, because a user calls `figure.savefig` outside of any context of ours.
     """
 
-    def __init__(self, look: Style, height: float, layout: str | None) -> None:
+    def __init__(self, look: Style, height: float, layout: Literal["constrained"] | None) -> None:
         self._look = look
         super().__init__(figsize=(look.width, height), layout=layout)
 
@@ -78,7 +78,7 @@ class Canvas(Figure):
         return rendered(self, "png", dpi=150)
 
 
-def canvas(width: float | Style, height: float, layout: str | None = "constrained") -> Canvas:
+def canvas(width: float | Style, height: float, layout: Literal["constrained"] | None = "constrained") -> Canvas:
     """An empty figure of that size in inches, known to no pyplot, laid out so that nothing is cut off."""
     return Canvas(width if isinstance(width, Style) else Style(width=width), height, layout)
 

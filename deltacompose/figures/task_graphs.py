@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import networkx as nx
 import numpy as np
@@ -131,7 +131,9 @@ def _draw(
     categories = {name: str(graph.nodes[name].get("category", "")) for name in graph}
     colours = colours_of(filter(None, categories.values()), look.categories) | {"": INK}
     markers = markers_of(filter(None, categories.values()), look.categories) | {"": "o"}
-    keys = [_category_key(name, colours[name], markers[name]) for name in sorted(set(categories.values())) if name]
+    keys: list[Any] = [
+        _category_key(name, colours[name], markers[name]) for name in sorted(set(categories.values())) if name
+    ]
     keys += [*_weight_keys(graph), *_stability_keys(graph, stability)]
     keys += [Patch(facecolor="#eeeeee", label="community (Louvain)")] if groups else []
     entries = [f"{short}  {name}" for short, name in names.key] + ([names.note] if names.note else [])
@@ -153,7 +155,7 @@ def _draw(
     for category in sorted(set(categories.values())):
         members = [name for name in graph if categories[name] == category]
         at = np.array([places[name] for name in members])
-        sign = {
+        sign: dict[str, Any] = {
             "marker": markers[category],
             "color": colours[category],
             "markersize": NODE,
@@ -174,7 +176,7 @@ def _frame(axes: Axes, title: tuple[str, str], keys: list[Any], parts: list[str]
     """Titles above, keys below, each in its own room."""
     figure = figure_of(axes)
     entitle(axes, True, *title, look)
-    head = (figure.texts[-1] if figure.texts else None, figure._suptitle)[1]
+    head = getattr(figure, "_suptitle", None)
     lines = 1 + head.get_text().count("\n") if head is not None else 1
     top = (LINE * look.title * lines + 6) / 72
     if head is not None:
@@ -253,7 +255,7 @@ def _edges(
         )
 
 
-def _dashes(edge: tuple[str, str], stability: Stability | None) -> str:
+def _dashes(edge: tuple[str, str], stability: Stability | None) -> Literal["solid", "dashed", "dotted"]:
     """Solid, dashed or dotted, by how often an edge is there when the seeds are drawn again; solid if unknown."""
     if stability is None:
         return "solid"
@@ -310,7 +312,7 @@ def _stability_keys(graph: nx.Graph, stability: Stability | None) -> list[Any]:
     if stability is None or fit <= {"solid"}:
         return []
     firm, shaky = (number(share, percent=True) for share in (FIRM, SHAKY))
-    texts = {
+    texts: dict[Literal["solid", "dashed", "dotted"], str] = {
         "solid": f"in at least {firm} % of resampled seeds",
         "dashed": f"in {shaky} % to {firm} %",
         "dotted": f"in less than {shaky} %",

@@ -77,10 +77,10 @@ def cost(
         texts = [*(label(name, 60) for name in names), "Pareto front"]
         axes = opened(ax, look, 0.55 * look.width + legend_height(texts, look) + 0.4)
         signs = lines_of(names, look.compositions)
-        for name, row, (low, high, _) in zip(names, means.itertuples(), spread.itertuples(index=False), strict=True):
-            at = getattr(row, against)
+        points = means.to_numpy(dtype=float)
+        for name, (score, at), (low, high, _) in zip(names, points, spread.to_numpy(dtype=float), strict=True):
             axes.plot([at, at], [low, high], color=signs[name]["color"], linewidth=0.6)
-            axes.plot([at], [row.score], **{**signs[name], "linestyle": ""}, markersize=5)
+            axes.plot([at], [score], **{**signs[name], "linestyle": ""}, markersize=5)
         front = pareto(means[against].to_numpy(), means["score"].to_numpy())
         corner = means.iloc[front]
         axes.step(corner[against], corner["score"], where="post", color=GREY, linewidth=0.8, zorder=0)

@@ -94,7 +94,7 @@ class Comparison:
         Raises:
             BadInput: xarray is not installed.
         """
-        names = {"seed": list(self.seeds), "source": list(self.tasks), "target": list(self.tasks)}
+        names: dict[str, list[Any]] = {"seed": list(self.seeds), "source": list(self.tasks), "target": list(self.tasks)}
         return labelled(self.values, names, self.measure.name)
 
     @property

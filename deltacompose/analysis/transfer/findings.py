@@ -74,7 +74,10 @@ class Findings:
         """
         datasets = [matrix.to_xarray().drop_attrs() for matrix in self.matrices.values()]
         names = pd.Index(list(self.matrices), name="composition")
-        return xarray_module().concat(datasets, dim=names, join="outer", coords="different", compat="no_conflicts")
+        joined: xarray.Dataset = xarray_module().concat(
+            datasets, dim=names, join="outer", coords="different", compat="no_conflicts"
+        )
+        return joined
 
     @property
     def transfer(self) -> dict[str, TransferMatrix]:
