@@ -184,6 +184,6 @@ def test_lora_and_its_like_ask_for_nothing_and_no_stream_is_hooked():
     of = backbone("mistral")
     attachment = attach(of, read("lora + adapter"))
     try:
-        assert attachment._rack.streams == {}
+        assert attachment._attachments.streams == {}
     finally:
         attachment.detach()

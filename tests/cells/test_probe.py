@@ -265,7 +265,7 @@ def test_new_data_shares_no_example_with_the_data_in_use():
     assert len(ids[1]) == 4
     assert not ids[0] & ids[1]
     assert other.examples("test") == rows
-    with pytest.raises(BadInput, match="no training examples beside the 10 in use"):
+    with pytest.raises(BadInput, match="no training examples other than the 10 in use"):
         with_other_rows(whole, whole)
 
 

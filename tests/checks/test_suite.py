@@ -220,7 +220,7 @@ BROKEN = [
         "composes_in_sequence",
         broken.Detached("layer"),
         "bert",
-        r"scale\(place='layer'\) >> lora.* are all zero; it is not",
+        r"scale\(place='layer'\) >> lora.* are all zero; it has no effect",
     ),
     ("same_in_either_order", broken.Worn(), "bert", r"scale \+ lora\(rank=2\) and lora\(rank=2\) \+ scale differ by"),
     (
