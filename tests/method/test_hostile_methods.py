@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from deltacompose_plugins import Prefix
 from method.test_methods import METHODS, VARIANTS, expected, of
 
@@ -12,6 +13,7 @@ from deltacompose.backbone.pico import pico_backbone, pico_tokenizer
 from deltacompose.backbone.pico_hostile import HOSTILE, WORDS
 from deltacompose.checks import HOSTILE_BACKBONES, Broken, parametrize_with_checks
 from deltacompose.checks.behaviour import acts_or_is_refused
+from deltacompose.checks.precision import FARTHEST, _apart, other_precision
 from deltacompose.checks.subject import Subject
 from deltacompose.checks.suite import Suite
 from deltacompose.errors import BadInput
@@ -73,3 +75,9 @@ class Speechless(Prefix):
 def test_a_refusal_that_does_not_say_why_fails():
     with pytest.raises(Broken, match="it is refused by 'no'; expected one sentence with its name 'prefix' and the"):
         acts_or_is_refused(Subject(Speechless(), "hostile-falcon"))
+
+
+def test_a_model_that_is_another_function_in_float16_is_not_the_methods_fault():
+    """Falcon with ALiBi differs from itself in fp32 by a third; what is not finite there is still reported."""
+    other_precision(Subject(of("bitfit"), "hostile-falcon"))
+    assert _apart("hostile-falcon", torch.float16) > FARTHEST[torch.float16] > _apart("hostile-bert", torch.float16)
