@@ -14,6 +14,7 @@ Many:
     Study, plan, run: a grid of experiments, its cells, and running those that a store lacks.
     records, transfer_matrix, TransferMatrix: what a store holds.
     heatmap, task_graph: figures and graphs of a transfer matrix.
+    figures, style: every figure as a function, and the widths and fonts of journals and conferences for them.
     Library, recommend: libraries of deltas, and recommendations for a new task.
 
 Bad input raises `BadInput`, whose text is one sentence.

@@ -1,12 +1,21 @@
 """What holds for all tests, wherever they run.
 
 Laws are tried on the same examples in every run, however busy the machine is. Ctrl-C is heard also where the shell that
-started the tests in the background had it ignored: what they start would inherit that.
+started the tests in the background had it ignored: what they start would inherit that. Listings, plans and digests are
+remembered in a folder of the run, not in the user's.
 """
 
+import atexit
+import os
+import shutil
 import signal
+import tempfile
 
 from hypothesis import settings
+
+if "DELTACOMPOSE_CACHE" not in os.environ:  # the processes that the first one starts find it set
+    os.environ["DELTACOMPOSE_CACHE"] = tempfile.mkdtemp(prefix="deltacompose-cache-")
+    atexit.register(shutil.rmtree, os.environ["DELTACOMPOSE_CACHE"], ignore_errors=True)
 
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.load_profile("same")

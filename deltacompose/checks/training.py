@@ -210,7 +210,8 @@ def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) 
     """Compares a way of making three deltas' gradients with a run for each.
 
     The runs come first, so that a run that fails alone is reported as such. Where fp32 differs by more than rounding
-    should, double precision tells: what is rounding is nothing there.
+    should, double precision tells: what is rounding is nothing there, but for models that compute their norms in fp32
+    whatever they are given (T5).
     """
     bank = _three(subject)
     separate = _separate(subject, subject.backbone, bank)
@@ -218,7 +219,7 @@ def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) 
     if far > ROUNDING:
         exact, double = doubled(subject.family), bank.double()
         exactly, _ = farthest(way(exact, double), _separate(subject, exact, double))
-        if far > 100 * ROUNDING or exactly > ROUNDING**1.5:
+        if far > 100 * ROUNDING or exactly > ROUNDING / 10:
             raise subject.broken(
                 f"{how} {what} differs by {far:.1e} of its size, and by {exactly:.1e} in double precision; "
                 f"at most {ROUNDING:.0e} is rounding"

@@ -2,6 +2,11 @@
 
 `data` is a record of ours, a DataFrame, or the path of a table; nothing is saved without a path. Names are imported
 when they are first used.
+
+>>> from deltacompose import figures
+>>> figure = figures.panels({"lora": matrix, "the same": matrix}, folder / "panels.pdf", value="score", style="icml")
+>>> [path.name for path in folder.iterdir()]
+['panels.pdf']
 """
 
 from __future__ import annotations

@@ -96,6 +96,10 @@ def heatmap(
     Raises:
         BadInput: unknown value, order, form or suffix; marks of another shape; no chance level for a relative
             performance; a file that is not a valid table of scores.
+
+    >>> axes = heatmap(matrix, folder / "heatmap.pdf", value="corrected", style="acl")
+    >>> axes.get_xlabel(), axes.get_ylabel()
+    ('target', 'source')
     """
     matrix, look = matrix_of(data), style_of(style)
     if path is not None:

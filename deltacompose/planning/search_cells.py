@@ -34,8 +34,9 @@ def families(chosen: DimensionChoice) -> list[dict[str, Any]]:
 
 
 def text(settings: Mapping[str, Any], **d: int) -> str:
-    """The expression of such settings, with d or without."""
-    return f"{METHOD}({', '.join(f'{name}={value!r}' for name, value in {**d, **settings}.items())})"
+    """The expression of such settings, with d or without; a list is what JSON made of a tuple."""
+    values = {n: tuple(value) if isinstance(value, list) else value for n, value in {**d, **settings}.items()}
+    return f"{METHOD}({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
 
 def greatest(chosen: DimensionChoice | None) -> list[str]:

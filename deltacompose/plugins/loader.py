@@ -8,6 +8,7 @@ a sentence.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import itertools
@@ -199,15 +200,24 @@ def _builtin(entry_point: EntryPoint) -> bool:
 
 
 def _distribution(entry_point: EntryPoint) -> str:
-    return (entry_point.dist.name if entry_point.dist else None) or "unknown distribution"
+    return _metadata(entry_point, "name") or "unknown distribution"
+
+
+def _metadata(entry_point: EntryPoint, field: Literal["name", "version"]) -> str:
+    """A field of the distribution's metadata; "" where it has none.
+
+    The backport importlib_metadata, once imported, serves entry points too, and raises where metadata is missing.
+    """
+    with contextlib.suppress(ImportError, FileNotFoundError):
+        return getattr(entry_point.dist, field, None) or ""
+    return ""
 
 
 def _opened(
     entry_point: EntryPoint, allow: Collection[str] | None, disabled: bool
 ) -> tuple[Plugin, tuple[Member, ...]]:
     """One entry point, loaded and its hooks called, before its names are compared with the others'."""
-    version = entry_point.dist.version if entry_point.dist else None
-    plugin = Plugin(entry_point.name, _distribution(entry_point), version or "")
+    plugin = Plugin(entry_point.name, _distribution(entry_point), _metadata(entry_point, "version"))
     if not _builtin(entry_point):
         if disabled:
             return replace(plugin, state="disabled", reason="plugins are switched off"), ()

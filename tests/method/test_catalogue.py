@@ -534,7 +534,8 @@ FAULTS = {
 }
 
 
-def test_a_faulty_methods_row_keeps_its_fault_and_the_others_have_theirs(monkeypatch):
+def test_a_faulty_methods_row_keeps_its_fault_and_the_others_have_theirs(monkeypatch, tmp_path):
+    monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))  # which remembers the listing of the installed methods
     members = Members({name: Member("method", name, what, "somewhere 1.0") for name, (what, _) in FAULTS.items()})
     monkeypatch.setattr("deltacompose.registry.methods", lambda: members)
     rows = json.loads(CliRunner().invoke(app, ["methods", "--json"]).stdout)

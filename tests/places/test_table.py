@@ -249,5 +249,5 @@ def test_a_table_in_hand_is_taken_for_the_derived_one():
 
 def test_a_model_without_attention_has_no_derived_table():
     config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])
-    with pytest.raises(BadInput, match="no table can be derived for ResNetModel: expected one list of layers"):
+    with pytest.raises(BadInput, match="no table can be derived for ResNetModel because the layers of the encoder"):
         derive(transformers.AutoModel.from_config(config))

@@ -16,8 +16,9 @@ from transformers import LlamaConfig, MixtralConfig, T5Config
 from typer.testing import CliRunner
 
 import deltacompose as dc
-from deltacompose import api, machine, registry
+from deltacompose import api, registry
 from deltacompose.backbone.pico import pico_tokenizer
+from deltacompose.cells import machine
 from deltacompose.cells.step_memory import StepBytes, step_bytes
 from deltacompose.cells.study_facts import facts, greediest_of, sample
 from deltacompose.cli import app

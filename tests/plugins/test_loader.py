@@ -356,8 +356,11 @@ def test_a_distribution_whose_entry_points_cannot_be_read_is_named_and_the_other
     assert "lora" in load().methods
 
 
-def test_a_distribution_that_lost_its_metadata_still_gives_its_members(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backport", [False, True], ids=["alone", "with the backport"])
+def test_a_distribution_that_lost_its_metadata_still_gives_its_members(tmp_path, monkeypatch, backport):
     on_path(tmp_path, monkeypatch)
+    if backport:  # its finder answers in place of Python's own once any package has imported it
+        pytest.importorskip("importlib_metadata")
     (tmp_path / "seen-1.0.dist-info" / "METADATA").unlink()
     (seen,) = (p for p in load().plugins if p.name == "seen")
     assert (seen.state, seen.origin) == ("active", "unknown distribution")
