@@ -198,8 +198,8 @@ def wholes_hold_their_parts(subject: OnModel) -> None:
 
 def _is_part(place: Place, whole: Place) -> bool:
     """Whether a place lies within a whole by its name; norms of the sublayer and position biases lie outside it."""
-    beside = ("norm", "post_norm", "positions", "positions_norm")
-    return place.name.startswith(f"{whole.name}.") and place.kind.removeprefix(f"{whole.kind}.") not in beside
+    outside = ("norm", "post_norm", "positions", "positions_norm")
+    return place.name.startswith(f"{whole.name}.") and place.kind.removeprefix(f"{whole.kind}.") not in outside
 
 
 CHECKS = (

@@ -73,13 +73,13 @@ def greedy_answers(subject: Subject) -> None:
 
 def _greedy(backbone: Backbone, ids: Sequence[int]) -> list[int]:
     """Up to `NEW` tokens, each the most likely one behind those before it; one that ends is left out."""
-    settings, beside = backbone.model.generation_config, backbone.kind == "encoder-decoder"
+    settings, decodes_apart = backbone.model.generation_config, backbone.kind == "encoder-decoder"
     ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
-    start = [settings.decoder_start_token_id] if beside else list(ids)
+    start = [settings.decoder_start_token_id] if decodes_apart else list(ids)
     new: list[int] = []
     for _ in range(NEW):
         read = torch.tensor([start + new])
-        inputs = {"input_ids": torch.tensor([ids]), "decoder_input_ids": read} if beside else {"input_ids": read}
+        inputs = {"input_ids": torch.tensor([ids]), "decoder_input_ids": read} if decodes_apart else {"input_ids": read}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
         token = int(forward(backbone, inputs)[0, -1].argmax())
         if token in ends:

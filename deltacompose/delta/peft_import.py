@@ -129,9 +129,9 @@ _PROMPTED = ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
 
 def _embeddings(adapter: Adapter) -> Tensor:
     saved = adapter.config.get("modules_to_save") or ()
-    beside = sorted(name for name in adapter.tensors if name not in _PROMPTED)
-    if saved or beside:
-        held = f"modules_to_save={saved!r}" if saved else f"the tensor {quoted(beside[0])}"
+    further = sorted(name for name in adapter.tensors if name not in _PROMPTED)
+    if saved or further:
+        held = f"modules_to_save={saved!r}" if saved else f"the tensor {quoted(further[0])}"
         raise BadInput(
             f"cannot import an adapter of the type {adapter.type} with {held} because it trains more than what stands "
             "before the input; train it without, or train a LoRA, whose saved modules are imported"

@@ -1,4 +1,4 @@
-"""Cost beside score: what a delta takes in training and in use, and the penalised score of PEFT-Bench.
+"""Costs next to scores: what a delta takes in training and in use, and the penalised score of PEFT-Bench.
 
 The PEFT soft cost penalty multiplies a score by one factor for each cost (Belanec et al. 2025, arXiv 2511.21285):
 

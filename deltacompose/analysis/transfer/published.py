@@ -77,7 +77,7 @@ def matrices_of(data: Any, about: About | None = None, by: str = "composition") 
         by: the column that tells the matrices apart, `composition` or `backbone`.
 
     Raises:
-        BadInput: no matrix, another column, or a value that is no matrix.
+        BadInput: no matrix, another column, or a value of another type.
     """
     if by not in ("composition", "backbone"):
         raise unknown("column that tells matrices apart", by, ("composition", "backbone"))
