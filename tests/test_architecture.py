@@ -1,6 +1,7 @@
 """The house: imports go down its floors, and what must never be is nowhere in it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -144,6 +145,30 @@ def test_only_the_public_face_and_the_command_take_what_is_loaded(module):
     if module.startswith("deltacompose."):
         calls = [node.func for node in ast.walk(SOURCES[module]) if isinstance(node, ast.Call)]
         assert "loaded" not in {ast.unparse(call).rpartition(".")[2] for call in calls}
+
+
+PACKAGES = [path for path in files(HOUSE) if path.name == "__init__.py" and path.parent != HOUSE]
+
+
+def unnamed(package: Path) -> list[str]:
+    """Modules and packages of a package that its docstring does not name in backquotes."""
+    docstring = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+    modules = {path.stem for path in package.parent.glob("*.py")} - {"__init__"}
+    modules |= {path.parent.name for path in package.parent.glob("*/__init__.py")}
+    return sorted(modules - set(re.findall(r"`(\w+)`", docstring)))
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: named(path))
+def test_the_docstring_of_a_package_names_each_of_its_files(package):
+    """A newcomer opens a package first, and goes from there to the file."""
+    assert unnamed(package) == []
+
+
+def test_a_file_that_the_docstring_of_its_package_leaves_out_is_named(tmp_path):
+    (tmp_path / "__init__.py").write_text('"""`loop` trains; reading reads."""')
+    for name in ("loop.py", "reading.py"):
+        (tmp_path / name).touch()
+    assert unnamed(tmp_path / "__init__.py") == ["reading"]
 
 
 # What must never be

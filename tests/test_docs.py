@@ -166,6 +166,29 @@ def test_every_built_in_measure_and_every_kind_of_graph_and_readout_is_in_the_pa
     assert sorted(wanted - named) == []
 
 
+WRITTEN = [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "studies").glob("*.md"))]
+
+
+def uneven(text):
+    """The lines of tables that do not have as many cells as the head of their table."""
+    width, rows = None, []
+    for number, line in enumerate(BLOCK.sub(lambda block: "\n" * block[0].count("\n"), text).splitlines(), 1):
+        bars = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else None
+        width = None if bars is None else width or bars
+        if bars != width:
+            rows.append(number)
+    return rows
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_row_of_a_table_has_the_cells_of_its_head(page):
+    assert uneven(page.read_text(encoding="utf-8")) == []
+
+
+def test_a_row_with_a_cell_too_many_is_found_by_its_line():
+    assert uneven("| a | b |\n|---|---|\n| 1 | | 2 |\n| 1 | 2 |\n\n| 1 |\n") == [3]
+
+
 def test_a_command_of_a_page_that_fails_is_an_error(folder, monkeypatch):
     page = folder / "page.md"
     page.write_text("```console\n$ deltacompose transfer missing.csv\n```\n")

@@ -1,4 +1,10 @@
-"""The `deltacompose` command. Its modules import what is heavy inside their functions, so that `--help` is quick."""
+"""The `deltacompose` command. Its modules import what is heavy inside their functions, so that `--help` is quick.
+
+Studies and stores: `study`, `report_command`, `store_commands`, `watch`. Deltas: `delta_commands`, `library_commands`,
+`recommend_command`, `reuse_command`, `exchange_commands`. Analyses: `transfer`, `similarity`, `similarity_all`,
+`predict`, `graph`, `subspace_command`, `interaction`, `heatmap`. Members: `listings`, `plugin_check`. Shared:
+`options`, `grouped` (the help), `inputs`, `output`, `stdout`, `waiting`.
+"""
 
 from __future__ import annotations
 

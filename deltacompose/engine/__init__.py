@@ -4,7 +4,8 @@ The driver owns the plan and gives ready cells to an executor, whose whole contr
 Dependencies travel as keys of the store, never as values, and after each call the driver looks into the store.
 
 `driver` runs a plan; `schedule` groups cells into banks and chooses ready groups; `executor` is an engine's contract;
-`claims` lets drivers share a store; `progress` and `status` report; `eta` estimates; `torchrun` starts processes.
+`claims` lets drivers share a store; `progress`, `status` and `watching` report, `loggers` sends it elsewhere; `eta`
+estimates; `torchrun` starts processes.
 """
 
 from deltacompose.engine.claims import resting

@@ -3,6 +3,12 @@
 `data` is a record of ours, a DataFrame, or the path of a table; nothing is saved without a path. Names are imported
 when they are first used.
 
+A heatmap: `heatmaps` has the function, `heatmap_values` the numbers, `heatmap_style` the text, colour and marks of a
+cell, `heatmap_layout` the positions, `heatmap_draw` the drawing; `comparisons` has panels and differences,
+`similarities` heatmaps with a dendrogram. A graph: `task_graphs`, `graph_layout`. Other figures: `lifts`, `curves`,
+`effects`, `predictors`, `spaces`, `tradeoffs`, `recommendations`. Shared: `rounding` (every printed number), `labels`,
+`palette`, `venues`, `frames`, `style` and `figure_files`.
+
 >>> from deltacompose import figures
 >>> figure = figures.panels({"lora": matrix, "the same": matrix}, folder / "panels.pdf", value="score", style="icml")
 >>> [path.name for path in folder.iterdir()]

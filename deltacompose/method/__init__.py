@@ -1,4 +1,8 @@
-"""The contract of a delta-tuning method, its weights, and the catalogue of methods."""
+"""The contract of a delta-tuning method, its weights, and the catalogue of methods.
+
+`contract` is what a method implements; `weights` makes its tensors, `allocation` bounds them; `catalogue` describes
+methods; `parameter_overlap` reports parts that train the same parameters.
+"""
 
 from deltacompose.method.contract import (
     Carries,

@@ -1,4 +1,7 @@
-"""Places of a backbone: their notation, and the tables that map them to module paths."""
+"""Places of a backbone: their notation, and the tables that map them to module paths.
+
+`notation` reads places, `table` tables, `numbers` the numbers of a table.
+"""
 
 from deltacompose.places.notation import KINDS, Part, Place, Spot, read_spot, split_name
 

@@ -1,8 +1,12 @@
 """How a backbone reads a task: examples become tokens, tokens a loss in training and predictions in evaluation.
 
-There are not new heads. An encoder ranks candidates by the similarity of their pooled states to the input's, or, if it
-was loaded with its masked-language head, by how well they fill a mask; a decoder and a sequence-to-sequence model rank
-by likelihood and generate. One small class for each is chosen by the backbone's `kind` and head.
+No head is added. An encoder ranks candidates by the similarity of their pooled states to the input's (`encoder`), or,
+if it was loaded with its masked-language head, by how well they fill a mask (`masked_lm`); a decoder (`likelihood`) and
+a sequence-to-sequence model (`encoder_decoder`) rank by likelihood and generate. `reader` chooses one by the backbone's
+`kind` and head.
+
+`rows` is what all readers share; `ranking` has rules for candidates of unequal length; `best_first` skips candidates
+that cannot win; `as_trained` reads a task as a delta was trained on it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Studies, their cells and their training recipes."""
+"""Studies, their cells and their training recipes.
+
+`config` has the study and the cell with its key, `recipe` the training of a stage, `new_tasks` clusters and reuse of
+deltas; `queries` selects records.
+"""
 
 from deltacompose.study.config import (
     LAUNCHED,

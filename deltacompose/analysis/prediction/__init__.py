@@ -1,4 +1,8 @@
-"""Prediction of transfer: evaluation of predictors, matrix completion, choice of sources."""
+"""Prediction of transfer: evaluation of predictors, matrix completion, choice of sources.
+
+`evaluate` scores predictors; `matrix_completion` estimates unmeasured cells; `source_selection` chooses sources under a
+budget; `mixtures` turns predictions into weights of several sources.
+"""
 
 from deltacompose.analysis.prediction.evaluate import (
     Completion,

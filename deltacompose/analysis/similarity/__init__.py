@@ -1,4 +1,9 @@
-"""Similarity of tasks and deltas: measures and their formulas."""
+"""Similarity of tasks and deltas: measures and their formulas.
+
+`measure` is the contract of a measure; `formulas`, `subspaces` and `transferability` have the formulas;
+`stored_arrays` reads what measures need from a store; `compare` computes every measure that is possible; `clusters`
+groups tasks; `large_scale` handles many thousands of deltas.
+"""
 
 from deltacompose.analysis.similarity.formulas import (
     cosine,

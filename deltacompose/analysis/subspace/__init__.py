@@ -1,4 +1,9 @@
-"""Low-dimensional subspaces of deltas, and intrinsic dimension."""
+"""Low-dimensional subspaces of deltas, and intrinsic dimension.
+
+`linear` has spectra and linear subspaces, `random_baseline` their null distribution; `autoencoder` and `learned` have
+learned subspaces, `readouts` and `tuned` their six readouts; `intrinsic_dimension` reads trained dimensions from a
+store, `dimension_search` decides which one to train next.
+"""
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.subspace.linear import (
