@@ -65,6 +65,13 @@ METHODS = {
 }
 """An expression of each built-in method; `intrinsic_prompt` is given a decoder of the backbone's width."""
 
+MERGED = ("lora", "dora", "vera", "intrinsic", "bitfit", "norm", "last_layers", "diff_pruning", "selective", "masked",
+          "full", "peft")  # fmt: skip
+"""Methods that change weights alone, and so can be merged into a plain model."""
+
+EXPORTED = ("lora", "vera", "ia3", "prompt", "p_tuning", "prefix", "intrinsic_prompt")
+"""Methods that are exported to peft on some type at least."""
+
 
 @dataclass
 class Row:
@@ -154,37 +161,52 @@ def exports(delta: Delta, backbone: Backbone, folder: Path) -> bool:
 def page(rows: Iterable[Row]) -> Iterator[str]:
     """The page in Markdown, line by line, each as soon as its row is there."""
     yield "# Families\n"
-    yield "Made by `python tests/family_page.py > docs/families.md`, with pico models of two layers and width 16.\n"
     yield (
-        f"transformers {transformers.__version__}. A table is "
-        "shipped under the name in its column, derived from the module names, or none. A method acts where its "
-        "tensors, moved at random, change the output; it is refused by name where it cannot. Methods tried: "
-        f"{', '.join(METHODS)}. Merged: its delta is added to the parameters, and the plain model gives the same "
-        "output. Exported: its delta is written as a folder of peft's, which is compared with it where it is a prompt "
-        "or a prefix. The last two columns name the methods of which this holds.\n"
+        "`python tests/family_page.py > docs/families.md` wrote this page, with pico models of two layers and width 16 "
+        f"and transformers {transformers.__version__}.\n"
     )
-    yield "| model type | table | acts | refused | does nothing | checks that fail | merged | exported |"
-    yield "|---|---|---|---|---|---|---|---|"
+    yield (
+        f"Tried are {len(METHODS)} methods: {', '.join(METHODS)}. A number in brackets points to the reason below the "
+        "table.\n"
+    )
+    yield "* *table*: the table of places: one that is shipped, or derived from the names of modules, or none."
+    yield "* *acts*: methods whose tensors, moved at random, change the output. *refused*: those that raise an error."
+    yield "* *faults*: methods that do nothing, and checks of the table that fail."
+    yield (
+        f"* *not merged*: of the methods that act, which of {', '.join(MERGED)} cannot be added to the parameters of a "
+        "plain model with the same output; the other methods change more than weights."
+    )
+    yield (
+        f"* *not exported*: of the methods that act, which of {', '.join(EXPORTED)} cannot be written as a folder of "
+        "peft's (prompts and prefixes are compared with peft's output). The other methods are not exported.\n"
+    )
+    yield "| model type | table | acts | refused | faults | not merged | not exported |"
+    yield "|---|---|---|---|---|---|---|"
     reasons: dict[str, int] = {}
     loaded = []
     for found in rows:
         loaded.append(not found.table.startswith("none"))
-        table = found.table if not found.table.startswith("none") else "none"
-        refused = [f"{name} ({_number(reasons, why)})" for name, why in found.refused.items()]
-        why = f" ({_number(reasons, found.table)})" if table == "none" else ""
-        acts = (
-            "all"
-            if len(found.acts) == len(METHODS)
-            else f"{len(found.acts)} of {len(METHODS)}"
-            if table != "none"
-            else ""
-        )
-        cells = [found.name, table + why, acts, ", ".join(refused), ", ".join(found.dead), found.failing]
-        cells += [", ".join(found.merged), ", ".join(found.exported)]
-        yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-    yield f"\n{sum(loaded)} of {len(loaded)} types load without asking.\n"
+        yield f"| {' | '.join(cell.replace('|', '/') for cell in _cells(found, loaded[-1], reasons))} |"
+    yield f"\n{sum(loaded)} of {len(loaded)} types load without a table of the user's.\n"
     yield "## Why\n"
     yield from (f"{number}. {why.removeprefix('none: ')}" for why, number in reasons.items())
+
+
+def _cells(found: Row, loaded: bool, reasons: dict[str, int]) -> list[str]:
+    if not loaded:
+        return [found.name, f"none ({_number(reasons, found.table)})", *[""] * 5]
+    acts = "all" if len(found.acts) == len(METHODS) else f"{len(found.acts)} of {len(METHODS)}"
+    refused = [f"{name} ({_number(reasons, why)})" for name, why in found.refused.items()]
+    faults = [f"{name} does nothing" for name in found.dead] + ([found.failing] if found.failing else [])
+    refusing = set(found.refused)
+    lists = [refused, faults, _without(found.merged, MERGED, refusing), _without(found.exported, EXPORTED, refusing)]
+    return [found.name, found.table, acts, *map(", ".join, lists)]
+
+
+def _without(methods: list[str], expected: tuple[str, ...], refusing: set[str]) -> list[str]:
+    """The expected methods that are missing and act, and with a plus those that were not expected."""
+    extra = [f"+ {name}" for name in methods if name not in expected]
+    return [name for name in expected if name not in methods and name not in refusing] + extra
 
 
 def _number(reasons: dict[str, int], why: str) -> int:

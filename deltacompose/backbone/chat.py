@@ -66,7 +66,7 @@ class Conversation:
         return self._rendered(messages, generation=True) + self._parts[2]
 
     def ids(self, messages: Sequence[Message], limit: int) -> list[int]:
-        """The tokens of messages, at most `limit`; what is too long loses its middle, not the template around it.
+        """The tokens of messages, at most `limit`: longer texts are truncated in the middle, the template never is.
 
         Raises:
             BadInput: the template alone has more tokens.

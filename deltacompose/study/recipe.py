@@ -34,7 +34,7 @@ class Recipe:
         evaluate_every: steps between evaluations on development data.
         keep: `best` keeps the weights of the best evaluation (the earliest of equals), `last` those of the last step.
         thaw: whether earlier stages go on training too.
-        limit: longest input in tokens; what is longer loses its middle.
+        limit: longest input in tokens; longer inputs are truncated in the middle.
         checkpointing: recompute activations in the backward pass, to save memory.
     """
 

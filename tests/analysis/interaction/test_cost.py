@@ -1,4 +1,4 @@
-"""Cost beside score: PEFT-Bench's penalised score, and rows of measures from the records of a store."""
+"""Cost and score: PEFT-Bench's penalised score, and rows of measures from the records of a store."""
 
 from __future__ import annotations
 
