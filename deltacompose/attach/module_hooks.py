@@ -143,7 +143,7 @@ class Site:
         return True
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
-        x = first(args, kwargs)
+        x = first_argument(args, kwargs)
         for change in self.inputs:
             x = change(x, x)
         for bound in self.starts:
@@ -156,7 +156,7 @@ class Site:
         return _with_first(args, kwargs, x) if self.inputs else None
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x, y = first(args, kwargs), output[0] if isinstance(output, tuple | list) else output
+        x, y = first_argument(args, kwargs), output[0] if isinstance(output, tuple | list) else output
         y = self._banked(x, y, [dense for dense in self.dense if dense.bound.bound_tensors.size is not None])
         changes: list[Added | Change] = [*self.added, *self.outputs]
         for change in changes:
@@ -211,7 +211,7 @@ class Site:
         return torch.cat(outputs)
 
 
-def first(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+def first_argument(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     """The tensor that a module works on: its first positional argument, or the first that is given by name."""
     return args[0] if args else next(value for value in kwargs.values() if isinstance(value, Tensor))
 

@@ -77,13 +77,13 @@ def graph(
     """
     from deltacompose.analysis.graph import construction as graphs
     from deltacompose.analysis.units import graph_value
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
     if measure and budget is not None:
         raise BadInput(
             "cannot combine --budget with --measure, because a budget of sources needs transfer; give one of them"
         )
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split, name, seeds))
+    inputs = read_inputs(Options(source, store, scores, prompts, categories, composition, split, name, seeds))
     drawn: dict[str, nx.Graph] = {}
 
     def of_transfer(text: str, matrix: TransferMatrix) -> Answer:

@@ -88,7 +88,7 @@ def heatmap(
 def _matrices(source: Path, store: Path | None, about: Mapping[str, Any]) -> Mapping[str, TransferMatrix]:
     """The matrices of a table, of one with several compositions, of a store or of a study."""
     from deltacompose.analysis.transfer.published import About, matrices_of
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
     from deltacompose.cli.inputs import is_tidy_table as tidy
     from deltacompose.formats.sheets import SUFFIXES
 
@@ -97,7 +97,7 @@ def _matrices(source: Path, store: Path | None, about: Mapping[str, Any]) -> Map
 
         kinds = read_categories(about["categories"]) if about["categories"] else None
         return matrices_of(source, About(kinds, percent=about["percent"]))
-    return read(Options(source, store, **about)).needed_matrices()
+    return read_inputs(Options(source, store, **about)).needed_matrices()
 
 
 def _limits(text: str) -> tuple[float, float] | None:

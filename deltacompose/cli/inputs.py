@@ -93,7 +93,7 @@ class Inputs:
         return self.deltas
 
 
-def read(options: Options, unused: Sequence[str] = ()) -> Inputs:
+def read_inputs(options: Options, unused: Sequence[str] = ()) -> Inputs:
     """Reads the inputs that the options name.
 
     Args:
@@ -194,4 +194,4 @@ def _canonical(composition: str, known: set[str]) -> str:
     return text
 
 
-__all__ = ["Inputs", "Options", "Prompts", "read"]
+__all__ = ["Inputs", "Options", "Prompts", "read_inputs"]

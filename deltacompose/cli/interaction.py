@@ -125,7 +125,7 @@ def _from_store(
     from deltacompose.analysis.interaction import runs_of_store as stored
     from deltacompose.analysis.interaction.composition_text import methods
     from deltacompose.analysis.interaction.cost_scores import costs
-    from deltacompose.analysis.interaction.row_filter import read
+    from deltacompose.analysis.interaction.row_filter import read_condition
     from deltacompose.analysis.interaction.runs import runs
     from deltacompose.cli.study import needed
 
@@ -133,7 +133,7 @@ def _from_store(
     wanted = _asked_for(source, store)
     stored_records = (record for kind in KINDS for record in store.records(kind))
     records = [record for record in stored_records if wanted is None or record["key"] in wanted]
-    shared = dict.fromkeys([*by, *(clause.column for clause in (read(where) if where else ()))])
+    shared = dict.fromkeys([*by, *(clause.column for clause in (read_condition(where) if where else ()))])
     rows, remarks = _kept(stored.rows(records, list(shared)), where)
     present = sorted(methods([row["composition"] for row in rows]))
     for factor in factors:
@@ -154,11 +154,11 @@ def _asked_for(source: Path, store: Store) -> set[str] | None:
 
 
 def _kept(rows: Sequence[Any], where: str) -> tuple[list[Any], list[str]]:
-    from deltacompose.analysis.interaction.row_filter import absent, kept, read
+    from deltacompose.analysis.interaction.row_filter import absent, kept, read_condition
 
     if not where:
         return list(rows), []
-    clauses = read(where)
+    clauses = read_condition(where)
     result = kept(rows, clauses)
     if not result:
         raise BadInput(f"no row meets the condition {where!r} (found {len(rows)} rows)")

@@ -63,9 +63,9 @@ def predict(
 
     p-values are one-sided (greater); those that end in _by are adjusted over all measures (Benjamini and Yekutieli).
     """
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split))
+    inputs = read_inputs(Options(source, store, scores, prompts, categories, composition, split))
 
     def analyse(text: str, matrix: TransferMatrix) -> Answer:
         return _predicted(text, matrix, inputs, (measure, permutations, share))

@@ -81,10 +81,10 @@ def _evidences(
         texts = texts if composition is None else [library.composition(composition, cards)]
         return {text: gather(library, text, shots).zero_shot for text in texts}
     from deltacompose.analysis.recommendation.few_examples import of_matrix
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
     place = None if source is None else Path(source)
-    inputs = read(
+    inputs = read_inputs(
         Options(
             source=place,
             store=options["store"],

@@ -59,10 +59,10 @@ def similarity(
     activated neurons is also given for every window of three layers.
     """
     from deltacompose.analysis.similarity.compare import windows
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
     options = Options(source, store, scores, prompts, categories, composition, split)
-    inputs = read(options, ("scores", "categories"))
+    inputs = read_inputs(options, ("scores", "categories"))
     if every:
         return _every(inputs, (k, sketch), out, as_json)
     tables: dict[str, dict[str, Comparison]] = {}

@@ -95,9 +95,9 @@ def subspace(
     Spectra of the deltas, a learned subspace and its reconstruction of other tasks' deltas, and intrinsic dimensions.
     """
     from deltacompose.analysis.subspace.intrinsic_dimension import intrinsic_dimensions
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
-    inputs = read(Options(source, store, scores, prompts, categories, composition, split), ("scores",))
+    inputs = read_inputs(Options(source, store, scores, prompts, categories, composition, split), ("scores",))
     tasks = tuple(name.strip() for name in seen.split(",") if name.strip())
     settings = Settings(learn, dimensions, tasks, hidden, steps, out)
     dimensional = intrinsic_dimensions(inputs.records, reference, share)

@@ -64,12 +64,12 @@ def transfer(
     Scores of each task's delta on the other tasks: relative and chance-corrected, within and across categories.
     """
     from deltacompose.analysis.transfer.summaries import summary
-    from deltacompose.cli.inputs import Options, read
+    from deltacompose.cli.inputs import Options, read_inputs
 
     described = (name, seeds, percent, targets_in_rows)
     options = Options(source, store, scores, prompts, categories, composition, split, *described)
-    inputs = read(options, ("prompts",))
-    other = read(Options(minus, None, None, None, categories, composition, split, *described)) if minus else None
+    inputs = read_inputs(options, ("prompts",))
+    other = read_inputs(Options(minus, None, None, None, categories, composition, split, *described)) if minus else None
 
     def analyse(text: str, matrix: TransferMatrix) -> Answer:
         result = {**summary(matrix, permutations), **_further(inputs, text)}

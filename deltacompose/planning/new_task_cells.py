@@ -30,7 +30,7 @@ CHOSEN_ON_EXAMPLES = ("single", "few_shot", "cluster")
 Parse = Callable[[str], Composition]
 
 
-def first(planner: Planner, parse: Parse, trained: Trained, probes: Sequence[Cell]) -> Iterator[Cell]:
+def initial_cells(planner: Planner, parse: Parse, trained: Trained, probes: Sequence[Cell]) -> Iterator[Cell]:
     """The cells that a plan begins with: the clustering, the delta for all tasks, and all ways but `cluster`.
 
     Args:

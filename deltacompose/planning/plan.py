@@ -256,7 +256,7 @@ def _cells(planner: _Planner, parse: Callable[[str], Composition]) -> list[Cell]
             cells += _started(planner, parse(text), source)
     probes = list(further(replace(planner, study=_checked(study, parse)), giving))
     cells += probes
-    cells += new_tasks.first(planner, parse, giving, probes)
+    cells += new_tasks.initial_cells(planner, parse, giving, probes)
     cells += search.beginnings(planner, parse, giving)
     return cells
 

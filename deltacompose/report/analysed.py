@@ -22,8 +22,8 @@ Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """One composition with transfer.
+class AnalysedTransfer:
+    """The transfer matrix of one composition with what is computed from it.
 
     Attributes:
         marked: cells that differ from the untouched backbone; None where nothing can be tested.
@@ -52,7 +52,7 @@ class Analysed:
     findings: Findings
     look: Look
     lifts: tuple[Lift, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[AnalysedTransfer, ...]
 
     @property
     def compared(self) -> list[tuple[str, CategoryComparison]]:
@@ -67,7 +67,7 @@ def analysed(findings: Findings, step: Step | None = None) -> Analysed:
         step: called with each composition when it is finished, see `steps`.
     """
     lifts: list[Lift] = []
-    parts: list[Part] = []
+    parts: list[AnalysedTransfer] = []
     transfer = findings.transfer
     for text, matrix in findings.matrices.items():
         lifts += lifts_of(matrix)
@@ -78,7 +78,7 @@ def analysed(findings: Findings, step: Step | None = None) -> Analysed:
     return Analysed(findings, figures.look_of(findings), tuple(lifts), tuple(parts))
 
 
-def _part(matrix: TransferMatrix) -> Part:
+def _part(matrix: TransferMatrix) -> AnalysedTransfer:
     tasks: nx.Graph | None = None
     stability: figures.Stability | None = None
     reason = ""
@@ -90,4 +90,4 @@ def _part(matrix: TransferMatrix) -> Part:
     kinds = kinds_of(matrix) if matrix.categories else ()
     shown = [kind for kind in kinds if kind == "lift" or kind in figures.ratios(matrix)]
     compared = tuple(compare_categories(matrix, kind) for kind in shown)
-    return Part(matrix, figures.tested(matrix), tasks, reason, stability, compared)
+    return AnalysedTransfer(matrix, figures.tested(matrix), tasks, reason, stability, compared)

@@ -23,7 +23,7 @@ from deltacompose.figures.heatmap_values import Cells, cells
 from deltacompose.figures.heatmaps import runs
 from deltacompose.figures.style import Look, colours_of, counted, labels, markers_of, number
 from deltacompose.report import figures
-from deltacompose.report.analysed import Analysed, Part
+from deltacompose.report.analysed import Analysed, AnalysedTransfer
 
 MANY = 100_000
 """From more raw scores of a study than this on they are rounded to 4 digits instead of 6: the page stays small."""
@@ -144,7 +144,7 @@ def units_of(matrix: TransferMatrix) -> list[str]:
     return [unit for unit, defined in known.items() if defined]
 
 
-def cells_of(part: Part) -> dict[str, Cells]:
+def cells_of(part: AnalysedTransfer) -> dict[str, Cells]:
     """The cells of a composition in every unit that may be shown, in the order of the printed heatmap."""
     return {unit: cells(part.matrix, unit, marks=part.marked) for unit in units_of(part.matrix)}
 
@@ -155,7 +155,7 @@ def scale_of(study: Analysed) -> int:
 
 
 def transfer(
-    part: Part, names: Names, shown: Mapping[str, Cells], scale: int, files: Mapping[str, Any]
+    part: AnalysedTransfer, names: Names, shown: Mapping[str, Cells], scale: int, files: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Everything about the transfer of one composition; arrays run over sources, then targets.
 
@@ -212,7 +212,7 @@ def _references(matrix: TransferMatrix, shown: Mapping[str, Cells], columns: Any
     }
 
 
-def _interval(part: Part, order: Any) -> dict[str, Any]:
+def _interval(part: AnalysedTransfer, order: Any) -> dict[str, Any]:
     """The interval of the lift over the untouched backbone; nothing where no cell can be tested."""
     if part.marked is None:
         return {}
@@ -220,7 +220,7 @@ def _interval(part: Part, order: Any) -> dict[str, Any]:
     return {name: [hundredths(value) for value in array[order[1:]].ravel()] for name, array in arrays.items()}
 
 
-def _graph(part: Part, names: Names) -> dict[str, Any]:
+def _graph(part: AnalysedTransfer, names: Names) -> dict[str, Any]:
     if part.tasks is None:
         return {"nodes": [], "edges": [], "value": "", "caption": f"No task graph: {part.ungraphed}."}
     edges = []

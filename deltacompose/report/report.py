@@ -14,7 +14,7 @@ from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import result_tables as tables
 from deltacompose.report import statements as sentences
-from deltacompose.report.analysed import Analysed, Part, Step, analysed
+from deltacompose.report.analysed import Analysed, AnalysedTransfer, Step, analysed
 from deltacompose.report.headline import headline
 from deltacompose.study.queries import Record
 
@@ -120,7 +120,7 @@ def write_files(study: Analysed, out: str | Path) -> Iterator[Path]:
     yield write_text(folder / "notes.md", _notes(study))
 
 
-def _drawings(study: Analysed, part: Part) -> Iterator[pictures.Drawing]:
+def _drawings(study: Analysed, part: AnalysedTransfer) -> Iterator[pictures.Drawing]:
     """The heatmaps and the graph of one composition."""
     yield from pictures.heatmaps(part.matrix, study.look, part.marked)
     if part.tasks is not None:

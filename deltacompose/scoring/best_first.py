@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from deltacompose.scoring.rows import IGNORED, Row, first
+from deltacompose.scoring.rows import IGNORED, Row, highest
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def ranked(reader: Decodes, rows: Sequence[Row], deltas: int) -> list[int]:
         at, candidates = (torch.tensor(index, device=device) for index in zip(*pairs, strict=True))
         scores[at, candidates] += _rest(reader, start, at, [rows[n].candidates[k] for n, k in pairs])
     chosen = best.clone()
-    chosen[wanted] = torch.tensor(first(scores[wanted]), device=device)
+    chosen[wanted] = torch.tensor(highest(scores[wanted]), device=device)
     return chosen.tolist()
 
 

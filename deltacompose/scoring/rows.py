@@ -63,7 +63,7 @@ def continuation(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def first(scores: Tensor) -> list[int]:
+def highest(scores: Tensor) -> list[int]:
     """For each row of `(rows, candidates)` the index of the highest score, the first of equals.
 
     Raises:
@@ -168,7 +168,7 @@ class Reader(ABC):
 
     def rank(self, rows: Sequence[Row], deltas: int = 1) -> list[int]:
         """For rows of equally many candidates, the index of the one that the backbone puts first; for each delta."""
-        return first(self.scores(rows, deltas))
+        return highest(self.scores(rows, deltas))
 
     @abstractmethod
     def generate(self, rows: Sequence[Row], tokens: int, deltas: int = 1) -> list[str]:

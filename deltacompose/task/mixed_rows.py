@@ -16,8 +16,8 @@ PART = "part"
 """The column that names the task of a mixture's example."""
 
 
-class Part(Protocol):
-    """Parts of a task that a mixture needs."""
+class MixedTask(Protocol):
+    """A task of a mixture, as far as the mixture reads it."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ class Mixed:
         weights: w, above zero.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MixedTask, ...]
     weights: tuple[float, ...]
     sampling: Sampling = "proportional"
     temperature: float = 2.0
@@ -68,7 +68,7 @@ class Mixed:
         shares = [weight * count**power for weight, count in zip(self.weights, rows, strict=True)]
         return [max(1, round(sum(rows) * share / sum(shares))) for share in shares]
 
-    def of(self, parts: tuple[Part, ...]) -> Mixed:
+    def of(self, parts: tuple[MixedTask, ...]) -> Mixed:
         """The same mixture of other versions of its tasks."""
         return replace(self, parts=parts)
 
@@ -90,7 +90,7 @@ def part_of(example: Example) -> str:
     return example.columns[PART]
 
 
-def _as_mixed(part: Part, example: Example, again: int) -> Example:
+def _as_mixed(part: MixedTask, example: Example, again: int) -> Example:
     """An example as its own task puts it: input in its template, its own words to rank, its label by number."""
     name = f"{part.name}/{example.id}" + (f"#{again}" if again else "")
     target = example.target if part.kind == "generation" else str(part.labels.index(example.target))

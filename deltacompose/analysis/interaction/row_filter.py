@@ -41,10 +41,10 @@ class Clause:
         return f"{self.column} {self.op} {self.literal!r}"
 
 
-def read(text: str) -> tuple[Clause, ...]:
+def read_condition(text: str) -> tuple[Clause, ...]:
     """The conditions of a text, each `COLUMN OP LITERAL`, joined by `and`.
 
-    >>> [str(clause) for clause in read("task != 'RTE' and lr <= 1e-3")]
+    >>> [str(clause) for clause in read_condition("task != 'RTE' and lr <= 1e-3")]
     ["task != 'RTE'", 'lr <= 0.001']
 
     Raises:
@@ -68,7 +68,7 @@ def read(text: str) -> tuple[Clause, ...]:
 def kept(rows: Sequence[Row], clauses: Iterable[Clause]) -> list[Row]:
     """The rows that meet every condition.
 
-    >>> kept([{"task": "rte", "rank": "8"}, {"task": "cola", "rank": "2"}], read("rank > 4"))
+    >>> kept([{"task": "rte", "rank": "8"}, {"task": "cola", "rank": "2"}], read_condition("rank > 4"))
     [{'task': 'rte', 'rank': '8'}]
 
     Raises:

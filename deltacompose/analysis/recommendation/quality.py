@@ -31,8 +31,8 @@ METRICS = ("regret_at_1", "regret_at_3", "ndcg")
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One task left out, with one seed.
+class HeldOut:
+    """How each strategy recommends sources for one task that was left out, with one seed.
 
     Attributes:
         values: for each strategy regret@1, regret@3 and NDCG; NaN where undefined.
@@ -51,7 +51,7 @@ class Outcome:
     coefficients: Mapping[str, float]
 
 
-def outcomes(evidence: Evidence) -> list[Outcome]:
+def outcomes(evidence: Evidence) -> list[HeldOut]:
     """The outcome of every task that has two sources of known gain, for every seed."""
     return [
         outcome
@@ -110,7 +110,7 @@ def rows(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _of_table(table: Table, seed: int, evidence: Evidence, number: int) -> Iterator[Outcome]:
+def _of_table(table: Table, seed: int, evidence: Evidence, number: int) -> Iterator[HeldOut]:
     for t, target in enumerate(table.targets):
         rest = table.without(target)
         sources = [table.sources.index(name) for name in rest.sources]
@@ -134,7 +134,7 @@ def _of_table(table: Table, seed: int, evidence: Evidence, number: int) -> Itera
         none = {"regret_at_1": float(np.nanmax(gains)) if known else np.nan}
         values[UNTOUCHED] = {"regret_at_3": none["regret_at_1"], "ndcg": np.nan, **none}
         within = np.abs(predicted - gains) <= model.spread
-        yield Outcome(
+        yield HeldOut(
             seed,
             target,
             values,
@@ -180,7 +180,7 @@ def _positive(gains: Floats) -> Floats:
     return gains - known.min() if len(known) else gains
 
 
-def _by_task(every: Sequence[Outcome], strategy: str, metric: str) -> dict[str, float]:
+def _by_task(every: Sequence[HeldOut], strategy: str, metric: str) -> dict[str, float]:
     """The mean over seeds for each task; NaN where no seed has one."""
     tasks = dict.fromkeys(outcome.target for outcome in every)
     values = {
@@ -200,7 +200,7 @@ def _estimated(by_task: Mapping[str, float], seed: int, resamples: int) -> dict[
     return {"value": float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def _paired(every: Sequence[Outcome], strategy: str, metric: str, seed: int) -> float | None:
+def _paired(every: Sequence[HeldOut], strategy: str, metric: str, seed: int) -> float | None:
     """Two-sided p of the mean difference between the model and a strategy over tasks."""
     own, other = _by_task(every, MODEL, metric), _by_task(every, strategy, metric)
     differences = np.array([own[task] - other[task] for task in own])
@@ -218,7 +218,7 @@ def _number(value: float) -> float | None:
     return None if np.isnan(value) else value
 
 
-def _limitations(evidence: Evidence, every: Sequence[Outcome]) -> Iterator[str]:
+def _limitations(evidence: Evidence, every: Sequence[HeldOut]) -> Iterator[str]:
     if len(evidence.seeds) == 1:
         yield "one seed: nothing is known of the spread between training runs"
     left = [target for target in evidence.targets if target not in {outcome.target for outcome in every}]

@@ -122,7 +122,7 @@ def test_a_condition_keeps_the_rows_that_its_operator_would(column, op, literal)
     rows = [{"lr": str(value)} for value in column]
     compare = {"==": "__eq__", "!=": "__ne__", "<": "__lt__", "<=": "__le__", ">": "__gt__", ">=": "__ge__"}[op]
     expected = [row for row, value in zip(rows, column, strict=True) if getattr(value, compare)(literal)]
-    assert where.kept(rows, where.read(f"lr {op} {literal}")) == expected
+    assert where.kept(rows, where.read_condition(f"lr {op} {literal}")) == expected
 
 
 # -- known answers -----------------------------------------------------------------------------------------------------
