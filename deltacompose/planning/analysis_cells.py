@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from deltacompose.analysis.similarity.stored_arrays import ANSWERED, PROBED
 from deltacompose.composition import Composition
-from deltacompose.study.config import Cell, Study
+from deltacompose.study.config import Cell, Study, SubspaceChoice
 
 EXAMPLES = 32
 """Training examples whose gradients a probe takes."""
@@ -41,6 +41,11 @@ class Planner(Protocol):
         """The version of the cells' keys."""
         ...
 
+    @property
+    def width(self) -> int:
+        """The width of the backbone's states."""
+        ...
+
     def cell(self, kind: str, spec: Mapping[str, Any], parents: tuple[str, ...] = (), cost: float = 0.0) -> Cell: ...
 
     def data(self, role: str, task: str) -> dict[str, Any]: ...
@@ -54,6 +59,12 @@ class Planner(Protocol):
     def evaluation_cost(self, composition: str | None, task: str, split: str) -> float: ...
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float: ...
+
+    def step_cost(self, composition: str, task: str, batch: int) -> float: ...
+
+    def rows(self, task: str, split: str) -> int: ...
+
+    def trained(self, composition: str) -> int: ...
 
     def train(self, expression: Composition, task: str, seed: int, factor: float) -> list[Cell]: ...
 
@@ -87,7 +98,8 @@ def _probes(
                 parents = () if need == "gradients" else _keys(cells)
                 if not parents and planner.version > 1:  # no parent names the methods
                     spec |= {"settings": expression.describe(), **planner.methods(expression)}
-                cost = EXAMPLES * planner.evaluation_cost(text, source, "val") if examples else 0.0
+                rows = min(EXAMPLES, planner.rows(source, "train"))
+                cost = rows * planner.step_cost(text, source, 1) if examples else 0.0
                 yield planner.cell("probe", spec, parents, cost)
         for need in ANSWERED:
             for target in own if need in planner.needs else ():
@@ -141,10 +153,10 @@ def _subspaces(
         yield planner.cell("reconstruct", about | {"examples": "same"}, (space.key, *_keys(own[task])), cost)
         for examples in _rows(study, task, seen) if prompt and chosen.tune else ():
             recipe = asdict(study.training)
-            cost = planner.training_cost(chosen.composition, task, recipe)
+            tuned = planner.training_cost(chosen.composition, task, recipe) + cost
             several = {"processes": study.processes} if study.processes > 1 else {}
             spec = about | {"examples": examples, "recipe": recipe} | several | planner.code_of(SUBSPACE_METHOD)
-            yield planner.cell("tune", spec, (space.key,), cost)
+            yield planner.cell("tune", spec, (space.key,), tuned)
 
 
 def _rows(study: Study, task: str, seen: list[str]) -> tuple[str, ...]:
@@ -176,8 +188,23 @@ def _space(planner: Planner, seed: int, seen: list[str], own: Mapping[str, tuple
         "limit": study.training.limit,
         **{name: value for name, value in first.items() if name not in ("task", "data")},
     }
-    cost = sum(chosen.steps * BATCH * planner.evaluation_cost(chosen.composition, task, "val") for task in seen)
+    cost = _space_cost(planner, chosen, seen)
     return planner.cell("subspace", spec, tuple(key for task in seen for key in _keys(own[task])), cost)
+
+
+def _space_cost(planner: Planner, chosen: SubspaceChoice, seen: list[str]) -> float:
+    """Operations of learning a subspace of n deltas of p parameters.
+
+    Principal components are those of the n × n matrix of products. A step of the autoencoder is a batch of each task,
+    forward and backward, and, of its own w weights, 6 · n · w operations and 20 · w of Adam.
+    """
+    parameters = planner.trained(chosen.composition)
+    if chosen.way == "pca":
+        return 2.0 * len(seen) ** 2 * parameters
+    hidden = chosen.hidden or planner.width
+    own = parameters * (chosen.dimensions + hidden) + chosen.dimensions * hidden
+    passes = sum(planner.step_cost(chosen.composition, task, min(BATCH, planner.rows(task, "train"))) for task in seen)
+    return chosen.steps * (passes + (6 * len(seen) + 20) * own)
 
 
 def _keys(cells: tuple[Cell, ...]) -> tuple[str, ...]:

@@ -178,7 +178,7 @@ def _merge(planner: Planner, expression: Composition, of: tuple[str, str, int], 
         spec |= {"top": planner.study.reuse.top, **planner.code_of(ARROW, *(m.name for _, m in expression.parts()))}
     cost = 0.0
     if way in CHOSEN_ON_EXAMPLES:
-        cost = len(sources) * planner.evaluation_cost(str(expression), target, "val")
+        cost = len(sources) * planner.evaluation_cost(str(expression), target, "train")
     return planner.cell(MERGED, spec, tuple(cell.key for cell in sources.values()), cost)
 
 

@@ -109,6 +109,11 @@ class _Planner:
         return self.facts.needs
 
     @property
+    def width(self) -> int:
+        """The width of the backbone's states where its inputs enter."""
+        return next(iter(self.facts.shape.stacks.values())).width
+
+    @property
     def version(self) -> int:
         """The version of the cells' keys."""
         return self.facts.version
@@ -149,16 +154,31 @@ class _Planner:
 
     def training_cost(self, composition: str, task: str, recipe: Mapping[str, Any]) -> float:
         """Operations of all steps and of the development scores in between."""
-        facts, delta = self.facts.of(task), self.facts.deltas.get(composition, DeltaShape())
-        batch, recomputed = min(recipe["batch"], facts.rows["train"]), recipe["checkpointing"]
-        step = flops.training(self.facts.shape, facts.lengths, delta, batch, recomputed)
+        batch = min(recipe["batch"], self.rows(task, "train"))
+        step = self.step_cost(composition, task, batch, recipe["checkpointing"])
         looks = 1 + -(-recipe["steps"] // recipe["evaluate_every"])
         return float(recipe["steps"] * step + looks * self.evaluation_cost(composition, task, "val"))
+
+    def step_cost(self, composition: str, task: str, batch: int, recomputed: bool = False) -> float:
+        """Operations of the loss of so many training rows in one pass, and of its gradient."""
+        facts, delta = self.facts.of(task), self.facts.deltas.get(composition, DeltaShape())
+        return flops.training(self.facts.shape, facts.lengths, delta, batch, recomputed)
 
     def evaluation_cost(self, composition: str | None, task: str, split: str) -> float:
         """Operations of the evaluation of one delta on a split."""
         facts, delta = self.facts.of(task), self.facts.deltas.get(composition or "", DeltaShape())
-        return flops.evaluation(self.facts.shape, facts.lengths, delta, facts.rows[split])
+        return flops.evaluation(self.facts.shape, facts.lengths, delta, self.rows(task, split))
+
+    def rows(self, task: str, split: str) -> int:
+        """How many examples of a split are read; `shots` of each class in training and development."""
+        facts = self.facts.of(task)
+        if self.study.shots is None or split == "test":
+            return facts.rows[split]
+        return min(facts.rows[split], self.study.shots * max(1, round(facts.lengths.candidates)))
+
+    def trained(self, composition: str) -> int:
+        """How many parameters a composition's last stage trains; 0 where that is not known."""
+        return self.facts.deltas.get(composition, DeltaShape()).trained
 
 
 @dataclass(frozen=True, eq=False)

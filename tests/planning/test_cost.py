@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import networkx as nx
 import pytest
@@ -24,6 +25,8 @@ from deltacompose.planning.flops import DeltaShape, Lengths, Memory
 from deltacompose.scoring import reader
 from deltacompose.store import open_store
 from deltacompose.study import BackboneChoice, Cell, Study
+from deltacompose.study.config import Rows, SubspaceChoice
+from deltacompose.study.new_tasks import ReuseChoice
 from deltacompose.study.recipe import Recipe
 from deltacompose.task import Task
 from deltacompose.task.examples import Example
@@ -284,3 +287,58 @@ def test_costs_rank_trainings_as_their_seconds_do(study):
         train(long.backbone, [Job(api.parse("bitfit"), long, 0, recipe)])
         seconds.append(time.process_time() - started)
     assert spearmanr(costs, seconds).statistic > 0.7
+
+
+def costs_of(study, kind, **changes):
+    """The costs of a study's cells of a kind, by the array of probes, else by source."""
+    cells = [cell for _, cell in api.plan(replace(study, **changes)).nodes(data="cell") if cell.kind == kind]
+    return {cell.spec.get("array", cell.spec.get("source")): cell.cost for cell in cells}
+
+
+def with_subspace(study, way):
+    chosen = SubspaceChoice("prompt(length=30)", dimensions=2, way=way, steps=50)
+    return replace(study, compositions=("prompt(length=30)",), subspace=chosen)
+
+
+def test_principal_components_run_no_pass_and_an_autoencoder_a_batch_of_each_task_per_step(study):
+    [components] = costs_of(with_subspace(study, "pca"), "subspace").values()
+    [learned] = costs_of(with_subspace(study, "autoencoder"), "subspace").values()
+    known = facts(study)
+    delta = known.deltas["prompt(length=30)"]
+    passes = 50 * sum(flops.training(known.shape, task.lengths, delta, 8) for task in known.tasks.values())
+    assert 0 < components < min(costs_of(study, "evaluate").values()) / 100
+    assert passes < learned < 3 * passes
+
+
+@pytest.mark.parametrize("kind", ["subspace", "probe"])
+def test_what_reads_training_rows_costs_the_same_with_other_development_rows(study, kind):
+    asked = replace(with_subspace(study, "autoencoder"), measures=("gradient_cosine",))
+    few, many = (costs_of(asked, kind, rows=Rows(val=count)) for count in (2, 10))
+    assert few == many
+    assert all(few.values())
+
+
+def test_gradients_of_examples_cost_a_pass_of_each_forward_and_backward(study):
+    asked = replace(study, tasks=("long",), compositions=("bitfit",), measures=("gradient_cosine",))
+    known = facts(asked)
+    alone = flops.training(known.shape, known.tasks["long"].lengths, known.deltas["bitfit"], 1)
+    assert costs_of(asked, "probe") == {"gradients": pytest.approx(32 * alone)}
+
+
+def test_tuning_in_a_subspace_costs_a_training_and_its_score(study):
+    asked = with_subspace(study, "pca")
+    cells = [cell for _, cell in api.plan(asked).nodes(data="cell")]
+    trained = {cell.spec["task"]: cell.cost for cell in cells if cell.kind == "train"}
+    scored = {c.spec["task" if "task" in c.spec else "target"]: c.cost for c in cells if c.kind == "reconstruct"}
+    tuned = {cell.spec["target"]: cell.cost for cell in cells if cell.kind == "tune"}
+    assert tuned == {task: pytest.approx(trained[task] + scored[task]) for task in trained}
+
+
+def test_few_shot_training_is_not_taken_for_training_on_all_development_rows(study):
+    new = {**study.own_tasks, "other": study.own_tasks["short"] | {"category": "d"}}
+    asked = replace(study, compositions=("bitfit",), held_out=("other",), own_tasks=new)
+    asked = replace(asked, reuse=ReuseChoice(ways=("nothing",), shots=(1,)))
+    cells = [c for _, c in api.plan(asked).nodes(data="cell") if c.kind == "train"]
+    few = [cell.cost for cell in cells if cell.spec["task"] == "other"]
+    whole = [cell.cost for cell in cells if cell.spec["task"] == "short"]
+    assert max(few) < min(whole) / 3
