@@ -168,6 +168,20 @@ def doctest_lines() -> list[Place]:
     ]
 
 
+def undocumented_properties() -> list[Place]:
+    """Public properties of public classes that have no docstring."""
+    places = []
+    for path in modules(*SOURCES):
+        classes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef)]
+        for owner in (node for node in classes if not node.name.startswith("_")):
+            for method in (node for node in owner.body if isinstance(node, ast.FunctionDef)):
+                decorators = map(ast.unparse, method.decorator_list)
+                is_property = any(name.rpartition(".")[2] in ("property", "cached_property") for name in decorators)
+                if is_property and not method.name.startswith("_") and ast.get_docstring(method) is None:
+                    places.append((place(path, method.lineno), f"{owner.name}.{method.name}"))
+    return places
+
+
 @cache
 def texts() -> list[tuple[str, str]]:
     """Every sentence that somebody reads: docstrings, comments, other strings, paragraphs of pages."""
@@ -213,6 +227,7 @@ COUNTS = (
     Count("files with the name of another", duplicate_names, most=0),
     Count("locals named one or found", lambda: locals_named("one", "found"), most=50),
     Count("locals named said, given or made", lambda: locals_named("said", "given", "made"), most=50),
+    Count("public properties without a docstring", undocumented_properties, most=0),
     Count("docstrings with a source", docstrings_with_a_source, least=100),
     Count("lines of doctests", doctest_lines, least=300),
     *(Count(f"phrase: {name}", lambda name=name: phrase(name), most=5) for name in PHRASES),  # type: ignore[misc]

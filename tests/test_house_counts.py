@@ -63,3 +63,30 @@ def test_every_built_in_file_is_read():
     paths = house_counts.modules(*house_counts.SOURCES)
     assert Path("deltacompose/attach/attachment.py") in {path.relative_to(house_counts.ROOT) for path in paths}
     assert not any("tests" in path.relative_to(house_counts.ROOT).parts for path in paths)
+
+
+def test_a_public_property_without_a_docstring_is_counted(monkeypatch):
+    source = '''
+class Record:
+    @property
+    def plain(self): ...
+
+    @functools.cached_property
+    def cached(self): ...
+
+    @property
+    def told(self):
+        """A docstring."""
+
+    @property
+    def _own(self): ...
+
+    def method(self): ...
+
+class _Hidden:
+    @property
+    def plain(self): ...
+'''
+    monkeypatch.setattr(house_counts, "modules", lambda *folders: [house_counts.ROOT / "a.py"])
+    monkeypatch.setattr(house_counts, "tree", lambda path: ast.parse(source))
+    assert [name for _, name in house_counts.undocumented_properties()] == ["Record.plain", "Record.cached"]

@@ -46,14 +46,17 @@ class OnModel:
 
     @property
     def table(self) -> Table:
+        """The backbone's table."""
         return self.backbone.table
 
     @property
     def model(self) -> Any:
+        """The backbone's model."""
         return self.backbone.model
 
     @property
     def rounding(self) -> float:
+        """The relative difference that rounding in the model's data type explains."""
         return ROUNDING.get(self.model.dtype, 1e-4)
 
     def fault(self, sentence: str) -> TableFault:

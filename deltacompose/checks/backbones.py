@@ -69,6 +69,7 @@ class OnModel:
 
     @property
     def backbone(self) -> Backbone:
+        """The model with its places bound by the table."""
         return self.traced.backbone
 
     def edited(self, edits: list[Edit], batch: Mapping[str, Tensor] | None = None) -> Tensor:

@@ -36,7 +36,9 @@ class Executor(Protocol):
     """
 
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """How many calls can be under way now."""
+        ...
 
     def submit(self, function: str, spec: dict[str, Any]) -> Future[Any]:
         """Call `"package.module:name"` with a JSON-able mapping; where that has a `limit`, for so many seconds at most.

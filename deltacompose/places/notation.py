@@ -181,6 +181,7 @@ class Spot:
 
     @property
     def paths(self) -> tuple[str, ...]:
+        """The path of the module, and of the last module of a span."""
         return (self.module,) if self.until is None else (self.module, self.until)
 
     @property

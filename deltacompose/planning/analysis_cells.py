@@ -29,7 +29,9 @@ class Planner(Protocol):
     """Facts of the plan, and how it writes a task's data into a spec."""
 
     @property
-    def study(self) -> Study: ...
+    def study(self) -> Study:
+        """The study that is planned."""
+        ...
 
     @property
     def needs(self) -> tuple[str, ...]:

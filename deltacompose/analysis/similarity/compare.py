@@ -29,10 +29,14 @@ class Deltas(Protocol):
     """Where the arrays of tasks come from: a store's deltas, or a file of prompts."""
 
     @property
-    def seeds(self) -> tuple[int, ...]: ...
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds of the deltas."""
+        ...
 
     @property
-    def tasks(self) -> tuple[str, ...]: ...
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks, in the order of the rows of a matrix."""
+        ...
 
     def read(self, need: Needs, seed: int) -> Mapping[str, Any]:
         """The arrays described by `NEEDS[need]`, by task. Raises BadInput if one is missing."""

@@ -97,6 +97,7 @@ class Dask:
 
     @property
     def slots(self) -> int:
+        """How many threads the cluster's workers have now; after closing, the last number known."""
         if self._client.status == "running":  # when it is closed the run still says how it ended
             self._slots = max(1, int(sum(self._client.nthreads().values())))
         return self._slots
