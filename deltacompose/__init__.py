@@ -22,8 +22,7 @@ Bad input raises `BadInput`, whose text is one sentence.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deltacompose import moved
 
@@ -59,6 +58,7 @@ _HOMES = {
     "composition": "Composition",
     "delta.delta": "Delta",
     "errors": "BadInput",
+    "figures": "figures",
     "analysis.matrix": "TransferMatrix",
     "analysis.graph.construction": "task_graph",
     "figures.heatmaps": "heatmap",
@@ -96,14 +96,7 @@ __all__ = [
     "transfer_matrix",
 ]
 moved.install()
-
-
-def __getattr__(name: str) -> Any:
-    if name == "figures":
-        return importlib.import_module("deltacompose.figures")
-    if name not in _NAMES:
-        raise AttributeError(f"module 'deltacompose' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"deltacompose.{_NAMES[name]}"), name)
+__getattr__ = moved.on_first_use("deltacompose", _NAMES)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,7 @@
-"""Aliases for modules that have moved: importing an old path works for one release, with a DeprecationWarning."""
+"""How names are imported: those of a package when they are first used, and those of modules that have moved.
+
+Importing an old path works for one release, with a DeprecationWarning.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import importlib.abc
 import importlib.util
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -186,6 +189,23 @@ MOVED: Mapping[str, str] = {
     "deltacompose_plugins.vera": "deltacompose_plugins.methods.reparameterization.vera",
 }
 """New paths by old ones."""
+
+
+def on_first_use(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package that imports its names when they are first used.
+
+    Args:
+        package: the name of the package, for the error.
+        homes: for each name its module below `deltacompose`; a name that is its module's stands for the module.
+    """
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(f"deltacompose.{homes[name]}")
+        return module if homes[name] == name else getattr(module, name)
+
+    return get
 
 
 class _Alias(importlib.abc.Loader):

@@ -30,3 +30,19 @@ def test_a_plugin_written_for_the_old_paths_still_imports():
 def test_a_path_that_never_existed_is_an_import_error():
     with pytest.raises(ModuleNotFoundError, match=r"deltacompose\.nothing"):
         importlib.import_module("deltacompose.nothing")
+
+
+def test_a_package_imports_a_name_when_it_is_first_used():
+    program = (
+        "import sys, deltacompose as dc\n"
+        "assert 'deltacompose.study.config' not in sys.modules\n"
+        "assert dc.Study.__module__ == 'deltacompose.study.config' and dc.figures.__name__ == 'deltacompose.figures'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["deltacompose", "deltacompose.api", "deltacompose.figures"])
+def test_a_name_that_a_package_lacks_is_an_attribute_error(package):
+    with pytest.raises(AttributeError, match=f"^module '{package}' has no attribute 'nothing'$"):
+        _ = importlib.import_module(package).nothing

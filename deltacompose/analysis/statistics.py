@@ -93,6 +93,7 @@ def _variances(per_seed: Floats, influences: Sequence[Floats]) -> tuple[float, f
         if seeds > 1:
             rest = group - group.mean(axis=0) - group.mean(axis=1, keepdims=True) + group.mean()
             twice = float((rest**2).sum()) / ((seeds - 1) * (n - 1)) / (n * seeds)
+        # A difference of two estimates can be negative by chance; a variance cannot.
         within += max(variance - twice, 0.0)
         both += twice
     return (max(float(np.var(per_seed, ddof=1)) / seeds, both / 30) if seeds > 1 else 0.0), within
@@ -109,6 +110,7 @@ def _two_sided(distance: float, variances: tuple[float, float], freedoms: tuple[
     def excess(log_p: float) -> float:
         return _half_width(math.exp(log_p) / 2, variances, freedoms) - distance
 
+    # The width is smooth in log p, where a root near 1e-9 is as easy to find as one near 0.1.
     least = math.log(1e-12)
     if excess(least) <= 0:
         return 1e-12

@@ -7,8 +7,9 @@ converts stores of an earlier version.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deltacompose import moved
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
     from deltacompose.api.deltas import (
@@ -92,11 +93,7 @@ __all__ = [
     "with_origins",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'deltacompose.api' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"deltacompose.{_NAMES[name]}"), name)
+__getattr__ = moved.on_first_use("deltacompose.api", _NAMES)
 
 
 def __dir__() -> list[str]:

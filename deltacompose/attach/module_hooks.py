@@ -69,7 +69,7 @@ class Added:
             changed = y + x @ down.mT @ up.mT
             return changed
         # One product for all deltas takes a third of the operations of a mapped function.
-        self.bound.bound_tensors.rows(x)
+        self.bound.bound_tensors.rows(x)  # refuses a batch whose rows the deltas cannot share equally
         low = torch.bmm(x.reshape(size, -1, x.shape[-1]), down.mT)
         changed = torch.baddbmm(y.reshape(size, -1, y.shape[-1]), low, up.mT)
         return changed.view(y.shape)
@@ -151,6 +151,7 @@ class Site:
         for dense in self.dense:
             # A bank has no single changed parameter; its deltas act on the output, in `_after`.
             if dense.bound.bound_tensors.size is None:
+                # Every edit sees the pretrained tensor, and their changes are summed: the order does not matter.
                 delta = dense.delta(self._pretrained(dense.parameter))
                 self._put(dense.parameter, self._parameter(dense.parameter) + delta)
         return _with_first(args, kwargs, x) if self.inputs else None

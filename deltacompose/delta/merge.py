@@ -137,6 +137,8 @@ def change_of(change: Active[WeightEdit], backbone: Backbone) -> Tensor:
 def _add(model: nn.Module, backbone: Backbone, active: Active[WeightEdit]) -> None:
     path, name, transposed, _ = backbone.parameter_location(active.edit.place, active.edit.parameter)
     parameter, change = model.get_submodule(path).get_parameter(name), change_of(active, backbone)
+    # ΔW is (output, input) of the place alone. It is put into zeros of the whole parameter with the output axis last,
+    # where a place of a fused matrix is a slice, and turned to the way in which the module holds it.
     where = slice_of(backbone, active.edit.place)
     whole = torch.zeros_like(parameter, dtype=change.dtype)
     if parameter.ndim == 1:
@@ -144,6 +146,7 @@ def _add(model: nn.Module, backbone: Backbone, active: Active[WeightEdit]) -> No
     else:
         whole = where.put(whole if transposed else whole.mT, change.mT)
         whole = whole if transposed else whole.mT
+    # Summed in the higher precision, so that a small change is rounded once and not lost.
     parameter.copy_(parameter.to(whole.dtype) + whole)
 
 

@@ -59,4 +59,6 @@ def resting(store: Store) -> Iterator[bool]:
 
 
 def _byte(key: str) -> int:
+    # 56 bits of the key: offsets of locks are signed 64-bit numbers, and may lie beyond the end of the file. Two cells
+    # of one byte may be computed one after the other, or twice; no result changes.
     return int(key[:14], 16)

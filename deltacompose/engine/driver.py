@@ -180,6 +180,7 @@ class _Run:
             begun.setdefault(own[cell.key] or mates.get(cell.key, ()), {})[cell.key] = cell
         fresh = list(begun.pop((), {}).values())
         groups = [[cells[key] for key in together if key in cells] for together, cells in begun.items()]
+        # Slots that nothing occupies or waits for: fresh groups are made no larger than keeps each of them busy.
         idle = self.executor.slots - len(self.running) - self.schedule.queued - len(groups)
         return [*groups, *(self.work.group(fresh, self.options | {"slots": max(1, idle)}) if fresh else ())]
 
@@ -283,6 +284,8 @@ class _Run:
         group = tuple(cell.key for cell in cells)
         self.attempts[group] += 1
         tried, alone = self.attempts[group], len(cells) == 1
+        # The error of a group does not say which cell caused it, and memory runs out in a group that is too large: its
+        # halves are tried at once. Only the death of a worker, which may have other causes, repeats the whole group.
         passing = may_pass(error) if alone else "WorkerDied" in kinds(error)
         if passing and tried < self.options.get("attempts", 3):
             self._put_back([cells], self.options.get("backoff", 1.0) * 2 ** (tried - 1), reason)

@@ -47,9 +47,11 @@ def by_bank(
     gives the same for them (their parents and backbone), up to `options["evaluations"]` of them (64). No group is so
     large that one of `options["slots"]` idle workers would stay so. A training by several processes goes alone.
     """
+    # Banks of the largest size would leave workers idle: 8 cells for 4 workers are four banks of 2.
     share = max(1, math.ceil(len(ready) / options.get("slots", 1)))
     most = {"train": options.get("bank", 16), "evaluate": options.get("evaluations", 64)}
     alike: dict[object, list[Cell]] = defaultdict(list)
+    # Neighbours in this order share a group, so that few cheap cells wait for an expensive one in their bank.
     for cell in sorted(ready, key=lambda cell: -cell.cost):
         alike[_likeness(cell, bank, evaluated)].append(cell)
     groups = []
@@ -98,6 +100,7 @@ class Schedule:
         self.failed: dict[str, str] = {}
         self.blocked: dict[str, str] = {}
         self._group = group
+        # Ready cells are grouped as late as possible, in `take`, because more neighbours make fuller banks.
         self._ready: list[Cell] = []
         self._queue: list[tuple[float, int, list[Cell]]] = []
         self._later: list[tuple[float, int, list[Cell]]] = []

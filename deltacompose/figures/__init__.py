@@ -17,8 +17,9 @@ cell, `heatmap_layout` the positions, `heatmap_draw` the drawing; `comparisons` 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deltacompose import moved
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr__`
     from deltacompose.figures.comparisons import difference, panels
@@ -33,16 +34,16 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.figures.tradeoffs import cost, scale
 
 _HOMES = {
-    "comparisons": "difference panels",
-    "curves": "convergence",
-    "effects": "factorial orders",
-    "heatmaps": "heatmap",
-    "lifts": "lift",
-    "predictors": "prediction reliability similarity_transfer",
-    "similarities": "clustermap similarity",
-    "spaces": "dimension spectrum",
-    "task_graphs": "graph",
-    "tradeoffs": "cost scale",
+    "figures.comparisons": "difference panels",
+    "figures.curves": "convergence",
+    "figures.effects": "factorial orders",
+    "figures.heatmaps": "heatmap",
+    "figures.lifts": "lift",
+    "figures.predictors": "prediction reliability similarity_transfer",
+    "figures.similarities": "clustermap similarity",
+    "figures.spaces": "dimension spectrum",
+    "figures.task_graphs": "graph",
+    "figures.tradeoffs": "cost scale",
 }
 _NAMES = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [
@@ -65,11 +66,7 @@ __all__ = [
     "spectrum",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module 'deltacompose.figures' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"deltacompose.figures.{_NAMES[name]}"), name)
+__getattr__ = moved.on_first_use("deltacompose.figures", _NAMES)
 
 
 def __dir__() -> list[str]:

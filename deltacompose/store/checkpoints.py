@@ -39,6 +39,7 @@ def save(root: Path, writes: Mapping[str, Callable[[Path], None]]) -> None:
 def common(root: Path, keys: Iterable[str]) -> dict[str, Path]:
     """The newest whole checkpoint that all the cells have; else each one's newest, and of some cells none."""
     whole = {key: [n for n in _numbers(root, key) if _is_whole(_home(root, key) / str(n))] for key in keys}
+    # A kill between two renames leaves some cells of a bank one checkpoint ahead; the common one resumes them as one.
     shared = set.intersection(*map(set, whole.values())) if whole else set()
     return {key: _home(root, key) / str(max(shared or numbers)) for key, numbers in whole.items() if numbers}
 

@@ -115,6 +115,7 @@ class Matrices:
             self._gradient_views = self._gradient_views or list(self.layout.views(self.gradients).values())
             copy(self._gradient_views, gradients)
             return
+        # Indexing by a list copies, so the rows are filled apart and written back.
         chosen = torch.empty_like(self.gradients[: len(rows)])
         copy(list(self.layout.views(chosen).values()), gradients)
         self.gradients[list(rows)] = chosen
@@ -147,6 +148,7 @@ class Row:
             columns = matrices.layout.span(prefix)
             own = (matrices.weights, matrices.gradients, matrices.first, matrices.second)
             weights, gradient, first, second = (x[index, columns] for x in own)
+            # Each delta counts its own steps: one that joins a bank later has its own bias correction.
             count = torch.tensor(float(taken), device=device)
             spans.append(Span(peak, weights, gradient, first, second, count))
         return cls(matrices, index, matrices.gradients[index], tuple(spans), decay)

@@ -74,7 +74,7 @@ def train(
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
                     for group in _groups(attachment, running, budget or tokens_at_once(backbone)):
                         learn(attachment, group)
-            _evaluate_due(attachment, learners, checkpoints)
+            _evaluate_due(attachment, learners, checkpoints)  # the last step's, after which no learner is running
     finally:
         attachment.detach()
     return [learner.failure or learner.delta() for learner in learners]

@@ -181,6 +181,7 @@ def _differences(
         scores = _examples(matrix, matrix.sources[s], matrix.targets[t])
         other = _level_examples(matrix, against, t)
         paired = scores is not None and other is not None and other.shape in ((), scores.shape)
+        # Without pairs the examples say nothing of the difference, and the interval is of seeds alone.
         groups = [scores - other] if scores is not None and other is not None and paired else []
         yield int(s), int(t), estimate(gap[:, s, t], groups)
 
