@@ -3,8 +3,8 @@
 Gains g(s, t), scores minus that of no source, are split in two. Within a target, ridge regression on the predictors,
 both centred over the target's sources, says which source is better than which; its strength is chosen by generalised
 cross-validation (Golub et al. 1979). Between targets, the level is the library's mean, or, where a few examples were
-tried, a ridge regression on the sources' mean gain there. Intervals are those of leave-one-task-out residuals
-(cross-conformal; Vovk 2015), so they hold as far as the new task is like the library's.
+tried, a ridge regression on the sources' mean gain there. Intervals are made of leave-one-task-out residuals
+(`half_width`), so they hold as far as the new task is like the library's.
 """
 
 from __future__ import annotations
@@ -174,10 +174,31 @@ def _centred(x: Floats, predictors: Sequence[str]) -> Floats:
 
 
 def _spread(left: Sequence[_Left]) -> float:
-    """The quantile of absolute residuals, for the number of tasks, which count as its observations."""
-    errors = np.concatenate([np.abs(each.gains - each.predicted) for each in left])
-    share = min(1.0, COVERAGE * (1 + 1 / len(left)))
-    return float(np.quantile(errors, share))
+    """Half the width of intervals, from the residuals of tasks left out."""
+    return half_width([np.abs(each.gains - each.predicted) for each in left])
+
+
+def half_width(errors: Sequence[Floats]) -> float:
+    """Half the width that covers a share `COVERAGE` of the errors of a new task, on average over tasks.
+
+    The quantile of all errors covers too few of a new task's, because errors of one task are alike. It is widened by
+    the factor at which the quantiles of the other tasks' errors cover that share of each task's own. The quantile at
+    COVERAGE · (1 + 1/tasks) (Dunn, Wasserman & Ramdas 2023, arXiv 1809.07441) never covers fewer, and covers
+    .95 or more where tasks are alike; it is taken where errors are zero.
+
+    Args:
+        errors: absolute errors of each task, for two tasks or more.
+
+    >>> errors = np.linspace(0.0, 1.0, 101)
+    >>> half_width([errors, errors, errors])
+    0.9
+    """
+    quantile = float(np.quantile(np.concatenate(errors), COVERAGE))
+    others = [float(np.quantile(np.concatenate([*errors[:t], *errors[t + 1 :]]), COVERAGE)) for t in range(len(errors))]
+    if min(quantile, *others) < 1e-12:
+        return float(np.quantile(np.concatenate(errors), min(1.0, COVERAGE * (1 + 1 / len(errors)))))
+    ratios = [own / other for own, other in zip(errors, others, strict=True)]
+    return quantile * max(1.0, float(np.quantile(np.concatenate(ratios), COVERAGE)))
 
 
 def _gap(left: Sequence[_Left]) -> float:

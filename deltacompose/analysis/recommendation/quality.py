@@ -15,8 +15,9 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.prediction.evaluate import ndcg, ndcg_of_chance, regret_at
-from deltacompose.analysis.recommendation.evidence import POPULARITY, TRIED, Evidence, Table
+from deltacompose.analysis.recommendation.evidence import LEAST_TASKS, POPULARITY, TRIED, Evidence, Table
 from deltacompose.analysis.recommendation.model import COVERAGE, LEVEL, fit, sign_flip
+from deltacompose.errors import BadInput
 
 MODEL, RANDOM, POPULAR, BEST, UNTOUCHED, ORACLE = (
     "model",
@@ -27,6 +28,8 @@ MODEL, RANDOM, POPULAR, BEST, UNTOUCHED, ORACLE = (
     "oracle",
 )
 STRATEGIES = (MODEL, RANDOM, POPULAR, BEST, UNTOUCHED, ORACLE)
+LEAST_LEFT = LEAST_TASKS + 1
+"""Tasks below which nothing can be judged: without the task that is left out there must be enough to fit a model."""
 METRICS = ("regret_at_1", "regret_at_3", "ndcg")
 
 
@@ -68,8 +71,16 @@ def summary(evidence: Evidence, seed: int = 0, resamples: int = 2000) -> dict[st
 
     Args:
         seed: of the bootstrap and of the sign flips.
+
+    Raises:
+        BadInput: too few scores are known to leave any task out.
     """
     every = outcomes(evidence)
+    if not every:
+        raise BadInput(
+            "no task can be left out, because the others give too few scores; leaving out each task in turn needs at "
+            f"least {LEAST_LEFT} tasks with their transfer, found {len(evidence.targets)}"
+        )
     strategies = {
         name: {metric: _estimated(_by_task(every, name, metric), seed, resamples) for metric in METRICS}
         for name in STRATEGIES
@@ -117,7 +128,10 @@ def _of_table(table: Table, seed: int, evidence: Evidence, number: int) -> Itera
         gains = table.gains[sources, t]
         if (~np.isnan(gains)).sum() < 2 or len(rest.targets) < 3:
             continue
-        model = fit(rest, seed=seed)
+        try:
+            model = fit(rest, seed=seed)
+        except BadInput:  # too few scores remain
+            continue
         x = table.predictors_of(target, rest)
         predicted = model.predict(x)
         alone = best_alone(rest)
@@ -223,7 +237,7 @@ def _limitations(evidence: Evidence, every: Sequence[HeldOut]) -> Iterator[str]:
         yield "one seed: nothing is known of the spread between training runs"
     left = [target for target in evidence.targets if target not in {outcome.target for outcome in every}]
     if left:
-        yield f"{', '.join(left)}: fewer than two sources of known score, so not left out"
+        yield f"{', '.join(left)}: too few sources of known score, so not left out"
     if evidence.tried is None:
         yield f"no scores of single examples are known, so {TRIED!r} is not a predictor"
     if np.isnan(evidence.untouched).all():
