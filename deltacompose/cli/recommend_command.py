@@ -95,12 +95,12 @@ def _evidences(
         )
     )
     return {
-        text: of_matrix(matrix, _measures_of(inputs.deltas.get(text), matrix), shots)
+        text: of_matrix(matrix, measures_of(inputs.deltas.get(text), matrix), shots)
         for text, matrix in inputs.needed_matrices().items()
     }
 
 
-def _measures_of(deltas: Any, matrix: Any) -> dict[str, Any]:
+def measures_of(deltas: Any, matrix: Any) -> dict[str, Any]:
     """(seeds, tasks, tasks) of every measure that the deltas have, in the order of the square matrix."""
     import numpy as np
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -15,6 +15,8 @@ from deltacompose.cli.options import STUDIES, AsJson, StudyOrStore, StudyStore
 from deltacompose.cli.study import needed, prepared_for, store_of
 
 if TYPE_CHECKING:
+    from deltacompose.analysis.similarity.stored_arrays import StoredDeltas
+    from deltacompose.analysis.transfer.findings import Findings
     from deltacompose.store.store import Problem
 
 
@@ -37,6 +39,7 @@ def report(
     The page is written first. It draws its figures itself, needs no network, and links the other files.
     """
     from deltacompose import api
+    from deltacompose.analysis.similarity.stored_arrays import stored_deltas
     from deltacompose.analysis.transfer.findings import gather
     from deltacompose.report import report as pages
     from deltacompose.report.analysed import analysed
@@ -52,7 +55,8 @@ def report(
         records = api.of_transfer(api.records(opened, cells, damaged))
         categories, order = api.categories_of(records, opened, asked), asked.tasks if asked else ()
         findings = gather(records, categories, order=order)
-        results = analysed(findings, phase("analysing", len(findings.matrices)))
+        measures = _measures(findings, stored_deltas(records, opened.folder, order))
+        results = analysed(findings, phase("analysing", len(findings.matrices)), measures)
         title = asked.name if asked else opened.root.name
         file = folder if folder.is_dir() else folder / "report.html"
         step = phase("writing the page", len(results.parts))
@@ -71,6 +75,25 @@ def report(
         )
     typer.echo(f"{len(written)} figures and tables in {folder}\nreport: {page}")
     return None
+
+
+def _measures(findings: Findings, deltas: Mapping[str, StoredDeltas]) -> dict[str, dict[str, Any]]:
+    """The similarities of the deltas of each composition whose tasks the report leaves out in turn.
+
+    A composition of which nothing can be compared has none: recommendations then use the scores alone.
+    """
+    from deltacompose.cli.recommend_command import measures_of
+    from deltacompose.errors import BadInput
+    from deltacompose.report.advice import is_small
+
+    measures = {}
+    for text, matrix in findings.transfer.items():
+        if text in deltas and is_small(matrix):
+            try:
+                measures[text] = measures_of(deltas[text], matrix)
+            except BadInput:
+                continue
+    return measures
 
 
 class _Phase(Protocol):

@@ -2,5 +2,5 @@
 
 `report` writes everything; `analysed` computes each statement once. Text: `headline`, `statements`, `methods_text`,
 `citations`. Tables: `tables`, `scores`, `result_tables`, `paper_tables`, `interaction_tables`. Figures: `figures` for
-files, `page_data` for the page. `html` makes the page from `templates`.
+files, `page_data` for the page, `advice` for the quality of recommendations. `html` makes the page from `templates`.
 """

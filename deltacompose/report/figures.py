@@ -22,7 +22,9 @@ from deltacompose.figures import lifts as lift
 from deltacompose.figures import task_graphs as graph
 from deltacompose.figures.curves import convergence
 from deltacompose.figures.heatmap_values import cells
+from deltacompose.figures.recommendations import draw_quality
 from deltacompose.figures.style import Look, counted
+from deltacompose.report.advice import caption as advice_caption
 
 Stability = Mapping[tuple[str, str], float]
 """How often each edge stands when the seeds are drawn again."""
@@ -114,6 +116,11 @@ def missing_from(tasks: nx.Graph) -> str:
         f" {counted(absent, 'cell')} without a value: {counted(partly, 'edge')} with the value of one direction only, "
         "pairs without any value have no edge."
     )
+
+
+def advice(text: str, answer: Mapping[str, Any]) -> Drawing:
+    """Regret and NDCG of recommended sources against the other strategies."""
+    return Drawing("recommend", partial(draw_quality, answer, text), advice_caption(answer))
 
 
 def overall(findings: Findings, lifts: Sequence[Lift]) -> Iterator[Drawing]:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.figures.style import counted
 from deltacompose.report import figures, page_data, statements, tables
-from deltacompose.report.analysed import Analysed
+from deltacompose.report.analysed import Analysed, advised
 from deltacompose.report.headline import headline
 from deltacompose.report.methods_text import methods
 from deltacompose.report.scores import scores
@@ -32,6 +32,7 @@ SCRIPTS = (
     "graph_layout.js",
     "graph.js",
     "lifts.js",
+    "advice.js",
     "curves.js",
     "main.js",
 )
@@ -141,7 +142,7 @@ def _context(study: Analysed) -> dict[str, Any]:
     findings, compared = study.findings, study.compared
     return {
         "headline": headline(study),
-        "known": statements.known(study.lifts, compared, list(findings.transfer.values())),
+        "known": [*statements.known(study.lifts, compared, list(findings.transfer.values())), *advised(study)],
         "unknown": statements.unknown(findings),
         "methods": methods(study),
         "scores": scores(findings),
@@ -151,6 +152,7 @@ def _context(study: Analysed) -> dict[str, Any]:
         "lifts": bool(study.lifts),
         "categories": tables.categories(compared) if compared else None,
         "transfer": bool(study.parts),
+        "advice": any(part.advice or part.unadvised for part in study.parts),
         "curves": bool(figures.curves(findings)),
         "failures": tables.failures(findings),
         "missing": tables.missing(findings),
@@ -184,6 +186,7 @@ def _of_part(names: Sequence[str], units: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "heatmap": {unit: [*heatmaps.get(unit, ()), *table] for unit in units},
         "graph": _named(names, ("graph",)).get("graph", []),
+        "advice": _named(names, ("recommend",)).get("recommend", []),
     }
 
 

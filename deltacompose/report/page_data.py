@@ -22,7 +22,7 @@ from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import Cells, cells
 from deltacompose.figures.heatmaps import runs
 from deltacompose.figures.style import Look, colours_of, counted, labels, markers_of, number
-from deltacompose.report import figures
+from deltacompose.report import advice, figures
 from deltacompose.report.analysed import Analysed, AnalysedTransfer
 
 MANY = 100_000
@@ -190,6 +190,7 @@ def transfer(
         "runs": runs(matrix),
         "caption": figures.tested_by(part.marked),
         "graph": _graph(part, names),
+        "advice": advice.shown(part.advice, part.unadvised),
         "files": dict(files),
     }
 

@@ -9,12 +9,13 @@ from deltacompose.analysis.graph import construction as graph
 from deltacompose.analysis.transfer import tidy_tables as matrix_files
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.figures.figure_files import slugs, write_text
+from deltacompose.figures.recommendations import write_table
 from deltacompose.figures.style import save, styled
 from deltacompose.report import figures as pictures
 from deltacompose.report import html as page
 from deltacompose.report import result_tables as tables
 from deltacompose.report import statements as sentences
-from deltacompose.report.analysed import Analysed, AnalysedTransfer, Step, analysed
+from deltacompose.report.analysed import Analysed, AnalysedTransfer, Step, advised, analysed
 from deltacompose.report.headline import headline
 from deltacompose.study.queries import Record
 
@@ -59,7 +60,8 @@ def write_figures(
     """Write every figure, table and graph of a study into a folder, and give their paths.
 
     Per composition, `<stem>` being its slug: `<stem>.transfer.csv` (tidy), `<stem>.relative` and `<stem>.corrected`
-    (`<stem>.score` where chance is unknown) and `<stem>.graph` as PDF and PNG, `<stem>.graph.graphml`. For the study:
+    (`<stem>.score` where chance is unknown), `<stem>.graph` and `<stem>.recommend` as PDF and PNG,
+    `<stem>.graph.graphml`, `<stem>.recommend.csv`. For the study:
     `results.csv`, `.md` and `.tex`, `lift` and `convergence` as PDF and PNG, and `notes.md` with the result, what is
     known, what is not, and why a figure is not there.
 
@@ -97,7 +99,8 @@ def names_of_files(study: Analysed) -> dict[str, list[str]]:
         stem = stems[part.matrix.composition]
         drawn = [f"{stem}.{drawing.name}.{kind}" for drawing in _drawings(study, part) for kind in FORMATS]
         graphs = [] if part.tasks is None else [f"{stem}.graph.graphml"]
-        names[part.matrix.composition] = [f"{stem}.transfer.csv", *drawn, *graphs]
+        advice = [] if part.advice is None else [f"{stem}.recommend.csv"]
+        names[part.matrix.composition] = [f"{stem}.transfer.csv", *drawn, *graphs, *advice]
     return {"": [*whole, "notes.md"], **names}
 
 
@@ -110,6 +113,8 @@ def write_files(study: Analysed, out: str | Path) -> Iterator[Path]:
         if part.tasks is not None:
             graph.write(part.tasks, folder / f"{stem}.graph.graphml")
             yield folder / f"{stem}.graph.graphml"
+        if part.advice is not None:
+            yield write_table(part.advice, folder / f"{stem}.recommend.csv")
         for drawing in _drawings(study, part):
             yield from _saved(drawing, folder, f"{stem}.")
     if study.findings.matrices:
@@ -121,10 +126,12 @@ def write_files(study: Analysed, out: str | Path) -> Iterator[Path]:
 
 
 def _drawings(study: Analysed, part: AnalysedTransfer) -> Iterator[pictures.Drawing]:
-    """The heatmaps and the graph of one composition."""
+    """The heatmaps, the graph and the quality of recommendations of one composition."""
     yield from pictures.heatmaps(part.matrix, study.look, part.marked)
     if part.tasks is not None:
         yield pictures.network(part.matrix, part.tasks, part.stability, study.look)
+    if part.advice is not None:
+        yield pictures.advice(part.matrix.composition, part.advice)
 
 
 def _notes(study: Analysed) -> str:
@@ -132,7 +139,7 @@ def _notes(study: Analysed) -> str:
     matrices = list(study.findings.transfer.values())
     parts = {
         "Result": headline(study),
-        "Known": sentences.known(study.lifts, study.compared, matrices),
+        "Known": [*sentences.known(study.lifts, study.compared, matrices), *advised(study)],
         "Not known": [*sentences.unknown(study.findings), *absent],
     }
     return "\n".join(f"## {head}\n\n{_listed(lines)}" for head, lines in parts.items())

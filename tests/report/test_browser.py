@@ -293,10 +293,46 @@ def test_nothing_serious_is_found_by_axe(open_page, scheme):
         pytest.skip("axe-core is not installed: npm install axe-core, or AXE_CORE names its axe.min.js")
     page = open_page(color_scheme=scheme, bypass_csp=True, viewport={"width": 1200, "height": 900})
     page.locator("#raw-scores summary").click()
+    page.locator("#advice-table summary").click()
     page.evaluate(AXE.read_text())
     found = page.evaluate("axe.run()")["violations"]
     serious = [violation["id"] for violation in found if violation["impact"] in ("serious", "critical")]
     assert not serious
+
+
+def test_the_quality_of_recommendations_is_that_of_the_composition_shown(page, results):
+    for index, part in enumerate(results.parts):
+        page.select_option("#choose-composition", label=part.matrix.composition)
+        labels = page.eval_on_selector_all(
+            "#advice .estimate", "groups => groups.map(group => group.getAttribute('aria-label'))"
+        )
+        for name, metrics in part.advice["strategies"].items():
+            own = metrics["regret_at_1"]
+            if own["value"] is None:
+                continue
+            values = [f"{own[key]:.3f}".replace("0.", ".").replace("-", "−") for key in ("value", "low", "high")]
+            expected = f"{name}: regret@1 {values[0]} [{values[1]}, {values[2]}]"
+            assert any(label.startswith(expected) for label in labels), (expected, labels)
+        assert "6 tasks left out in turn" in page.locator("#advice .facts").inner_text(), index
+
+
+def test_the_quality_of_recommendations_is_a_table_and_a_download_too(page, tmp_path, results):
+    page.locator("#advice-table summary").click()
+    heads = page.locator("#advice-table thead th").all_text_contents()
+    assert heads[:4] == ["strategy", "regret@1", "regret@3", "NDCG"]
+    names = page.locator("#advice-table tbody th").all_text_contents()
+    assert names == list(results.parts[0].advice["strategies"])
+    with page.expect_download() as download:
+        page.locator("#advice .downloads button", has_text="CSV").click()
+    download.value.save_as(tmp_path / "advice.csv")
+    table = pd.read_csv(tmp_path / "advice.csv").set_index(["strategy", "metric"])
+    own = results.parts[0].advice["strategies"]["random source"]["regret_at_1"]["value"]
+    assert table.loc[("random source", "regret@1"), "value"] == pytest.approx(own, abs=5e-4)
+
+
+def test_pointing_at_a_strategy_tells_its_interval(page):
+    page.locator('#advice .estimate[aria-label^="random source: regret@1"]').hover()
+    assert re.match(r"random source: regret@1 \.\d{3} \[", page.locator("#tip").inner_text())
 
 
 def test_a_phone_scrolls_no_page_sideways(open_page):
@@ -304,6 +340,7 @@ def test_a_phone_scrolls_no_page_sideways(open_page):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.select_option("#choose-task", "1")
     page.locator("#raw-scores summary").click()
+    page.locator("#advice-table summary").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 

@@ -258,6 +258,7 @@ def test_the_folder_holds_figures_tables_and_graphs_of_every_composition(folder)
     stem = slug(COMPOSITIONS[1])
     kinds = [f"{unit}.{kind}" for unit in ("relative", "corrected") for kind in ("pdf", "png")]
     kinds += [f"graph.{kind}" for kind in ("graphml", "pdf", "png")]
+    kinds += [f"recommend.{kind}" for kind in ("csv", "pdf", "png")]
     expected = {f"{name}.{kind}" for name in ("lora", stem) for kind in ("transfer.csv", *kinds)}
     expected |= {f"results.{kind}" for kind in ("csv", "md", "tex")} | {"notes.md"}
     expected |= {f"{name}.{kind}" for name in ("lift", "convergence") for kind in ("pdf", "png")}

@@ -35,7 +35,7 @@ function startFields() {
 function drawTransfer() {
   const heatmap = document.getElementById("heatmap"),
     absent = heatmap && !composition(selected.composition);
-  for (const name of ["heatmap", "graph", "raw-scores"]) {
+  for (const name of ["heatmap", "graph", "raw-scores", "advice", "advice-table"]) {
     const part = document.getElementById(name);
     if (part) part.hidden = absent;
   }
@@ -44,6 +44,8 @@ function drawTransfer() {
   drawHeatmap();
   drawGraph();
   fillRawScores();
+  drawAdvice();
+  fillAdvice();
 }
 
 function drawAll() {
@@ -74,6 +76,7 @@ if (study.compositions.length) {
   subscribers.push(redraw);
   drawAll();
   document.getElementById("raw-scores")?.addEventListener("toggle", fillRawScores);
+  document.getElementById("advice-table")?.addEventListener("toggle", fillAdvice);
   document.getElementById("lift-table")?.addEventListener("toggle", fillLifts);
   let waiting = null,
     width = document.documentElement.clientWidth;
