@@ -28,8 +28,15 @@ def is_url(place: Place) -> bool:
 
 
 def within(place: Place, *names: str) -> Place:
-    """The place of a file or folder within another one; the names are joined as they are."""
-    return "/".join([str(place).rstrip("/"), *names]) if is_url(place) else Path(place, *names)
+    """The place of a file or folder within another one; the names are joined as they are.
+
+    >>> within("memory://library/", "deltas", "a"), within("memory://", "a")
+    ('memory://library/deltas/a', 'memory://a')
+    """
+    if not is_url(place):
+        return Path(place, *names)
+    protocol, _, path = str(place).partition("://")
+    return f"{protocol}://{'/'.join([*filter(None, [path.rstrip('/')]), *names])}"
 
 
 def names_in(place: Place) -> list[str]:
@@ -47,9 +54,12 @@ def names_in(place: Place) -> list[str]:
             raise BadInput(f"cannot read {quoted(str(place))}: {getattr(error, 'strerror', None) or error}") from None
     with _answering("read", str(place)):
         system, path = _system(str(place))
-        if not system.exists(path):
+        system.invalidate_cache(path)  # listings are kept in memory, and another process may have written
+        try:
+            entries = system.ls(path, detail=False)
+        except FileNotFoundError:
             return []
-        return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False))
+        return sorted(str(entry).rstrip("/").rpartition("/")[2] for entry in entries)
 
 
 def content_at(place: Place, name: str, limit: int) -> bytes:
@@ -86,9 +96,11 @@ def local_folder(place: Place, names: Sequence[str], limit: int | None = None) -
             at = str(within(place, name))
             with _answering("read", at):
                 system, path = _system(at)
-                if system.exists(path):
+                try:  # not `exists`, which takes a host that cannot be reached for a missing file
                     _check_size(system, path, at, limit)
-                    system.get_file(path, str(Path(folder) / name))
+                except FileNotFoundError:
+                    continue
+                system.get_file(path, str(Path(folder) / name))
         try:
             yield Path(folder)
         except BadInput as error:

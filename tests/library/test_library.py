@@ -43,10 +43,12 @@ def delta_of(backbone, task="mood", seed=0, text="lora(rank=2)"):
 
 
 def place_of(kind, tmp_path):
-    return f"memory://{uuid.uuid4().hex}/library" if kind == "memory" else str(tmp_path / "library")
+    if kind == "memory":
+        return f"memory://{uuid.uuid4().hex}/library"
+    return f"file://{tmp_path}/library" if kind == "file" else str(tmp_path / "library")
 
 
-@pytest.fixture(params=["folder", "memory"])
+@pytest.fixture(params=["folder", "file", "memory"])
 def place(request, tmp_path):
     return place_of(request.param, tmp_path)
 
@@ -111,17 +113,23 @@ def test_the_card_of_a_delta_is_a_model_card_with_results(backbone, tmp_path):
     assert entry["metrics"] == [{"type": "accuracy", "value": 0.5}]
 
 
-def test_writers_at_the_same_time_lose_nothing(backbone, tmp_path):
+def test_writers_at_the_same_time_lose_nothing(backbone, place, tmp_path):
     deltas = [delta_of(backbone, f"task {k % 6}", k % 6) for k in range(18)]
-    Library.create(tmp_path, deltas[0].backbone)
     with ThreadPoolExecutor(6) as pool:
-        names = list(pool.map(lambda delta: Library(str(tmp_path)).add(delta), deltas))
-    library = Library(str(tmp_path))
+        names = list(pool.map(lambda delta: Library.create(place, delta.backbone).add(delta), deltas))
+    library = Library(place)
     assert len(set(names)) == 6
     assert set(library.names()) == set(names)
     for name in library.names():
         library.delta(name)
-    assert not any((tmp_path / "tmp").iterdir())
+    assert not any(tmp_path.glob("library/tmp/*"))
+
+
+def test_a_library_in_a_folder_and_at_its_url_is_one_library(backbone, tmp_path):
+    name = Library.create(str(tmp_path), delta_of(backbone).backbone).add(delta_of(backbone))
+    assert Library(f"file://{tmp_path}").names() == (name,)
+    again = Library(f"file://{tmp_path}").add(delta_of(backbone, "tone", 1))
+    assert set(Library(str(tmp_path)).names()) == {name, again}
 
 
 def test_the_matrix_of_a_library_has_the_scores_of_its_cards(backbone, tmp_path):
@@ -266,6 +274,16 @@ def test_a_half_uploaded_delta_is_not_there(backbone):
     assert "incomplete" in problems[0]
     library.add(delta_of(backbone))
     assert library.names() == (name,)
+
+
+def test_a_url_whose_package_is_missing_names_the_package(monkeypatch):
+    def lacking(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec, "url_to_fs", lacking)
+    for act in (Library("s3://bucket/library").names, lambda: dc.load_delta("s3://bucket/delta")):
+        with pytest.raises(BadInput, match=r"cannot open 's3://bucket/.* because a package is missing \(Install s3fs"):
+            act()
 
 
 @pytest.mark.parametrize("url", ["nonsense://x", "simplecache::memory://x", "zip://a::memory://b"])
