@@ -98,7 +98,7 @@ def unknown(kind: str, name: str, existing: Iterable[str]) -> BadInput:
     wanted = name[:QUOTED]
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") and kind[-2] not in "aeiou" else f"{kind}s"
     if len(names) > MANY:
         nearest = difflib.get_close_matches(wanted, names[:_COMPARED], n=8, cutoff=0.0)
         return BadInput(

@@ -20,7 +20,28 @@ from deltacompose.analysis.similarity.measure import compare, named
 from deltacompose.analysis.similarity.stored_arrays import FILE, PROBED, from_weights
 from deltacompose.cells.context import Inputs, Result, each
 from deltacompose.errors import BadInput
+from deltacompose.study.config import Study
 from deltacompose.study.queries import Record
+
+_OF_TENSORS = ("weights", "prompts", "low_rank")
+"""Needs of measures that the tensors of a delta satisfy."""
+
+
+def check_clusters(study: Study) -> None:
+    """Refuses clusters by a measure whose arrays the study does not collect, before anything is trained.
+
+    Raises:
+        BadInput: an unknown measure, one that compares answers, or one that is not under `measures` and needs a probe.
+    """
+    by = "weights" if study.clusters is None else study.clusters.by
+    if by in ("weights", "transfer"):
+        return
+    need = named(by, registry.measures()).needs
+    collected = {named(name, registry.measures()).needs for name in study.measures}
+    if need not in (*PROBED, *_OF_TENSORS):
+        raise _answers(by)
+    if need in PROBED and need not in collected:
+        raise BadInput(f"study {study.name!r}: clusters by {by} need its {need}; name {by} under `measures` as well")
 
 
 def cluster(inputs: Inputs) -> Result:
@@ -52,16 +73,20 @@ def _of_seed(inputs: Inputs, keys: Mapping[str, str], by: str, seed: int) -> Flo
     text = inputs.cell.spec["composition"]
     if measure.needs == "weights":
         arrays: dict[str, Any] = {task: flatten(own) for task, own in weights.items()}
-    elif measure.needs in ("prompts", "low_rank"):
+    elif measure.needs in _OF_TENSORS:
         arrays = {task: from_weights(measure.needs, text, own) for task, own in weights.items()}
     elif measure.needs in PROBED:
         arrays = _probed(inputs, tuple(keys), measure.needs, seed)
     else:
-        raise BadInput(
-            f"cannot cluster by {by} because it compares answers on every pair of tasks; take `transfer`, `weights` or "
-            "a measure of the deltas themselves"
-        )
+        raise _answers(by)
     return np.asarray(measure.nearness(compare(measure, arrays)))
+
+
+def _answers(by: str) -> BadInput:
+    return BadInput(
+        f"cannot cluster by {by} because it compares answers on every pair of tasks; take `transfer`, `weights` or "
+        "a measure of the deltas themselves"
+    )
 
 
 def _of_weights(each: Sequence[Mapping[str, Any]]) -> Floats:

@@ -9,6 +9,7 @@ from deltacompose.analysis.similarity.measure import named
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.backbone.quiet import has_values
 from deltacompose.cells.calibration import calibrated, speeds
+from deltacompose.cells.cluster import check_clusters
 from deltacompose.cells.loaded import TaskSource, backbone_of, present_task, reader_of_content, skeleton_of
 from deltacompose.cells.shapes import NeedsValues, delta_shape, lengths_of, shape_of
 from deltacompose.cells.step_memory import step_bytes
@@ -32,6 +33,7 @@ def facts(study: Study, version: int = KEYS) -> Facts:
     Args:
         version: of the keys that the plan is for; an earlier one knows the cells of a store that was made with it.
     """
+    check_clusters(study)
     sources = Sources.of(study)
     backbone = skeleton_of(sources.backbone) if version > 1 else backbone_of(sources.backbone)
     absent = "" if backbone.files is not None else f"the weights of {backbone.name} are not on this machine"

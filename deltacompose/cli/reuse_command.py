@@ -93,6 +93,7 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
     from deltacompose import api
     from deltacompose.analysis.transfer.reuse_summary import rows, used
     from deltacompose.cli.study import store_of
+    from deltacompose.figures.style import counted
     from deltacompose.store.store import Problem, open_store
     from deltacompose.study.config import Study
 
@@ -119,7 +120,8 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
         for row in table
     ]
     output.print_table(shown, ("composition", "way", "few-shot", "shots", "score", "against nothing", "p"))
-    typer.echo(f"means over {len(targets)} held-out tasks ({', '.join(targets)}) and {len(seeds)} seeds")
+    names = f"{counted(len(targets), 'held-out task')} ({', '.join(targets)})"
+    typer.echo(f"means over {names} and {counted(len(seeds), 'seed')}")
     return None
 
 

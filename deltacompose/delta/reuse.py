@@ -49,10 +49,12 @@ def merged(
         BadInput: an unknown way, deltas of different compositions or backbones, or what the way needs is missing.
     """
     if way not in TENSOR_WAYS:
-        raise unknown("way of merging", way, TENSOR_WAYS)
+        raise unknown("merging way", way, TENSOR_WAYS)
     first = _alike(deltas, backbone)
     tensors = [delta.weights for delta in deltas]
     coefficients: tuple[float, ...] | None = None
+    if way == "similarity" and weights is None:
+        raise BadInput("a mean by similarity needs a weight for each delta; take 'mean' for equal ones")
     if way in ("mean", "similarity"):
         coefficients = tuple(weights or [1 / len(deltas)] * len(deltas))
         joined = weighted(tensors, coefficients)

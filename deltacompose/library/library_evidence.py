@@ -17,6 +17,7 @@ from deltacompose.analysis.similarity.formulas import cosine, flatten
 from deltacompose.analysis.similarity.measure import Measure, compare
 from deltacompose.analysis.similarity.stored_arrays import PROBED, from_weights
 from deltacompose.errors import BadInput, quoted
+from deltacompose.figures.style import counted
 from deltacompose.formats.urls import local_folder, within
 from deltacompose.library.card import Card, Result
 from deltacompose.library.from_store import EMBEDDING
@@ -236,6 +237,6 @@ def check_new(library: Library, task: str) -> None:
     count = sum(card.task == task for card in library.cards().values())
     if count:
         raise BadInput(
-            f"task {quoted(task)} is in the library already ({count} deltas); use its own delta, or leave it out with "
-            "--leave-out"
+            f"task {quoted(task)} is in the library already ({counted(count, 'delta')}); use its own delta, or leave "
+            "it out with --leave-out"
         )

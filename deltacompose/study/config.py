@@ -281,9 +281,12 @@ class Study:
             raise BadInput(f"study {self.name!r}: the ways `cluster` and `all` need `clusters`")
         if self.clusters is not None and len(self.tasks) < 3:
             raise BadInput(f"study {self.name!r}: clustering needs at least 3 tasks, found {len(self.tasks)}")
+        count = None if self.clusters is None or self.clusters.count == "auto" else self.clusters.count
+        if count is not None and count > len(self.tasks):
+            raise BadInput(f"study {self.name!r}: {count} clusters of {len(self.tasks)} tasks; take at most as many")
         for name in self.start_from:
             if name.startswith(MERGE) and name.removeprefix(MERGE) not in MERGES:
-                raise unknown("way of merging", name.removeprefix(MERGE), MERGES)
+                raise unknown("merging way", name.removeprefix(MERGE), MERGES)
 
     def _check_sharded(self) -> None:
         where = f"study {self.name!r}: a backbone whose device is {SHARDED}"

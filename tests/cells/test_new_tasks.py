@@ -148,7 +148,8 @@ def test_a_held_out_task_adds_evaluations_and_changes_no_key(tmp_path):
         ({"held_out": ()}, "name some under `held_out`"),
         ({"clusters": None}, "need `clusters`"),
         ({"tasks": ("mood", "tone")}, "at least 3 tasks"),
-        ({"start_from": ("merge:sum",)}, "no way of merging 'sum'"),
+        ({"clusters": ClusterChoice("lora(rank=2)", count=4)}, "4 clusters of 3 tasks"),
+        ({"start_from": ("merge:sum",)}, "no merging way 'sum'"),
     ],
 )
 def test_what_a_study_cannot_ask_is_refused_when_it_is_read(tmp_path, changes, message):
@@ -161,6 +162,12 @@ def test_what_a_study_cannot_ask_is_refused_when_it_is_read(tmp_path, changes, m
     [
         ({"clusters": ClusterChoice("bitfit", count=2)}, "no composition of the study for its clusters 'bitfit'"),
         ({"clusters": ClusterChoice("lora(rank=2)", "transfer"), "transfer": False}, "need `transfer: true`"),
+        ({"clusters": ClusterChoice("lora(rank=2)", "gradient_cosin")}, "no measure 'gradient_cosin'; did you mean"),
+        ({"clusters": ClusterChoice("lora(rank=2)", "gradient_cosine")}, "name gradient_cosine under `measures`"),
+        (
+            {"clusters": ClusterChoice("lora(rank=2)", "prediction_agreement")},
+            "compares answers on every pair of tasks",
+        ),
         ({"compositions": ("lora(rank=2) >> bitfit",), "clusters": None, "reuse": ReuseChoice(("mean",))}, "one stage"),
         ({"grid": (1.0, 2.0)}, "one learning rate"),
     ],

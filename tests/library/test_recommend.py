@@ -94,7 +94,7 @@ def test_a_task_of_the_library_is_left_out_whole(library, made):
     task = task_from_mapping("mood", picostudy.own("mood"), made)
     found = recommend(library, task, shots=8, steps=2, leave_out=True)
     assert "mood" not in {source.task for source in found.sources}
-    with pytest.raises(BadInput, match=r"'mood' is in the library already \(1 deltas\)"):
+    with pytest.raises(BadInput, match=r"'mood' is in the library already \(1 delta\)"):
         recommend(library, task, shots=8)
 
 
