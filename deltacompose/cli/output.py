@@ -115,13 +115,13 @@ def print_damaged(problems: Sequence[object]) -> None:
 
 def print_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Prints rows under headings; a column is as wide as its longest entry."""
-    lines = [list(columns), *([_text(row.get(column)) for column in columns] for row in rows)]
+    lines = [list(columns), *([text_of(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[k]) for line in lines) for k in range(len(columns))]
     for line in lines:
         typer.echo("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -129,5 +129,5 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
+        return ", ".join(map(text_of, value))
     return str(value)

@@ -142,6 +142,8 @@ def _show_quality(answers: Mapping[str, dict[str, Any]], out: Path | None, as_js
 
 
 def _print_quality(text: str, answer: output.Answer) -> None:
+    from deltacompose.figures.style import counted
+
     rows = [
         {"strategy": name}
         | {metric: output.estimated(estimate) for metric, estimate in metrics.items()}
@@ -151,7 +153,7 @@ def _print_quality(text: str, answer: output.Answer) -> None:
     output.print_table(rows, ("strategy", "regret_at_1", "regret_at_3", "ndcg", "p"))
     coverage = answer["coverage"]
     typer.echo(
-        f"{answer['tasks_left_out']} tasks left out, {answer['seeds']} seeds; intervals cover "
+        f"{answer['tasks_left_out']} tasks left out, {counted(answer['seeds'], 'seed')}; intervals cover "
         f"{output.number(coverage['found'], '.2f')} of the scores ({coverage['intended']:.2f} intended); sources told "
         f"apart in {answer['told_apart']:.0%} of the cases; p of regret@1 against the model"
     )

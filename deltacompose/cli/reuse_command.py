@@ -104,14 +104,6 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
     every = used(records)
     table = rows(every)
     targets, seeds = every[-1].targets, every[-1].seeds
-    if out is not None:
-        import pandas as pd
-
-        from deltacompose.figures.figure_files import write_text
-
-        write_text(Path(out) / "reuse.csv", pd.DataFrame(table).to_csv(index=False))
-    if as_json:
-        return output.write_json({"targets": list(targets), "seeds": list(seeds), "ways": table})
     shown = [
         {name: row[name] for name in ("composition", "way", "few-shot", "shots")}
         | {"score": output.estimated({"value": row["score"], "low": row["low"], "high": row["high"]})}
@@ -119,9 +111,24 @@ def reuse(source: StudyOrStore, store: StudyStore = None, out: Out = None, as_js
         | {"p": output.number(row["p"], ".2g")}
         for row in table
     ]
-    output.print_table(shown, ("composition", "way", "few-shot", "shots", "score", "against nothing", "p"))
+    columns = ("composition", "way", "few-shot", "shots", "score", "against nothing", "p")
     names = f"{counted(len(targets), 'held-out task')} ({', '.join(targets)})"
-    typer.echo(f"means over {names} and {counted(len(seeds), 'seed')}")
+    caption = f"means over {names} and {counted(len(seeds), 'seed')}, with 95 % intervals"
+    if out is not None:
+        import pandas as pd
+
+        from deltacompose.figures.figure_files import write_text
+        from deltacompose.report.paper_tables import PaperTable
+
+        write_text(Path(out) / "reuse.csv", pd.DataFrame(table).to_csv(index=False))
+        texts = tuple(tuple(output.text_of(row[column]) for column in columns) for row in shown)
+        printed = PaperTable(columns, texts, f"{caption[0].upper()}{caption[1:]}.", "reuse", names=3)
+        for suffix in ("md", "tex"):
+            printed.write(Path(out) / f"reuse.{suffix}")
+    if as_json:
+        return output.write_json({"targets": list(targets), "seeds": list(seeds), "ways": table})
+    output.print_table(shown, columns)
+    typer.echo(caption)
     return None
 
 

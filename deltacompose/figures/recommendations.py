@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from deltacompose.analysis.recommendation.quality import rows
 from deltacompose.figures.figure_files import slugs, write_text
-from deltacompose.figures.style import NEURIPS, canvas, save, styled
+from deltacompose.figures.style import NEURIPS, canvas, counted, save, styled
 
 _TITLES = {"regret_at_1": "regret@1", "regret_at_3": "regret@3", "ndcg": "NDCG"}
 
@@ -64,5 +64,7 @@ def draw_quality(answer: Mapping[str, Any], title: str = "") -> Figure:
         axis.margins(y=0.1)
     axes[0].set_yticks(range(len(names)), list(reversed(names)))
     heading = f"{title}: " if title else ""
-    figure.suptitle(f"{heading}{answer['tasks_left_out']} tasks left out, {answer['seeds']} seeds", fontsize="medium")
+    figure.suptitle(
+        f"{heading}{answer['tasks_left_out']} tasks left out, {counted(answer['seeds'], 'seed')}", fontsize="medium"
+    )
     return figure

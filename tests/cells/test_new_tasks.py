@@ -120,6 +120,18 @@ def test_the_command_prints_the_table(folder, monkeypatch, capsys):
     assert len(answer["ways"]) == len(used(dc.records(folder / "store")))
 
 
+def test_the_table_is_written_as_csv_markdown_and_latex(folder, tmp_path, monkeypatch, capsys):
+    words = ["reuse", folder / "study.yaml", "--store", folder / "store", "--out", tmp_path]
+    monkeypatch.setattr(sys, "argv", ["deltacompose", *map(str, words)])
+    cli.main()
+    assert {path.name for path in tmp_path.iterdir()} == {"reuse.csv", "reuse.md", "reuse.tex"}
+    lines = (tmp_path / "reuse.md").read_text().splitlines()
+    assert lines[0] == "| composition | way | few-shot | shots | score | against nothing | p |"
+    assert sum(line.startswith("| lora(rank=2) |") for line in lines) == len(used(dc.records(folder / "store"))) - 2
+    assert lines[-1] == "Means over 1 held-out task (new) and 1 seed, with 95 % intervals."
+    assert "means over 1 held-out task (new) and 1 seed" in capsys.readouterr().out
+
+
 def test_starts_are_merges_too(tmp_path):
     study = study_of(tmp_path, clusters=None, reuse=None, held_out=(), start_from=("merge:mean",), transfer=False)
     assert not dc.run(study, tmp_path / "store").failed
