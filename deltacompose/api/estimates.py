@@ -16,6 +16,7 @@ from deltacompose import registry
 from deltacompose.cache.remembered import remembered
 from deltacompose.cells import machine
 from deltacompose.cells.calibration import calibrated, speeds
+from deltacompose.cells.process_memory import process_bytes
 from deltacompose.planning.cost import Cost, cost
 from deltacompose.planning.facts import Facts
 from deltacompose.planning.fitting import PROCESS, Greediest, advice, greediest
@@ -50,7 +51,7 @@ def cost_of(
     def rates() -> dict[str, float]:
         return speeds(calibration, known.shape, lengths, asked.training.batch, bank)
 
-    estimate = cost(prepared.plan, None if known.absent else store, rates, workers, largest.bytes)
+    estimate = cost(prepared.plan, None if known.absent else store, rates, workers, largest.peak)
     remarks = [
         f"{known.absent}: keys are not final, and stored cells are not counted" if known.absent else "",
         unfit(prepared, workers, bank),
@@ -78,7 +79,8 @@ def unfit_to_run(prepared: Prepared, workers: int, bank: int) -> str:
 
 
 def _largest(prepared: Prepared, bank: int) -> Greediest:
-    return Greediest(**_recalled("memory", prepared, lambda: _greediest(prepared, bank), bank))
+    largest = Greediest(**_recalled("memory", prepared, lambda: _greediest(prepared, bank), bank))
+    return replace(largest, process=0.0 if _on_gpu(prepared.study) else process_bytes())
 
 
 def _on_gpu(study: Study) -> bool:

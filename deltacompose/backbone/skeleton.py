@@ -34,7 +34,6 @@ from deltacompose.backbone.pretrained import (
     read_tokenizer,
     still,
 )
-from deltacompose.backbone.quantization import QUANTISED
 from deltacompose.cache.file_digests import files_of, missing_weights, tensor_names
 from deltacompose.errors import BadInput
 
@@ -57,7 +56,7 @@ def load_skeleton(
     is impossible. Where the weights are not on this machine, they are not fetched: the skeleton then has no content.
 
     A table that is derived from the model's own passes is known only when it was loaded once; it is remembered then.
-    Models in few bits and denoisers are always loaded.
+    Denoisers are always loaded. A model in few bits has the shapes of its matrices in full.
 
     Raises:
         BadInput: as `load_backbone`; or the weights would have to be loaded and are not here.
@@ -74,8 +73,6 @@ def load_skeleton(
         options |= {"chat": chat, "system": system}
         return load_backbone(model, tables=tables, attention=attention, **options)
 
-    if dtype in QUANTISED:
-        return with_weights(f"the content of {model} in {dtype} is known only of the loaded model")
     if denoiser_in(folder):
         return with_weights(f"{model} is a denoiser, whose places are known only of the loaded model")
     config = read_config(folder)
@@ -108,6 +105,8 @@ def shapes_only(backbone: Backbone) -> Iterator[None]:
 def _outline(folder: Path, config: Any, maker: str, manner: Manner) -> Any:
     """The model of a configuration as `read_model` gives it, without values: its class, modules and configurations."""
     options = manner.options()
+    few = options.pop("quantization_config", None)
+    options.pop("device_map", None)
     with clearly(folder, "model"), quietly(), torch.random.fork_rng(devices=[]):
         with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights():
             model = getattr(transformers, maker).from_config(copy.deepcopy(config), **options)
@@ -118,6 +117,8 @@ def _outline(folder: Path, config: Any, maker: str, manner: Manner) -> Any:
                 None, True, None, folder, force_download=False, local_files_only=True, subfolder="",
                 trust_remote_code=False, **where,
             )  # fmt: skip
+    if few is not None:
+        model.config.quantization_config = few
     return still(model)
 
 

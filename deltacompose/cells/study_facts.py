@@ -82,7 +82,7 @@ def greediest_of(study: Study, known: Facts, bank: int) -> Greediest:
     step = step_bytes(reader, expression, batch)
     if step is None:
         return largest
-    return largest.with_step(step.kept + step.largest + delta_bytes(known.deltas[largest.composition]))
+    return largest.with_step(step.peak + delta_bytes(known.deltas[largest.composition]))
 
 
 def _shape_of_delta(sources: Sources, backbone: Backbone, part: Composition) -> DeltaShape:

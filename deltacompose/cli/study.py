@@ -176,8 +176,7 @@ def _wall(facts: Cost) -> str:
     from deltacompose.engine import duration
 
     workers = f"{facts.workers} workers" if facts.workers > 1 else "one worker"
-    memory = f"{facts.memory / 1e9:.2g} GB besides Python itself"
-    return f"about {duration(facts.seconds)} on {workers}; each process needs about {memory}"
+    return f"about {duration(facts.seconds)} on {workers}; each process needs about {facts.memory / 1e9:.2g} GB"
 
 
 def status(study: StudyOrStore, store: StudyStore = None, as_json: AsJson = False) -> None:

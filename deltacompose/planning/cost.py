@@ -26,7 +26,7 @@ class Cost:
             to run, and `basis`, what the seconds come from.
         workers: how many carry it out.
         seconds: until all is done on so many workers.
-        memory: bytes of one worker's greediest cell, in addition to Python and torch.
+        memory: the most bytes that a worker's process is expected to hold; on a GPU, those of the device.
         speed: the speed of this machine that is assumed where no stored cells tell it.
         parameters: for each composition `composition`, the `parameters` that its last stage trains, and their
             `share` of those of the backbone.

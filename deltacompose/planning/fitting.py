@@ -12,7 +12,7 @@ from deltacompose.planning.flops import DeltaShape, Memory
 from deltacompose.study.config import SHARDED, Study
 
 PROCESS = 0.6e9
-"""Bytes that Python and torch take in a process of their own."""
+"""Bytes that Python and torch take in a process of their own, where they were not measured."""
 
 Parse = Callable[[str], Composition]
 
@@ -25,6 +25,7 @@ class Greediest:
         bytes: of one process that trains a bank, without Python and torch.
         weights: those of them that hold the frozen weights.
         bank: how many deltas are trained together.
+        process: bytes that Python and torch take in addition in the memory that is filled; none on a GPU.
     """
 
     bytes: float
@@ -32,6 +33,12 @@ class Greediest:
     composition: str
     task: str
     bank: int
+    process: float = PROCESS
+
+    @property
+    def peak(self) -> float:
+        """The most bytes that the process is expected to hold."""
+        return self.bytes + self.process
 
     def with_step(self, step: float) -> Greediest:
         """The same training, if one delta's step takes so many bytes."""
@@ -50,7 +57,7 @@ def greediest(study: Study, facts: Facts, parse: Parse, bank: int = 1) -> Greedi
             batch = -(-min(recipe.batch, task.rows["train"]) // study.processes)
             needed = flops.memory(facts.shape, task.lengths, delta, batch, how)
             if needed > largest.bytes:
-                largest = Greediest(needed, weights * flops.held(facts.shape, shards), str(part), name, bank)
+                largest = Greediest(needed, flops.frozen_bytes(facts.shape, how), str(part), name, bank)
     return largest
 
 
@@ -92,12 +99,12 @@ def advice(
         room: bytes that are free on the machine, for all workers; on GPUs, on one of them.
         gpu: whether each worker has a GPU of its own.
     """
-    own = 0.0 if gpu else PROCESS
-    if largest.bytes + own <= room / (1 if gpu else workers):
+    own = largest.process
+    if largest.peak <= room / (1 if gpu else workers):
         return ""
     scale = largest.bytes / max(1.0, greediest(study, facts, parse, largest.bank).bytes)
     share = f"{_size(room / (1 if gpu else workers))} {'on the GPU' if gpu else 'of memory'}"
-    start = f"training {largest.composition} on {largest.task} needs about {_size(largest.bytes + own)}"
+    start = f"training {largest.composition} on {largest.task} needs about {_size(largest.peak)}"
     start += f" in each of {workers} workers, and each has {share}" if workers > 1 else f", and there are {share}"
     least = ""
     for setting in settings(study, largest.bank, workers, gpu):

@@ -122,12 +122,18 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
     kept = sum(_activations(stack, tokens[name], how) for name, stack in shape.stacks.items())
     head = batch * (lengths.answer or 1.0) * shape.vocabulary * (how.bytes + 8)
     own = delta_bytes(delta) + how.bytes * delta.dense
-    return how.weights * held(shape, how.shards) + how.bank * (batch * kept * how.bytes + head + own)
+    return frozen_bytes(shape, how) + how.bank * (batch * kept * how.bytes + head + own)
 
 
 def delta_bytes(delta: DeltaShape) -> float:
     """Bytes that one delta takes in training, in fp32: weights, gradients, two moments, and the best so far."""
     return 20.0 * delta.trained
+
+
+def frozen_bytes(shape: Shape, how: Memory) -> float:
+    """Bytes of the frozen weights of one process; what lies outside the layers is never in eight or four bits."""
+    outside = shape.total - sum(stack.parameters for stack in shape.stacks.values())
+    return how.weights * held(shape, how.shards) + max(0.0, how.bytes - how.weights) * outside
 
 
 def held(shape: Shape, shards: int = 1) -> float:

@@ -6,20 +6,23 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import picostudy
 import pytest
 import torch
 import yaml
 from torch._subclasses.fake_tensor import FakeTensor
-from transformers import LlamaConfig, MixtralConfig, T5Config
+from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig, T5Config
 from typer.testing import CliRunner
 
 import deltacompose as dc
 from deltacompose import api, registry
-from deltacompose.backbone.pico import pico_tokenizer
-from deltacompose.cells import machine
-from deltacompose.cells.step_memory import StepBytes, step_bytes
+from deltacompose.api import estimates
+from deltacompose.backbone.pico import pico, pico_tokenizer
+from deltacompose.cells import machine, process_memory
+from deltacompose.cells.process_memory import process_bytes
+from deltacompose.cells.step_memory import StepBytes, _Living, step_bytes
 from deltacompose.cells.study_facts import facts, greediest_of, sample
 from deltacompose.cli import app
 from deltacompose.errors import BadInput
@@ -156,6 +159,33 @@ def test_a_plan_loads_no_weights_and_passes_nothing(tmp_path, monkeypatch):
     assert api.notes(made) == []
 
 
+@pytest.mark.parametrize(("dtype", "bytes_of_a_weight"), [("int8", 1.0), ("nf4", 0.5625)])
+def test_a_plan_of_a_model_in_few_bits_loads_no_weights_and_knows_every_parameter(
+    dtype, bytes_of_a_weight, tmp_path, monkeypatch
+):
+    few = {"quantization_config": {"quant_method": "bitsandbytes"}, "device_map": {"": "cpu"}, "dtype": torch.bfloat16}
+    monkeypatch.setattr("deltacompose.backbone.pretrained.loading_options", lambda name: dict(few))
+    study = Study.read(planned(tmp_path, "llama3-8b", compositions=["lora"]))
+    study = replace(study, backbone=replace(study.backbone, dtype=dtype))
+    known = facts(study)
+    assert known.shape.total == SHAPES["llama3-8b"][2]
+    inside = known.shape.stacks["decoder"].parameters
+    weights = bytes_of_a_weight * inside + 2 * (known.shape.total - inside)  # embeddings and head stay in bfloat16
+    assert greediest(study, known, registry.parse).weights == pytest.approx(weights)
+
+
+def test_the_key_of_a_model_in_few_bits_is_that_of_the_loaded_one(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    config = pico("llama").config
+    config.update({"hidden_size": 64, "intermediate_size": 128, "head_dim": 16})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "llama")
+    pico_tokenizer("llama").save_pretrained(tmp_path / "llama")
+    for dtype in ("int8", "nf4"):
+        whole = registry.load_backbone(str(tmp_path / "llama"), dtype=dtype)
+        skeleton = registry.load_skeleton(str(tmp_path / "llama"), dtype=dtype)
+        assert skeleton.content == whole.content
+
+
 # Memory
 
 
@@ -180,6 +210,8 @@ def test_the_predicted_bytes_of_a_step_are_those_that_a_real_step_keeps(family, 
     assert isinstance(predicted, StepBytes)
     assert predicted.kept == pytest.approx(measured.kept, rel=0.2)
     assert predicted.largest == pytest.approx(measured.largest, rel=0.2)
+    assert predicted.peak == pytest.approx(measured.peak, rel=0.2)
+    assert predicted.peak > predicted.kept / 2
 
 
 def test_the_greediest_training_is_the_one_with_the_most_of_everything(tmp_path):
@@ -232,3 +264,38 @@ def test_free_memory_is_that_of_the_machine_or_of_its_group(tmp_path, monkeypatc
     assert machine.left_in_group(tmp_path) == 2000
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.left_in_group(tmp_path) is None
+
+
+def test_the_bytes_alive_at_one_moment_are_counted():
+    with _Living(set()) as living:
+        first = torch.zeros(1000)
+        second = first + 1  # both are alive: 8000 bytes
+        view = second[:10]
+        del first, second
+        third = torch.zeros(500)  # the view keeps its whole storage
+    assert (living.peak, living.bytes) == (8000, 6000)
+    del view, third
+    assert living.bytes == 0
+
+
+def test_the_memory_of_a_plan_has_the_process_the_weights_the_step_and_the_optimiser(tmp_path, monkeypatch):
+    study = wide(tmp_path, "bert", compositions=("full",))
+    known = facts(study)
+    monkeypatch.setattr(estimates, "process_bytes", lambda: 10**9)
+    trained, batch = known.deltas["full"].trained, min(study.training.batch, known.tasks["mood"].rows["train"])
+    step = step_bytes(sample(study, "mood"), registry.parse("full"), batch)
+    expected = 10**9 + 4 * known.shape.total + step.peak + 20 * trained
+    assert api.cost_of(study, workers=1, bank=1).memory == pytest.approx(expected)
+
+
+def test_the_memory_of_a_process_is_measured_once_and_its_failure_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(BadInput, match="cannot measure the memory of a process: exit status 1"):
+        process_bytes()
+    monkeypatch.setattr(process_memory, "_measured", lambda: 1234)
+    assert process_bytes() == 1234
+    monkeypatch.undo()
+    monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert process_bytes() == 1234
