@@ -85,3 +85,20 @@ def assert_legible(figure, smallest=4.9):
     apart = (high[:, None] <= low[None]) | (low[:, None] >= high[None])
     meet = np.argwhere(np.triu(~apart.any(axis=2), 1))
     assert not len(meet), [(found[i][0].get_text(), found[j][0].get_text()) for i, j in meet[:5]]
+
+
+def assert_keys_apart(figure):
+    """No legend and no title of the figure lies on the frame of axes, where the data are."""
+    renderer = figure.canvas.get_renderer()
+    parts = [*figure.legends, *filter(None, [getattr(figure, "_suptitle", None)]), *figure.texts]
+    parts = [part for part in parts if not hasattr(part, "get_text") or part.get_text().strip()]
+    for axes in (axes for axes in figure.axes if axes.axison):
+        frame = axes.get_window_extent(renderer)
+        assert min(frame.width, frame.height) > 0.3 * figure.dpi, f"axes of {frame.width} x {frame.height} pixels"
+        for part in parts:
+            box = part.get_window_extent(renderer)
+            apart = (
+                box.x1 <= frame.x0 + SLACK or box.x0 >= frame.x1 - SLACK
+                or box.y1 <= frame.y0 + SLACK or box.y0 >= frame.y1 - SLACK
+            )  # fmt: skip
+            assert apart, f"{part} at {box.extents} lies on axes at {frame.extents}"

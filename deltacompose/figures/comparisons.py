@@ -18,17 +18,19 @@ from deltacompose.analysis.units import UNITS
 from deltacompose.errors import BadInput
 from deltacompose.figures.frames import check_path, figure_of, saved
 from deltacompose.figures.heatmap_draw import below, grid
-from deltacompose.figures.heatmap_layout import PAD, Plan, plan
+from deltacompose.figures.heatmap_layout import PAD, Blocks, Plan, plan
 from deltacompose.figures.heatmap_style import Ink
 from deltacompose.figures.heatmap_values import Cells, cells, plain_cells
 from deltacompose.figures.heatmaps import Options, drawn, inside, runs
-from deltacompose.figures.labels import LINE, height_of, label, wrapped_to
+from deltacompose.figures.labels import LINE, height_of, label, width_of, wrapped_to
 from deltacompose.figures.rounding import number
 from deltacompose.figures.style import Canvas, styled
 from deltacompose.figures.venues import Style, style_of
 
 _LEGIBLE = 5.5
 """Sides of cells in points from which panels stand side by side."""
+_TITLED = 110.0
+"""Width of a panel in points from which a word of its title may be broken."""
 
 
 def panels(
@@ -88,10 +90,12 @@ def _multiples(
         shown = {name: cells(matrix, value, "given") for name, matrix in aligned.items()}
     categories = next(iter(matrices.values())).categories
     room = look.points - 2 * PAD
+    words = " ".join(label(name, 200) for name in shown).split()
+    widest = max(width_of(word, look.tick, look.font) for word in words)
     across = next(
         n
         for n in range(min(len(shown), 6), 0, -1)
-        if n == 1 or plan(whole, categories, look, room, panels=n).cell >= min(_LEGIBLE, 160 / len(whole.targets))
+        if n == 1 or _fit(plan(whole, categories, look, room, panels=n), len(whole.targets), widest)
     )
     sizes = plan(whole, categories, look, room, panels=across)
     ink = _shared(shown, look, sizes, options)
@@ -110,7 +114,7 @@ def _multiples(
     for place, (name, part) in enumerate(shown.items()):
         axes = figure.add_axes((0, 0, 1, 1), label=name)
         last = place + across >= len(shown)
-        own = replace(sizes, blocks=sizes.blocks if _last_in_row(place, across, len(shown)) else _no_rows(sizes))
+        own = replace(sizes, blocks=_blocks(sizes, _last_in_row(place, across, len(shown))))
         grid(axes, part, ink, own, look, ("source" if place % across == 0 else "", "target" if last else ""))
         axes.set_title(heads[place], fontsize=look.tick, pad=sizes.top + PAD, loc="left", va="bottom")
         left = PAD + sizes.left + (place % across) * (wide + 3 * PAD)
@@ -127,13 +131,18 @@ def _multiples(
     return figure
 
 
+def _fit(sizes: Plan, columns: int, word: float) -> bool:
+    """Whether panels of these sizes can stand side by side: cells one can see, titles of whole words."""
+    return sizes.cell >= min(_LEGIBLE, 160 / columns) and sizes.cell * columns >= min(word, _TITLED)
+
+
 def _last_in_row(place: int, across: int, count: int) -> bool:
     return place % across == across - 1 or place == count - 1
 
 
-def _no_rows(sizes: Plan) -> Any:
-    """The categories without their strip at the rows, which stands once, at the right."""
-    return None if sizes.blocks is None else replace(sizes.blocks, rows=())
+def _blocks(sizes: Plan, beside: bool) -> Blocks | None:
+    """The categories, whose strip beside the rows stands once, at the right."""
+    return None if sizes.blocks is None else replace(sizes.blocks, beside=beside)
 
 
 def _shared(shown: Mapping[str, Cells], look: Style, sizes: Plan, options: Options) -> Ink:

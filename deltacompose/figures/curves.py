@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltacompose.errors import BadInput
-from deltacompose.figures.frames import check_path, key_of, legend, legend_height, numbers, saved, table
-from deltacompose.figures.labels import fitted, label, wrapped_to
+from deltacompose.figures.frames import check_path, key_of, legend, legend_height, named, numbers, saved, table
+from deltacompose.figures.labels import LINE, fitted, wrapped_to
 from deltacompose.figures.palette import lines_of
 from deltacompose.figures.rounding import counted, counts
 from deltacompose.figures.style import Canvas, styled
@@ -103,9 +103,11 @@ def _drawn(rows: pd.DataFrame, units: Sequence[str], by: str, look: Style, title
     signs = lines_of(names, look.compositions)
     across = max(1, min(len(units), int(look.width / (_PANEL * look.text / 7))))
     down = -(-len(units) // across)
-    texts = [label(name, 60) for name in names]
+    texts = named(names)
     tall = 0.62 * look.width / across
-    figure = Canvas(look, max(down * min(tall, 2.4) + legend_height(texts, look) + 0.55, 1.8), "constrained")
+    score, metrics = _metrics(rows, units)
+    each = min(tall, 2.4) + (LINE * look.title / 72 if metrics else 0.0)
+    figure = Canvas(look, max(down * each + legend_height(texts, look) + 0.55, 1.8), "constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True, sharex=True)
     room = look.points / across - 30
     labels = fitted(list(map(str, units)), room, look.title, look.font)
@@ -115,13 +117,14 @@ def _drawn(rows: pd.DataFrame, units: Sequence[str], by: str, look: Style, title
         for name, sign in signs.items():
             _line(axes, here[here["composition"] == name], by, sign, mean=units == [""])
         facts = f"mean of {counted(rows['unit'].nunique(), 'task')}, band: their range"
-        axes.set_title(wrapped_to(facts, room, look.title, look.font) if units == [""] else labels.shown[str(unit)])
+        head = wrapped_to(facts, room, look.title, look.font) if units == [""] else labels.shown[str(unit)]
+        axes.set_title(f"{head}\n{metrics[str(unit)]}" if metrics else head)
         numbers(axes.yaxis)
         numbers(axes.xaxis, most=max(2, int(room / (5 * look.tick))))
     for axes in list(grid.flat)[len(units) :]:
         axes.set_axis_off()
-    metrics = sorted({str(name) for name in rows["metric"] if name})
-    figure.supylabel(wrapped_to(", ".join(metrics) or "score", 100, look.text, look.font), fontsize=look.text)
+    for axes in list(grid.flat)[::across]:
+        axes.set_ylabel(wrapped_to(score, 60 * each, look.text, look.font))
     for axes in list(grid.flat)[max(0, len(units) - across) : len(units)]:
         axes.set_xlabel("training steps" if by == "step" else "seconds")
         axes.tick_params(labelbottom=True)
@@ -138,6 +141,15 @@ def _drawn(rows: pd.DataFrame, units: Sequence[str], by: str, look: Style, title
     handles = [Line2D([], [], label=text, **sign) for text, sign in zip(texts, signs.values(), strict=True)]
     legend(grid.flat[0], True, handles, look)
     return figure
+
+
+def _metrics(rows: pd.DataFrame, units: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The label of the scores, and by unit the metric of its panel, where panels have different ones."""
+    names = sorted({str(name) for name in rows["metric"] if name})
+    if len(names) < 2 or list(units) == [""]:
+        return ", ".join(names) or "score", {}
+    of = {unit: sorted({str(name) for name in part if name}) for unit, part in rows.groupby("unit")["metric"]}
+    return "score", {str(unit): ", ".join(each) or "score" for unit, each in of.items()}
 
 
 def _line(axes: Axes, rows: pd.DataFrame, by: str, sign: Mapping[str, Any], mean: bool) -> None:

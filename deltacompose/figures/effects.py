@@ -11,9 +11,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from deltacompose.errors import BadInput
-from deltacompose.figures.frames import check_path, legend, legend_height, numbers, record, rows_height, saved
-from deltacompose.figures.labels import label, wrapped_to
-from deltacompose.figures.palette import GREY, INK, MARKERS, colours_of, lines_of, markers_of
+from deltacompose.figures.frames import (
+    check_path,
+    head_height,
+    key_of,
+    legend,
+    legend_height,
+    named,
+    numbers,
+    record,
+    rows_height,
+    saved,
+)
+from deltacompose.figures.labels import Labels, fitted, wrapped_to
+from deltacompose.figures.palette import DASHES, GREY, INK, colours_of, lines_of, markers_of
 from deltacompose.figures.rounding import counted, p_value
 from deltacompose.figures.style import Canvas, styled
 from deltacompose.figures.venues import Style, style_of
@@ -59,36 +70,50 @@ def factorial(
 
 
 def _factorial(answer: Record, look: Style, title: str) -> Figure:
-    left, right = (
-        _added(answer),
-        [(name, answer["effects"][name], _reach(answer, "effects", name), "") for name in answer["effects"]],
-    )
+    left = _added(answer)
+    right = [(name, answer["effects"][name], _reach(answer, "effects", name), "") for name in answer["effects"]]
+    if all(value is None for _, value, _, _ in right):  # an effect needs every mean
+        right = []
     beside = look.width >= _WIDE * look.text / 7
-    heights = [rows_height(len(part), look, 2.5) for part in (left, right)]
-    head = 4 * look.title * 1.2 / 72
-    figure = Canvas(look, (max(heights) if beside else sum(heights)) + head, "constrained")
-    shape: dict[str, Any] = {"ncols": 2} if beside else {"nrows": 2, "height_ratios": heights}
-    first, second = figure.subplots(**shape)
+    room = (0.22 if beside else 0.42) * look.points
+    texts = fitted([name for name, *_ in (*left, *right)], room, look.tick, look.font)
+    facts = _facts(answer, key_of(texts), bool(right))
+    heights = [rows_height(len(part), look, 3.5) for part in (left, right) if part]
+    figure = Canvas(look, (max(heights) if beside else sum(heights)) + head_height(look, title, facts), "constrained")
+    shape: dict[str, Any] = {"ncols": len(heights)} if beside else {"nrows": len(heights), "height_ratios": heights}
+    panels = figure.subplots(**shape, squeeze=False).flat
     colours, markers = (
         colours_of(answer["factors"], look.compositions),
         markers_of(answer["factors"], look.compositions),
     )
-    share = 0.22 if beside else 0.42
-    _dots(first, left, look, share, (colours, markers))
-    _dots(second, right, look, share, ({}, {}))
     unit = "points" if answer.get("scale", 1) == 100 else "score"
-    for axes, text in ((first, "what a method adds, on others and on average"), (second, "effect of a set of methods")):
-        room = look.points * (0.26 if beside else 0.5)
-        axes.set_title(wrapped_to(text, room, look.title, look.font))
+    for axes, part, signs, text in zip(
+        panels,
+        (left, right),
+        ((colours, markers), ({}, {})),
+        ("what a method adds, on others and on average", "effect of a set of methods"),
+        strict=False,
+    ):
+        _dots(axes, part, look, texts, signs)
+        axes.set_title(wrapped_to(text, look.points * (0.26 if beside and right else 0.5), look.title, look.font))
         axes.set_xlabel(unit)
-    count, seeds = len(answer["units"]) or 1, len(answer["seeds"]) or 1
-    reach = answer["intervals"]
-    facts = f"{counted(count, 'task')}, {counted(seeds, 'seed')}; {100 * reach['level']:.0f} % intervals over "
-    facts += str(reach["resampled"])
-    facts += "; filled: Shapley value (average), hollow: marginal on the methods named"
     text = wrapped_to("\n".join(filter(None, (title, facts))), look.points - 6, look.title, look.font)
     figure.suptitle(text, x=3 / look.points, ha="left", fontsize=look.title)
     return figure
+
+
+def _facts(answer: Record, key: str, effects: bool) -> str:
+    """What the numbers are means over, what the signs are, what is missing."""
+    count, seeds = len(answer["units"]) or 1, len(answer["seeds"]) or 1
+    reach = answer["intervals"]
+    facts = [
+        f"{counted(count, 'task')}, {counted(seeds, 'seed')}",
+        f"{100 * reach['level']:.0f} % intervals over {reach['resampled']}",
+        "filled: Shapley value (average), hollow: marginal on the methods named",
+    ]
+    missing = [name for name, mean in answer["means"].items() if mean is None]
+    facts += [] if effects else [f"effects are not known, because means are missing: {', '.join(missing)}"]
+    return "; ".join(filter(None, (*facts, key)))
 
 
 Row = tuple[str, float | None, Any, str]
@@ -113,7 +138,7 @@ def _reach(answer: Record, kind: str, name: str) -> Any:
 
 
 def _dots(
-    axes: Axes, table: Sequence[Row], look: Style, share: float, signs: tuple[Mapping[str, str], Mapping[str, str]]
+    axes: Axes, table: Sequence[Row], look: Style, texts: Labels, signs: tuple[Mapping[str, str], Mapping[str, str]]
 ) -> None:
     """One row per value with its interval; a value that is not known is written as words, not left out."""
     colours, markers = signs
@@ -129,8 +154,7 @@ def _dots(
         face: dict[str, Any] = {"markerfacecolor": "white"} if hollow else {}
         axes.plot([value], [row], markers.get(method, "o"), color=colour, markersize=3.5, **face)
     axes.axvline(0, color=GREY, linewidth=0.6, zorder=0)
-    limit = int(share * look.points / (0.58 * look.tick))
-    axes.set_yticks(range(len(table)), [label(name, limit) for name, *_ in table])
+    axes.set_yticks(range(len(table)), [texts.shown[name] for name, *_ in table])
     axes.set_ylim(len(table) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     numbers(axes.xaxis, signed=True, most=4)
@@ -160,17 +184,20 @@ def orders(data: Any, path: str | Path | None = None, *, style: Style | str | No
 
 def _orders(answer: Record, look: Style, title: str) -> Figure:
     sequences, stages = list(answer["orders"]), list(answer["positions"])
-    signs, of_stages = lines_of(sequences, look.compositions), lines_of(stages)
+    signs = lines_of(sequences, look.compositions)
     beside = look.width >= _WIDE * look.text / 7
-    texts = [*(label(text, 70) for text in sequences), *(f"gain of {label(text, 60)}" for text in stages)]
-    tall = 0.62 * look.width * (0.5 if beside else 2.0)
-    figure = Canvas(look, tall + legend_height(texts, look) + 0.5, "constrained")
+    texts = [*named(sequences), *(f"gain of {text}" for text in named(stages))]
+    counts = f"{counted(len(answer['units']) or 1, 'task')}, {counted(len(answer['seeds']) or 1, 'seed')}"
+    facts = "; ".join((counts, "lines: 95 % intervals", _tests(answer)))
+    tall = 0.62 * look.width * (0.5 if beside else 1.5)
+    around = legend_height(texts, look) + head_height(look, title, facts)
+    figure = Canvas(look, tall + around + 0.4, "constrained")
     left, right = figure.subplots(1, 2) if beside else figure.subplots(2, 1)
     for text, order in answer["orders"].items():
         reached = [(stage, score) for stage, score in enumerate(order["scores"]) if score is not None]
         if reached:
             left.plot(*zip(*reached, strict=True), **signs[text])
-    for place, (stage, each) in enumerate(answer["positions"].items()):
+    for place, each in enumerate(answer["positions"].values()):
         aside = 0.05 * (place - (len(stages) - 1) / 2)
         known = [(at + 1 + aside, gain) for at, gain in enumerate(each["gains"]) if gain is not None]
         for at, reach in enumerate(each["intervals"]):
@@ -179,9 +206,7 @@ def _orders(answer: Record, look: Style, title: str) -> Figure:
         if known:
             right.plot(
                 *zip(*known, strict=True),
-                marker=MARKERS[-1 - place % 4],
-                color=INK,
-                linestyle=of_stages[stage]["linestyle"],
+                **_of_stage(place),
             )
     right.axhline(0, color=GREY, linewidth=0.6, zorder=0)
     most = len(answer["stages"])
@@ -189,27 +214,21 @@ def _orders(answer: Record, look: Style, title: str) -> Figure:
     right.set(xlabel="position of the stage", ylabel="gain, mean over orders", xticks=range(1, most + 1))
     numbers(left.yaxis)
     numbers(right.yaxis, signed=True)
-    counts = f"{counted(len(answer['units']) or 1, 'task')}, {counted(len(answer['seeds']) or 1, 'seed')}"
-    facts = "; ".join((counts, "lines: 95 % intervals", _tests(answer)))
     text = wrapped_to("\n".join(filter(None, (title, facts))), look.points - 6, look.title, look.font)
     figure.suptitle(text, x=3 / look.points, ha="left", fontsize=look.title)
     handles = [Line2D([], [], label=texts[i], **signs[name]) for i, name in enumerate(sequences)]
-    handles += [
-        Line2D(
-            [],
-            [],
-            label=f"gain of {label(name, 60)}",
-            color=INK,
-            marker=MARKERS[-1 - i % 4],
-            linestyle=of_stages[name]["linestyle"],
-        )
-        for i, name in enumerate(stages)
-    ]
+    handles += [Line2D([], [], label=texts[len(sequences) + place], **_of_stage(place)) for place in range(len(stages))]
     legend(left, True, handles, look)
     return figure
 
 
+def _of_stage(place: int) -> dict[str, Any]:
+    """The line of a stage's gain: in ink, because colours are those of orders; told apart by marker, face and dash."""
+    face = {"markerfacecolor": "white"} if place % 2 else {}
+    return {"color": INK, "marker": "os^DvP"[place % 6], "linestyle": DASHES[place % len(DASHES)], **face}
+
+
 def _tests(answer: Record) -> str:
-    tests = answer["tests"]["across units"]
-    known = {name: tests[name]["p"] for name in ("friedman", "permutation") if tests and tests[name]}
-    return ", ".join(f"{name} {p_value(p)}" for name, p in known.items()) or "no test across tasks"
+    tests, names = answer["tests"]["across units"], {"friedman": "Friedman test", "permutation": "permutation test"}
+    known = {text: tests[name]["p"] for name, text in names.items() if tests and tests[name]}
+    return ", ".join(f"{text} {p_value(p)}" for text, p in known.items()) or "no test across tasks"

@@ -10,11 +10,11 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import Formatter, MaxNLocator
 
 from deltacompose.analysis.transfer.tidy_tables import table_of
 from deltacompose.errors import BadInput
-from deltacompose.figures.labels import LINE, Labels, fitted, legend_width, width_of, wrapped_to
+from deltacompose.figures.labels import LINE, Labels, fitted, labels, legend_width, width_of, wrapped_to
 from deltacompose.figures.rounding import number
 from deltacompose.figures.style import Canvas, format_of, save
 from deltacompose.figures.venues import Style
@@ -72,32 +72,50 @@ def legend(axes: Axes, own: bool, handles: Sequence[Artist], look: Style) -> Non
     """The keys in as many columns as fit below the figure, or within the caller's axes."""
     if not handles:
         return
-    texts = [str(handle.get_label()) for handle in handles]
     if not own:
         axes.legend(handles=handles, loc="best")
         return
-    room = look.points - 12
-    texts = [wrapped_to(text, room - 4 * look.tick, look.tick, look.font) for text in texts]
-    widths = [width_of(text, look.tick, look.font) + 4.6 * look.tick for text in texts]
-    across = next(n for n in range(len(texts), 0, -1) if n == 1 or legend_width(widths, n) <= room)
+    texts, across, _ = arranged([str(handle.get_label()) for handle in handles], look)
     figure_of(axes).legend(handles, texts, loc="outside lower left", ncols=across, columnspacing=1.2)
+
+
+def arranged(texts: Sequence[str], look: Style) -> tuple[list[str], int, float]:
+    """The texts of a legend as wide as the figure: wrapped, in how many columns, and about how many inches high."""
+    room = look.points - 12
+    lines = [wrapped_to(text, room - 4.6 * look.tick, look.tick, look.font) for text in texts]
+    widths = [width_of(text, look.tick, look.font) + 4.6 * look.tick for text in lines]
+    across = next((n for n in range(len(lines), 0, -1) if legend_width(widths, n) <= room), 1)
+    down, longer = divmod(len(lines), across)
+    columns, first = [], 0
+    for column in range(across):
+        length = down + (column < longer)
+        columns.append(sum(1 + text.count("\n") for text in lines[first : first + length]) * LINE + 0.5 * length)
+        first += length
+    return lines, across, max(columns) * look.tick / 72
 
 
 def legend_height(texts: Sequence[str], look: Style) -> float:
     """About how many inches a legend of these texts takes."""
-    widths = [width_of(text, look.tick, look.font) + 4.6 * look.tick for text in texts] or [1.0]
-    across = next((n for n in range(len(widths), 0, -1) if legend_width(widths, n) <= look.points - 12), 1)
-    return -(-len(widths) // across) * 1.6 * look.tick / 72
+    return arranged(texts, look)[2] if texts else 0.0
 
 
-def rows(axes: Axes, names: Sequence[str], look: Style, own: bool, share: float = 0.36) -> Labels:
+def named(names: Sequence[str]) -> list[str]:
+    """The names of compositions and methods for a legend, which wraps them: in full, and no two alike."""
+    return labels(names, 200)
+
+
+ROWS = 0.36
+"""The share of the width that names of rows may take."""
+
+
+def rows(axes: Axes, names: Sequence[str], look: Style, own: bool, share: float = ROWS) -> Labels:
     """Names at the rows of axes, the first on top; abbreviated to a share of the figure's width, or numbered."""
     room = share * (look.points if own else 72 * axes.get_position().width * figure_of(axes).get_figwidth())
-    labels = fitted(list(names), room, look.tick, look.font)
-    axes.set_yticks(range(len(names)), [labels.shown[name] for name in names])
+    texts = fitted(list(names), room, look.tick, look.font)
+    axes.set_yticks(range(len(names)), [texts.shown[name] for name in names])
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
-    return labels
+    return texts
 
 
 def rows_height(count: int, look: Style, lines: float = 5.0) -> float:
@@ -105,12 +123,17 @@ def rows_height(count: int, look: Style, lines: float = 5.0) -> float:
     return (count * ROW * look.tick + lines * LINE * look.text) / 72
 
 
-def key_of(labels: Labels) -> str:
+def key_of(texts: Labels) -> str:
     """Full forms of shortened or numbered names, in one text; of many it says that they were shortened."""
-    key = ", ".join(f"{short}: {name}" for short, name in labels.key)
-    if len(labels.key) > _FEW and not labels.numbered:
+    key = ", ".join(f"{short}: {name}" for short, name in texts.key)
+    if len(texts.key) > _FEW and not texts.numbered:
         key = "“…” stands for what was left out of long names"
-    return "; ".join(filter(None, [labels.note, key]))
+    return "; ".join(filter(None, [texts.note, key]))
+
+
+def written_below(axes: Axes, text: str, look: Style, own: bool, share: float = 0.55) -> None:
+    """The label of the horizontal axis, on as many lines as that share of the figure's width asks for."""
+    axes.set_xlabel(wrapped_to(text, share * look.points, look.text, look.font) if own else text)
 
 
 _FEW = 4
@@ -123,14 +146,24 @@ def head_height(look: Style, *texts: str) -> float:
 
 
 def numbers(axis: Any, *, signed: bool = False, most: int = 5) -> None:
-    """At most so many round ticks, printed as all other numbers are."""
+    """At most so many round ticks, printed as all other numbers are, with as many digits as the finest needs."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value, signed)))
+    axis.set_major_formatter(_Ticks(signed))
 
 
-def _tick(value: float, signed: bool) -> str:
-    digits = next((d for d in range(4) if abs(round(value, d) - value) < 1e-9), 4)
-    return number(value, signed=signed, digits=digits)
+class _Ticks(Formatter):
+    """Numbers of an axis; a class, because matplotlib asks it for all of them together."""
+
+    def __init__(self, signed: bool) -> None:
+        self.signed, self.digits = signed, 2
+
+    def format_ticks(self, values: Any) -> list[str]:
+        places = [next((d for d in range(4) if abs(round(v, d) - v) < 1e-9), 4) for v in map(float, values)]
+        self.digits = max(places, default=2)
+        return [self(value) for value in values]
+
+    def __call__(self, value: float, pos: int | None = None) -> str:
+        return "0" if abs(value) < 1e-9 else number(float(value), signed=self.signed, digits=self.digits)
 
 
 def table(data: Any, needed: Sequence[str], what: str) -> pd.DataFrame:

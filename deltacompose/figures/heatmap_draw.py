@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.legend import Legend
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from matplotlib.transforms import ScaledTranslation, Transform
 from scipy.cluster import hierarchy
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.figures.frames import figure_of
-from deltacompose.figures.heatmap_layout import PAD, Blocks, Plan, columns_of
+from deltacompose.figures.heatmap_layout import COLOURED, PAD, Blocks, Plan, columns_of
 from deltacompose.figures.heatmap_style import Ink, dash, keys, mark, readable_on
 from deltacompose.figures.heatmap_values import Cells
 from deltacompose.figures.labels import LINE, label, legend_width, width_of, wrapped_to
@@ -83,19 +84,21 @@ def _strips(axes: Axes, blocks: Blocks, plan: Plan, look: Style, shape: tuple[in
     """A strip of colour per category right of the rows and above the columns, with letters where there are no names."""
     kinds = [name for _, _, name in (*blocks.rows, *blocks.columns)]
     colours = colours_of(kinds, look.categories)
-    few = len({*kinds, *look.categories}) <= 7
+    few = _coloured(kinds, look)
     wide, off = plan.strip / plan.cell, PAD / plan.cell
     line = 0.0 if blocks.scattered else 0.7 if plan.cell >= 8 else 0.4
     for runs, upright in ((blocks.rows, True), (blocks.columns, False)):
         for number_of_run, (first, length, name) in enumerate(runs):
             corner = (shape[1] + off, first) if upright else (first, -off - wide)
             size = (wide, length) if upright else (length, wide)
-            colour = colours[name] if few else (PALE, "#f2f2f2")[number_of_run % 2]
-            axes.add_patch(Rectangle(corner, *size, facecolor=colour, edgecolor="white", linewidth=0.6, clip_on=False))
             if first:
                 (axes.axhline if upright else axes.axvline)(
                     first, *(() if upright else _share(axes, shape[0])), color=INK, linewidth=line, zorder=3
                 )
+            if upright and not blocks.beside:
+                continue
+            colour = colours[name] if few else (PALE, "#f2f2f2")[number_of_run % 2]
+            axes.add_patch(Rectangle(corner, *size, facecolor=colour, edgecolor="white", linewidth=0.6, clip_on=False))
             if blocks.names and upright:
                 place = shape[1] + off + wide + off
                 axes.text(place, first + length / 2, blocks.names[name], va="center", fontsize=look.tick, color=INK)
@@ -144,28 +147,48 @@ def below(
     left, down = -plan.left + PAD, start
     if bar:
         down += _bar(axes, shown, ink, plan, look, room, down)
-    handles = keys(shown)
-    if handles:
-        down += _marks(axes, handles, look, room, (left, down))
-    for text in filter(None, (_letter_key(plan), plan.labels.note, notes)):
+    for handles in (keys(shown), _colour_keys(plan, look)):
+        if handles:
+            down += _marks(axes, handles, look, room, (left, down))
+    for text in filter(None, (_letter_key(plan, look), plan.labels.note, notes)):
         lines = wrapped_to(text, room, look.tick, look.font)
         _write(axes, lines, (left, down), look.tick)
         down += LINE * look.tick * (1 + lines.count("\n")) + PAD
-    entries = [f"{short}  {name}" for short, name in plan.labels.key]
     size = max(look.smallest, look.tick - 1)
-    parts = columns_of(entries, room, size, look.font)
+    parts = columns_of(plan.labels.entries, room, size, look.font)
     for across, part in enumerate(parts):
         _write(axes, part, (left + across * (room + 2 * size) / len(parts), down), size)
     down += max((LINE * size * (1 + part.count("\n")) for part in parts), default=0.0)
     return down - start + PAD
 
 
-def _letter_key(plan: Plan) -> str:
-    """Key of the letters of the categories."""
+def _coloured(kinds: Sequence[str], look: Style) -> bool:
+    """Whether categories are told apart by colour; there are as many as have one of their own."""
+    return len({*kinds, *look.categories}) <= COLOURED
+
+
+def _kinds(plan: Plan) -> list[str]:
+    """The categories that need a key, in the order of their letters."""
     if plan.blocks is None or plan.blocks.names:
-        return ""
+        return []
     letters = plan.blocks.letters
-    kinds = sorted({name for _, _, name in (*plan.blocks.rows, *plan.blocks.columns)}, key=letters.__getitem__)
+    return sorted({name for _, _, name in (*plan.blocks.rows, *plan.blocks.columns)}, key=letters.__getitem__)
+
+
+def _colour_keys(plan: Plan, look: Style) -> list[Patch]:
+    """Keys of the colours and letters of few categories."""
+    kinds = _kinds(plan)
+    if plan.blocks is None or not _coloured(kinds, look):
+        return []
+    colours, letters = colours_of(kinds, look.categories), plan.blocks.letters
+    return [Patch(facecolor=colours[name], label=f"{letters[name]} {label(name, 60)}") for name in kinds]
+
+
+def _letter_key(plan: Plan, look: Style) -> str:
+    """Key of the letters of many categories, which have no colours."""
+    kinds = _kinds(plan)
+    if plan.blocks is None or not kinds or _coloured(kinds, look):
+        return ""
     return "categories: " + ", ".join(f"{plan.blocks.letters[name]} {label(name, 60)}" for name in kinds)
 
 
@@ -181,7 +204,7 @@ def _write(axes: Axes, text: str, place: tuple[float, float], size: float) -> No
 def _bar(axes: Axes, shown: Cells, ink: Ink, plan: Plan, look: Style, room: float, down: float) -> float:
     """The colour scale; gives its height in points."""
     wide, high = plan.cell * len(shown.targets), plan.cell * len(shown.sources) + plan.grid_height
-    long = min(max(wide, 0.4 * room), room - plan.left - 2 * look.tick)
+    long = min(max(wide, 0.6 * room), room - plan.left - 2 * look.tick)
     thick = 0.75 * look.text
     inset = axes.inset_axes((0, -(down + thick) / high, long / wide, thick / high))
     mesh = next(each for each in axes.collections if each.get_label() == "values")
@@ -209,7 +232,7 @@ def _round_ticks(ink: Ink, long: float, look: Style) -> list[float]:
     return [ink.low + span / 2]
 
 
-def _marks(axes: Axes, handles: list[Any], look: Style, room: float, place: tuple[float, float]) -> float:
+def _marks(axes: Axes, handles: Sequence[Any], look: Style, room: float, place: tuple[float, float]) -> float:
     """The keys of marks in as many columns as fit; gives their height in points."""
     widths = [width_of(handle.get_label(), look.tick, look.font) + 3.4 * look.tick for handle in handles]
     across = next(n for n in range(len(handles), 0, -1) if n == 1 or legend_width(widths, n) <= room)

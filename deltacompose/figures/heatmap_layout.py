@@ -19,8 +19,10 @@ PAD = 3.0
 """Points between neighbouring parts."""
 _GAP = 4.0
 """Points between the sources and the rows of reference."""
+COLOURED = 7
+"""With more categories than this their strips are grey and only letters tell them apart."""
 _NAMES = 0.3
-"""The share of the width that names of rows may take."""
+"""The share of the width that names of rows may take; less where panels stand side by side."""
 _WIDEST = 30.0
 """The side of a cell in points at most, with letters of 7 points."""
 
@@ -29,13 +31,15 @@ _WIDEST = 30.0
 class Blocks:
     """Neighbours of one category: (first, length, category) along the rows and the columns, and what names them.
 
-    `names` has the text of each block of rows, empty where letters alone stand in the strips.
+    `names` has the text of each block of rows, empty where letters alone stand in the strips. `beside` is whether there
+    is a strip beside the rows; of panels side by side only the last has it.
     """
 
     rows: tuple[tuple[int, int, str], ...]
     columns: tuple[tuple[int, int, str], ...]
     names: Mapping[str, str]
     letters: Mapping[str, str]
+    beside: bool = True
 
     @property
     def scattered(self) -> bool:
@@ -100,7 +104,8 @@ def plan(
     level_width = max((width_of(name, look.tick, look.font) for name in levels), default=0.0)
     title = LINE * look.text + PAD
     blocks, right, strip = _blocks(shown, categories, look, 0.22 * room)
-    for attempt in (fitted(names, _NAMES * room, look.tick, look.font), numbered(names)):
+    share = _NAMES * 2 / (1 + panels)
+    for attempt in (fitted(names, share * room, look.tick, look.font), numbered(names)):
         size = look.tick
         for _ in range(3):
             left = max(attempt.widest(size, look.font), level_width) + title + 2 * PAD
@@ -114,6 +119,9 @@ def plan(
     if blocks and not _fit(blocks, cell, look):
         blocks, right, strip = _lettered(shown, categories, look)
         cell = min((room - left - right - between - PAD) / columns, limit)
+        if not _told_apart(blocks, cell, look):
+            blocks, right, strip = None, 0.0, 0.0
+            cell = min((room - left - between - PAD) / columns, limit)
     return Plan(
         cell=cell,
         labels=attempt,
@@ -167,6 +175,16 @@ def _fit(blocks: Blocks, cell: float, look: Style) -> bool:
     return all(
         LINE * look.tick * (1 + blocks.names[name].count("\n")) <= length * cell for _, length, name in blocks.rows
     )
+
+
+def _told_apart(blocks: Blocks, cell: float, look: Style) -> bool:
+    """Whether strips without names show the categories: by colours, which at most seven have, or by letters that fit.
+
+    Of more categories, in blocks too short for their letters, strips would show nothing.
+    """
+    runs = (*blocks.rows, *blocks.columns)
+    lettered = sum(length * cell >= 1.1 * look.smallest for _, length, _ in runs)
+    return len({name for *_, name in runs} | set(look.categories)) <= COLOURED or lettered >= len(runs) / 2
 
 
 def _lettered(shown: Cells, categories: Mapping[str, str], look: Style) -> tuple[Blocks, float, float]:

@@ -240,12 +240,13 @@ def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
             wide = 0.9 if ink.cell >= 8 else 0.3
             for colour, width in (("white", wide + 0.7), (INK, wide)) if ink.cell >= 6 else ((INK, wide),):
                 axes.add_patch(Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=colour, linewidth=width, zorder=4))
-    signs = _signs(ink.cell)
+    signs = _signs(ink.cell, empty=ink.form == "none")
+    near = 0.3 if ink.form == "none" else 0.11
     places = (
         (shown.failed, "failed", 0.5, 0.5),
-        (shown.trivial, "trivial", 0.18, 0.82),
-        (shown.partial, "partial", 0.18, 0.18),
-        (shown.marked, "marked", 0.82, 0.18),
+        (shown.trivial, "trivial", near, 1 - near),
+        (shown.partial, "partial", near, near),
+        (shown.marked, "marked", 1 - near, near),
     )
     for where, name, right, down in places:
         rows, columns = np.nonzero(where)
@@ -253,9 +254,12 @@ def mark(axes: Axes, shown: Cells, ink: Ink) -> None:
             axes.plot(columns + right, rows + down, **{**signs[name], "linestyle": "", "zorder": 5})
 
 
-def _signs(cell: float) -> dict[str, dict[str, Any]]:
-    """The signs in cells, of a size that a cell holds; they differ in shape, so that grey print keeps them."""
-    size = float(np.clip(0.16 * cell, 1.3, 4.0))
+def _signs(cell: float, empty: bool = False) -> dict[str, dict[str, Any]]:
+    """The signs in cells, which differ in shape, so that grey print keeps them.
+
+    Their size is what the corner of a cell with a number holds, or a quarter of an empty cell.
+    """
+    size = float(np.clip((0.26 if empty else 0.13) * cell, 1.3, 3.6))
     edge = {"markeredgecolor": "white", "markeredgewidth": min(0.5, 0.15 * size)}
     return {
         "failed": {"marker": "x", "markersize": 1.6 * size, "color": _FAILED, "markeredgewidth": 0.35 * size},

@@ -130,6 +130,11 @@ class Labels:
     numbered: bool = field(default=False)
     note: str = ""
 
+    @property
+    def entries(self) -> list[str]:
+        """The key as texts: `12 name` of numbers, `abbreviation: name` of others."""
+        return [f"{short}{'' if self.numbered else ':'} {name}" for short, name in self.key]
+
     def widest(self, size: float, font: str = FONT) -> float:
         """Width in points of the widest label."""
         return max((width_of(text, size, font) for text in self.shown.values()), default=0.0)
@@ -138,8 +143,8 @@ class Labels:
 def fitted(names: Sequence[str], room: float, size: float, font: str = FONT) -> Labels:
     """Labels no wider than `room` points: the names, else what differs of them, else an abbreviation, else numbers.
 
-    The common beginning and end of all names are left out first. An abbreviation leaves out the least
-    of the middle, or of the beginning or end, that keeps all labels different.
+    The common beginning and end of all names are left out first. An abbreviation leaves out the least of the middle
+    that keeps all labels different; of the beginning or the end only where that keeps clearly more letters.
     """
     lines = {name: _line(name) for name in dict.fromkeys(names)}
     if len(set(lines.values())) < len(lines):
@@ -149,12 +154,30 @@ def fitted(names: Sequence[str], room: float, size: float, font: str = FONT) -> 
     lines, note = _without_shared(lines)
     if _fits(lines.values(), room, size, font):
         return Labels(lines, note=note)
+    abbreviations = [_abbreviated(lines, share, room, size, font) for share in _SHARES]
+    best = max(filter(None, abbreviations), key=lambda candidate: candidate[0], default=None)
+    if best is None:
+        return numbered(names)
+    texts = best[1]
+    return Labels(texts, tuple((texts[name], line) for name, line in lines.items() if texts[name] != line), note=note)
+
+
+_SHARES = {2 / 3: 4, 1 / 2: 4, 1 / 3: 2, 0.0: 0, 1.0: 0}
+"""Shares of an abbreviation that come from the beginning of a name, and how many letters each is worth.
+
+A reader knows a name by its beginning; with 0 and 1 one of its ends is lost altogether.
+"""
+
+
+def _abbreviated(
+    lines: Mapping[str, str], share: float, room: float, size: float, font: str
+) -> tuple[int, dict[str, str]] | None:
+    """The longest abbreviations with this share that fit and are different, and how good they are."""
     for limit in range(max(map(len, lines.values())) - 1, 6, -1):
-        for share in (2 / 3, 1 / 2, 1 / 3, 0.0, 1.0):
-            texts = {name: _cut(line, limit, share) for name, line in lines.items()}
-            if len(set(texts.values())) == len(texts) and _fits(texts.values(), room, size, font):
-                return Labels(texts, tuple((texts[n], lines[n]) for n in lines if texts[n] != lines[n]), note=note)
-    return numbered(names)
+        texts = {name: _cut(line, limit, share) for name, line in lines.items()}
+        if len(set(texts.values())) == len(texts) and _fits(texts.values(), room, size, font):
+            return limit + _SHARES[share], texts
+    return None
 
 
 def numbered(names: Sequence[str]) -> Labels:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import groupby
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,15 @@ from deltacompose.figures.frames import (
     key_of,
     legend,
     legend_height,
+    named,
     numbers,
     opened,
     rows,
     saved,
 )
+from deltacompose.figures.heatmap_layout import runs_of
 from deltacompose.figures.labels import LINE, Labels, label, wrapped_to
-from deltacompose.figures.palette import GREY, INK, lines_of
+from deltacompose.figures.palette import GREY, INK, letters_of, lines_of
 from deltacompose.figures.rounding import counted
 from deltacompose.figures.style import styled
 from deltacompose.figures.venues import Style, style_of
@@ -90,9 +91,12 @@ def _draw(table_rows: Sequence[Lift], look: Style, ax: Axes | None, title: str) 
     names = list(dict.fromkeys(each.composition for each in table_rows))
     categories = {each.task: each.category for each in table_rows}
     tasks = ordered(dict.fromkeys(each.task for each in table_rows), categories)
-    texts = [label(name, 60) for name in names]
-    facts = f"lift on the task trained on; mean over {_seeds(table_rows)}; {_intervals(table_rows)}"
+    texts = named(names)
     each_row = (0.5 + max(1.0, 0.75 * len(names))) * look.tick
+    blocks = _blocks(tasks, categories, look, each_row)
+    facts = f"lift on the task trained on; {_seeds(table_rows)}; {_intervals(table_rows)}"
+    if blocks.key:
+        facts += f"; {blocks.key}"
     tall = (each_row * len(tasks) + 5 * look.text) / 72 + legend_height(texts, look) + head_height(look, title, facts)
     axes = opened(ax, look, tall + 0.2)
     signs, keys = lines_of(names, look.compositions), []
@@ -102,7 +106,7 @@ def _draw(table_rows: Sequence[Lift], look: Style, ax: Axes | None, title: str) 
         own = [each for each in table_rows if each.composition == name]
         _row(axes, own, {task: i + offset for i, task in enumerate(tasks)}, sign)
         keys.append(Line2D([], [], markersize=3.5, label=texts[place], **sign))
-    labels = _frame(axes, tasks, categories, look, ax is None, each_row)
+    labels = _frame(axes, tasks, blocks, look, ax is None)
     entitle(axes, ax is None, title, "; ".join(filter(None, (facts, key_of(labels)))), look)
     legend(axes, ax is None, keys, look)
     return axes
@@ -110,7 +114,9 @@ def _draw(table_rows: Sequence[Lift], look: Style, ax: Axes | None, title: str) 
 
 def _seeds(table_rows: Sequence[Lift]) -> str:
     counts = sorted({lift.seeds for lift in table_rows if lift.seeds} or {0})
-    return counted(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'seed')}"
+    if counts == [1]:
+        return "1 seed"
+    return f"mean over {counted(counts[0], 'seed') if len(counts) == 1 else f'{counts[0]} to {counts[-1]} seeds'}"
 
 
 def _intervals(table_rows: Sequence[Lift]) -> str:
@@ -133,22 +139,38 @@ def _row(axes: Axes, table_rows: Sequence[Lift], rows: Mapping[str, float], sign
             axes.plot([lift.low, lift.high], [row, row], color=sign["color"], linewidth=0.9)
 
 
-def _frame(
-    axes: Axes, tasks: Sequence[str], categories: Mapping[str, str], look: Style, own: bool, each_row: float
-) -> Labels:
+@dataclass(frozen=True)
+class _Blocks:
+    """Neighbours of one category: first row, length and printed name of each, and the key of letters, where there are.
+
+    Names stand at all blocks or at none: where one has no room, letters stand in their place.
+    """
+
+    rows: tuple[tuple[int, int, str], ...]
+    key: str = ""
+
+
+def _blocks(tasks: Sequence[str], categories: Mapping[str, str], look: Style, each_row: float) -> _Blocks:
+    runs = runs_of(tasks, categories)
+    texts = {
+        name: wrapped_to(label(name, 60), 0.2 * look.points, look.tick, look.font) if name else "" for *_, name in runs
+    }
+    if all((1 + texts[name].count("\n")) * LINE * look.tick <= 0.95 * length * each_row for _, length, name in runs):
+        return _Blocks(tuple((first, length, texts[name]) for first, length, name in runs))
+    letters = letters_of(filter(None, texts), look.categories)
+    key = "categories: " + ", ".join(f"{letter} {label(name, 60)}" for name, letter in letters.items() if name in texts)
+    return _Blocks(tuple((first, length, letters.get(name, "")) for first, length, name in runs), key)
+
+
+def _frame(axes: Axes, tasks: Sequence[str], blocks: _Blocks, look: Style, own: bool) -> Labels:
     """Names of the tasks, lines between categories, and the zero line."""
     axes.axvline(0, color=INK, linewidth=0.7)
     labels = rows(axes, tasks, look, own, 0.3)
     axes.set_xlabel("A(t→t) − A(∅→t)")
     numbers(axes.xaxis, signed=True, most=4)
-    first = 0
-    for category, members in groupby(tasks, key=lambda task: categories[task]):
-        length = len(list(members))
+    for first, length, name in blocks.rows:
         if first:
             axes.axhline(first - 0.5, color=GREY, linewidth=0.4)
-        text = wrapped_to(label(category, 60), 0.2 * look.points, look.tick, look.font)
-        if category and (1 + text.count("\n")) * LINE * look.tick <= 0.9 * length * each_row:
-            middle = first + (length - 1) / 2
-            axes.text(1.01, middle, text, transform=axes.get_yaxis_transform(), va="center", fontsize=look.tick)
-        first += length
+        middle = first + (length - 1) / 2
+        axes.text(1.01, middle, name, transform=axes.get_yaxis_transform(), va="center", fontsize=look.tick)
     return labels

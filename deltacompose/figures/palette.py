@@ -110,5 +110,15 @@ def lines_of(names: Iterable[str], study: Iterable[str] = ()) -> dict[str, dict[
     }
 
 
+def points_of(names: Iterable[str], study: Iterable[str] = ()) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each name's points: every second ten are hollow, so that 20 differ in grey."""
+    names = list(names)
+    places = _places(names, study)
+    return {
+        name: {**sign, "linestyle": ""} | ({"markerfacecolor": "white"} if places[name] // len(MARKERS) % 2 else {})
+        for name, sign in lines_of(names, study).items()
+    }
+
+
 def _places(names: Iterable[str], study: Iterable[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(sorted({*names, *study}))}

@@ -31,6 +31,7 @@ from deltacompose.figures.frames import (
     rows,
     rows_height,
     saved,
+    written_below,
 )
 from deltacompose.figures.labels import label, wrapped_to
 from deltacompose.figures.palette import GREY, INK, OKABE_ITO, lines_of
@@ -39,6 +40,8 @@ from deltacompose.figures.similarities import frame_of
 from deltacompose.figures.style import styled
 from deltacompose.figures.venues import Style, style_of
 
+_DENSE = 400
+"""From more points than this they are small and pale, so that none hides those of another composition."""
 _KEYS = (
     "p ≤ .05 (adjusted)",
     "not told from chance",
@@ -96,7 +99,7 @@ def prediction(
         for name, dash in (("ndcg_null", "--"), ("ndcg_popularity", ":")):
             if first.get(name) is not None:
                 axes.axvline(first[name], color=OKABE_ITO[5], linestyle=dash, linewidth=0.9, zorder=0)
-        axes.set_xlabel("NDCG of ranked sources, mean over targets")
+        written_below(axes, "NDCG of ranked sources, mean over targets", look, ax is None)
         numbers(axes.xaxis)
         keys = [
             Line2D([], [], color=INK, marker="o", linestyle="", label=_KEYS[0]),
@@ -161,7 +164,7 @@ def similarity_transfer(
         for where, name, sign in groups:
             known = where & ~np.isnan(gains)
             if known.any():
-                size = 3.2 if known.sum() < 400 else 1.6
+                size = 3.2 if known.sum() < _DENSE else 1.6
                 axes.plot(alike[known], gains[known], linestyle="", markersize=size, alpha=0.8, label=name, **sign)
         axes.set(xlabel=f"similarity: {near.attrs.get('measure', 'greater is nearer')}", ylabel=UNITS[value])
         numbers(axes.xaxis, most=5)
@@ -229,8 +232,11 @@ def reliability(
         for name, matrix in matrices.items():
             check_chance(matrix, value)
             halves, repeats = _halves(matrix, value)
-            axes.plot(*halves, **{**signs[name], "linestyle": ""}, markersize=2.5, alpha=0.8)
-            text = f"{label(name, 50)}: reliability {number(repeats) if repeats == repeats else 'not known'}"
+            dense: dict[str, Any] = (
+                {"markersize": 1.2, "alpha": 0.3} if len(halves[0]) > _DENSE else {"markersize": 2.5, "alpha": 0.8}
+            )
+            axes.plot(*halves, **{**signs[name], "linestyle": "", "markeredgewidth": 0}, **dense)
+            text = f"{label(name, 200)}: reliability {number(repeats) if repeats == repeats else 'not known'}"
             keys.append(Line2D([], [], label=text, **{**signs[name], "linestyle": ""}))
         ends = [*axes.get_xlim(), *axes.get_ylim()]
         axes.plot([min(ends), max(ends)], [min(ends), max(ends)], color=GREY, linewidth=0.6, zorder=0)

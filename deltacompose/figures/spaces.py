@@ -16,18 +16,22 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from deltacompose.analysis.subspace.linear import explained_if_random
 from deltacompose.errors import BadInput
 from deltacompose.figures.frames import (
+    ROWS,
     check_path,
     entitle,
     figure_of,
+    head_height,
     key_of,
     legend,
     legend_height,
+    named,
     numbers,
     opened,
     record,
     rows,
     rows_height,
     saved,
+    written_below,
 )
 from deltacompose.figures.labels import fitted, wrapped_to
 from deltacompose.figures.palette import GREY, INK, lines_of
@@ -75,51 +79,87 @@ def _entry(data: Any) -> Any:
 
 def _dimension(answer: Record, look: Style, title: str) -> Figure:
     tasks, share = dict(answer["tasks"]), float(answer["share"])
-    tall, below = 0.42 * look.width, rows_height(len(tasks), look, 2.5)
+    tall, below = 0.42 * look.width, rows_height(len(tasks), look, 3.5)
     few = len(tasks) <= COLOURED
-    texts = list(fitted(list(tasks), 0.45 * look.points, look.tick, look.font).shown.values()) if few else ["a task"]
-    head = 3.6 * look.title / 72
-    figure = Canvas(look, tall + below + legend_height(texts, look) + head, "constrained")
-    above, under = figure.subplots(2, 1, sharex=True, height_ratios=[tall, below])
     signs = lines_of(tasks, look.tasks)
+    texts = named(list(tasks)) if few else ["a task"]
+    handles = [
+        Line2D([], [], label=text, **(signs[task] if few else _FAINT)) for text, task in zip(texts, tasks, strict=False)
+    ]
+    handles += _keys_of_reached(tasks, number(share, percent=True))
+    keys = [str(handle.get_label()) for handle in handles]
+    seeds = [len(of["seeds"]) for of in tasks.values()]
+    over = f"mean over {counts(seeds, 'seed')}" if max(seeds) > 1 else "1 seed"
+    abbreviated = fitted(list(tasks), ROWS * look.points, look.tick, look.font)
+    key = abbreviated.note if few else key_of(abbreviated)  # the legend has few names in full
+    facts = "; ".join(filter(None, (over, f"reference: {answer.get('reference', 'full')}", key)))
+    around = legend_height(keys, look) + head_height(look, title, facts)
+    figure = Canvas(look, tall + below + around, "constrained")
+    above, under = figure.subplots(2, 1, sharex=True, height_ratios=[tall, below])
     for task, of in tasks.items():
         points = sorted((int(d), score / of["full"]) for d, score in of["scores"].items() if of["full"] > 0)
-        sign = signs[task] if few else {"color": GREY, "linewidth": 0.6}
+        sign = signs[task] if few else _FAINT
         if points:
             above.plot(*zip(*points, strict=True), **sign)
     above.axhline(share, color=INK, linewidth=0.7, linestyle="--")
     above.set_ylabel("score / full score")
     numbers(above.yaxis)
-    labels = rows(under, list(tasks), look, True)
+    rows(under, list(tasks), look, True)
     for row, of in enumerate(tasks.values()):
-        _reached(under, row, of)
-    text = f"dimension d; d{number(share, percent=True)} is the least that reaches the dashed line"
-    under.set_xlabel(wrapped_to(text, 0.5 * look.points, look.text, look.font))
+        _reached(under, row, of, look)
+    text = f"dimension d; {_d(number(share, percent=True))} is the least that reaches the dashed line"
+    written_below(under, text, look, True, 0.5)
     _log(under)
     _log(above)
-    seeds = [len(of["seeds"]) for of in tasks.values()]
-    facts = f"mean over {counts(seeds, 'seed')}; reference: {answer.get('reference', 'full')}"
-    facts += f"; {key_of(labels)}" if key_of(labels) else ""
     text = wrapped_to("\n".join(filter(None, (title, facts))), look.points - 6, look.title, look.font)
     figure.suptitle(text, x=3 / look.points, ha="left", fontsize=look.title)
-    if few:
-        handles = [Line2D([], [], label=text, **signs[task]) for text, task in zip(texts, tasks, strict=True)]
-        legend(above, True, handles, look)
+    legend(above, True, handles, look)
     return figure
 
 
-def _reached(axes: Axes, row: int, of: Record) -> None:
+_FAINT: dict[str, Any] = {"color": GREY, "linewidth": 0.6}
+
+
+def _d(share: str) -> str:
+    """`d₉₀`, with the share as small digits."""
+    return "d" + share.translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
+
+
+def _keys_of_reached(tasks: Record, share: str) -> list[Any]:
+    """The keys of the lower panel: those that occur."""
+    name, every = _d(share), list(tasks.values())
+    seeds = any(value is not None for of in every for value in of.get("by_seed", {}).values())
+    found = Line2D([], [], color=INK, marker="o", markersize=3.5, linewidth=0.8)
+    found.set_label(f"{name}, and down to the greatest d that missed it")
+    single = Line2D([], [], color=INK, label=f"{name} of single seeds", **_SINGLE)
+    beyond = Line2D([], [], color=GREY, marker=">", markersize=4, linestyle="", label="above the greatest d trained")
+    kept = (any(of.get("d") is not None for of in every), seeds, any(_beyond(of) for of in every))
+    return [key for key, occurs in zip((found, single, beyond), kept, strict=True) if occurs]
+
+
+def _beyond(of: Record) -> bool:
+    return of.get("d") is None and bool(of.get("below"))
+
+
+_SINGLE: dict[str, Any] = {"marker": 2, "markersize": 2.6, "markeredgewidth": 0.7, "linestyle": ""}
+"""A short tick from a row upwards, so that those of neighbouring rows do not look like a line."""
+
+
+def _reached(axes: Axes, row: int, of: Record, look: Style) -> None:
     """d90 of one task as a point, a line down to the greatest d that missed it, and ticks of single seeds."""
     d, below = of.get("d"), of.get("below") or 0
     if d is None:
         if below:
             axes.plot([below], [row], ">", color=GREY, markersize=4)
+        else:
+            place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "color": GREY}
+            axes.text(0.02, row, "not known", fontsize=look.smallest, **place)
         return
     axes.plot([max(below, 1), d], [row, row], color=INK, linewidth=0.8)
     axes.plot([d], [row], "o", color=INK, markersize=3.5)
     for value in of.get("by_seed", {}).values():
         if value is not None:
-            axes.plot([value], [row - 0.28], "|", color=GREY, markersize=3)
+            axes.plot([value], [row - 0.12], color=INK, **_SINGLE)
 
 
 def _log(axes: Axes) -> None:
@@ -171,11 +211,13 @@ def spectrum(
         axes.set(xlabel="components k", ylabel="share held by k components", ylim=(0, 1.04))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         numbers(axes.yaxis)
-        keys = [
+        keys: list[Any] = [
             Line2D([], [], color=INK, marker="o", label="deltas"),
             Line2D([], [], color=GREY, linestyle="--", label="random directions, same norms"),
             Patch(color=GREY, alpha=0.35, label="5 % to 95 % of them"),
         ]
+        if len(curves) > 1:
+            keys.insert(1, Line2D([], [], color=INK, linewidth=0.4, label="single seeds"))
         legend(axes, ax is None, keys, look)
         facts = (
             f"{len(first['norms'])} tasks, {counts([len(seeds)], 'seed')}, {quantity(first['parameters'])} parameters"

@@ -21,10 +21,10 @@ from deltacompose.analysis.graph.construction import edge_stability, incomplete,
 from deltacompose.analysis.transfer.published import matrix_of
 from deltacompose.analysis.units import graph_value
 from deltacompose.errors import BadInput
-from deltacompose.figures.frames import check_path, entitle, figure_of, head_height, legend_height, saved
+from deltacompose.figures.frames import arranged, check_path, entitle, figure_of, head_height, legend_height, saved
 from deltacompose.figures.graph_layout import NODE, Positions, apart, bend_of, layout
 from deltacompose.figures.heatmap_layout import columns_of
-from deltacompose.figures.labels import LINE, Labels, fitted, label, legend_width, numbered, width_of
+from deltacompose.figures.labels import LINE, Labels, fitted, label, numbered, width_of, wrapped_to
 from deltacompose.figures.palette import GREY, INK, colours_of, markers_of
 from deltacompose.figures.rounding import counted, number
 from deltacompose.figures.style import Canvas, save, styled
@@ -136,9 +136,10 @@ def _draw(
     ]
     keys += [*_weight_keys(graph), *_stability_keys(graph, stability)]
     keys += [Patch(facecolor="#eeeeee", label="community (Louvain)")] if groups else []
-    entries = [f"{short}  {name}" for short, name in names.key] + ([names.note] if names.note else [])
-    parts = columns_of(entries, look.points - 12, max(look.smallest, look.tick - 1), look.font)
-    under = max((1 + part.count("\n") for part in parts), default=0) * LINE * look.tick / 72
+    size = max(look.smallest, look.tick - 1)
+    note = wrapped_to(names.note, look.points - 6, size, look.font)
+    parts = columns_of(names.entries, look.points - 6, size, look.font)
+    under = _below(parts, note, size)
     texts = [str(key.get_label()) for key in keys]
     headline = label(title, 200) if title else ""
     facts = _title(graph, stability)
@@ -165,15 +166,23 @@ def _draw(
     for name in graph:
         _label(axes, names.shown[name], places[name], look)
     if ax is None:
-        _frame(axes, (headline, facts), keys, parts, look, tall)
+        _frame(axes, (headline, facts), keys, (parts, note), look, tall)
     else:
         entitle(axes, False, headline, facts, look)
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(0, 0), ncols=2)
     return axes
 
 
-def _frame(axes: Axes, title: tuple[str, str], keys: list[Any], parts: list[str], look: Style, tall: float) -> None:
-    """Titles above, keys below, each in its own room."""
+def _below(parts: list[str], note: str, size: float) -> float:
+    """Inches that the key of names and its note take."""
+    lines = max((1 + part.count("\n") for part in parts), default=0) + (1 + note.count("\n") if note else 0)
+    return lines * LINE * size / 72
+
+
+def _frame(
+    axes: Axes, title: tuple[str, str], keys: list[Any], names: tuple[list[str], str], look: Style, tall: float
+) -> None:
+    """Titles above, keys below, each in its own room; `names` is the key of names in columns, and its note."""
     figure = figure_of(axes)
     entitle(axes, True, *title, look)
     head = getattr(figure, "_suptitle", None)
@@ -182,15 +191,15 @@ def _frame(axes: Axes, title: tuple[str, str], keys: list[Any], parts: list[str]
     if head is not None:
         head.set(y=1 - 3 / 72 / tall, va="top")
     size = max(look.smallest, look.tick - 1)
-    below = max((1 + part.count("\n") for part in parts), default=0) * LINE * size / 72
+    parts, note = names
+    below, notes = _below(parts, note, size), _below([], note, size)
+    figure.text(3 / look.points, (below + 0.03) / tall, note, va="top", fontsize=size, color=INK)
     for across, part in enumerate(parts):
-        left = (6 + across * (look.points - 12 + 2 * size) / len(parts)) / look.points
-        figure.text(left, (below + 0.03) / tall, part, va="top", fontsize=size, color=INK)
-    texts = [str(key.get_label()) for key in keys]
-    high = legend_height(texts, look) if texts else 0.0
+        left = (3 + across * (look.points - 6 + 2 * size) / len(parts)) / look.points
+        figure.text(left, (below - notes + 0.03) / tall, part, va="top", fontsize=size, color=INK)
+    high = 0.0
     if keys:
-        widths = [width_of(text, look.tick, look.font) + 4.6 * look.tick for text in texts]
-        across = next(n for n in range(len(texts), 0, -1) if n == 1 or legend_width(widths, n) <= look.points - 12)
+        texts, across, high = arranged([str(key.get_label()) for key in keys], look)
         place = {"bbox_to_anchor": (4 / look.points, (below + 0.05) / tall), "borderaxespad": 0}
         figure.legend(keys, texts, loc="lower left", ncols=across, columnspacing=1.2, **place)
     bottom = below + high + 0.1

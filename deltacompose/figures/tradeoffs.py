@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.matrix import mean_over_seeds
@@ -19,15 +19,17 @@ from deltacompose.figures.frames import (
     check_path,
     entitle,
     figure_of,
+    head_height,
     legend,
     legend_height,
+    named,
     numbers,
     opened,
     saved,
     table,
 )
-from deltacompose.figures.labels import label
-from deltacompose.figures.palette import GREY, lines_of
+from deltacompose.figures.labels import width_of
+from deltacompose.figures.palette import GREY, lines_of, points_of
 from deltacompose.figures.rounding import counts, memory, quantity, seconds
 from deltacompose.figures.style import styled
 from deltacompose.figures.venues import Style, style_of
@@ -74,23 +76,27 @@ def cost(
     look = style_of(style)
     names = [str(name) for name in means.index]
     with styled(look):
-        texts = [*(label(name, 60) for name in names), "Pareto front"]
-        axes = opened(ax, look, 0.55 * look.width + legend_height(texts, look) + 0.4)
-        signs = lines_of(names, look.compositions)
+        texts = [*named(names), "Pareto front"]
+        facts = f"mean of {counts([int(n) for n in spread['count']], 'score')}; bars: their range"
+        facts = facts if spread["count"].max() > 1 else "one score each, no spread"
+        around = legend_height(texts, look) + head_height(look, title, facts)
+        axes = opened(ax, look, 0.55 * look.width + around + 0.3)
+        signs = points_of(names, look.compositions)
         points = means.to_numpy(dtype=float)
         for name, (score, at), (low, high, _) in zip(names, points, spread.to_numpy(dtype=float), strict=True):
             axes.plot([at, at], [low, high], color=signs[name]["color"], linewidth=0.6)
-            axes.plot([at], [score], **{**signs[name], "linestyle": ""}, markersize=5)
+            axes.plot([at], [score], **signs[name], markersize=5)
         front = pareto(means[against].to_numpy(), means["score"].to_numpy())
         corner = means.iloc[front]
         axes.step(corner[against], corner["score"], where="post", color=GREY, linewidth=0.8, zorder=0)
-        _log(axes, means[against].to_numpy(), COSTS[against][1], look)
+        _log(axes, means[against].to_numpy(), COSTS[against][1], look, base=2 if against == "memory" else 10)
         axes.set(xlabel=COSTS[against][0], ylabel="mean score")
         numbers(axes.yaxis)
-        handles = [Line2D([], [], label=t, **{**signs[n], "linestyle": ""}) for t, n in zip(texts, names, strict=False)]
+        handles = [
+            Line2D([], [], label=t, **{**signs[n], "linestyle": ""}) for t, n in zip(texts[:-1], names, strict=True)
+        ]
         legend(axes, ax is None, [*handles, Line2D([], [], color=GREY, label="Pareto front")], look)
-        facts = f"mean of {counts([int(n) for n in spread['count']], 'score')}; bars: their range"
-        entitle(axes, ax is None, title, facts if spread["count"].max() > 1 else "one score each, no spread", look)
+        entitle(axes, ax is None, title, facts, look)
         saved(figure_of(axes), path)
         return axes
 
@@ -165,31 +171,46 @@ def scale(
         raise BadInput("sizes of backbones are numbers of parameters above zero")
     look, names = style_of(style), sorted(map(str, rows["composition"].unique()))
     with styled(look):
-        texts = [label(name, 60) for name in names]
-        axes = opened(ax, look, 0.55 * look.width + legend_height(texts, look) + 0.4)
+        texts = named(names)
+        per_size = [int(n) for n in rows.groupby(["composition", "size"])["score"].count()]
+        facts = f"mean of {counts(per_size, 'score')}; band: their range"
+        facts = facts if max(per_size) > 1 else "one score each, no spread"
+        around = legend_height(texts, look) + head_height(look, title, facts)
+        axes = opened(ax, look, 0.55 * look.width + around + 0.3)
         signs = lines_of(names, look.compositions)
         for name in names:
             groups = rows[rows["composition"] == name].groupby("size")["score"]
             middle, low, high = groups.mean(), groups.min(), groups.max()
             axes.fill_between(middle.index, low, high, color=signs[name]["color"], alpha=0.15, linewidth=0)
             axes.plot(middle.index, middle, **signs[name])
-        _log(axes, rows["size"].to_numpy(), quantity, look)
+        sizes = rows["size"].to_numpy(dtype=float)
+        _log(axes, sizes, quantity, look)
+        _ticks_at(axes, sorted(set(sizes.tolist())), quantity, look)
         axes.set(xlabel="parameters of the backbone", ylabel="mean score")
         numbers(axes.yaxis)
-        legend(axes, ax is None, [Line2D([], [], label=label(n, 60), **signs[n]) for n in names], look)
-        per_size = [int(n) for n in rows.groupby(["composition", "size"])["score"].count()]
-        facts = f"mean of {counts(per_size, 'score')}; band: their range"
-        entitle(axes, ax is None, title, facts if max(per_size) > 1 else "one score each, no spread", look)
+        handles = [Line2D([], [], label=t, **signs[n]) for t, n in zip(texts, names, strict=True)]
+        legend(axes, ax is None, handles, look)
+        entitle(axes, ax is None, title, facts, look)
         saved(figure_of(axes), path)
         return axes
 
 
-def _log(axes: Axes, values: Floats, printed: Callable[[float], str], look: Style) -> None:
+def _log(axes: Axes, values: Floats, printed: Callable[[float], str], look: Style, base: int = 10) -> None:
     """A logarithmic axis where all values are above zero, with few ticks, printed in units."""
     if (values > 0).all():
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(numticks=max(3, int(look.width))))
+        axes.set_xscale("log", base=base)
+        axes.xaxis.set_major_locator(LogLocator(base, numticks=max(3, int(look.width) + 1)))
         axes.xaxis.set_minor_formatter(NullFormatter())
         if values.max() < 10 * values.min():
             axes.set_xlim(values.min() / 3, values.max() * 3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: printed(value)))
+
+
+def _ticks_at(axes: Axes, values: Sequence[float], printed: Callable[[float], str], look: Style) -> None:
+    """Ticks at the values themselves on a logarithmic axis, where their numbers do not touch."""
+    low, high = np.log(axes.get_xlim())
+    places = 0.75 * look.points * (np.log(values) - low) / (high - low)
+    half = np.array([width_of(printed(value), look.tick, look.font) / 2 + 2 for value in values])
+    if (np.diff(places) > half[1:] + half[:-1]).all():
+        axes.set_xticks(values)
+        axes.xaxis.set_minor_locator(NullLocator())
