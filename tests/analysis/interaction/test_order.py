@@ -319,7 +319,7 @@ def test_a_csv_may_give_the_combination_as_text(tmp_path):
 def test_figures_state_their_seeds_and_say_what_is_missing():
     (record,) = order_effects(sequences())
     title = " ".join(figures.orders(record, title="rte").get_suptitle().split())
-    assert title.startswith("rte 3 tasks, 2 seeds; lines: 95 % intervals; friedman p")
+    assert title.startswith("rte 3 tasks, 2 seeds; lines: 95 % intervals; Friedman test p")
     rows = [{"composition": c, "unit": "rte", "seed": s, "step": n, "seconds": n, "score": n / 20}
             for c in ("a", "b") for s in "12" for n in (0, 10, 20)]  # fmt: skip
     for by in ("step", "seconds"):
