@@ -94,7 +94,7 @@ def refusal(method: str, backbone: Backbone, edits: Sequence[Edit], known: dict[
     if not dead:
         return None
     reach, where = known[key(dead[0])], key(dead[0])[1]
-    more = f" and {len(dead) - 1} more places" if len(dead) > 1 else ""
+    more = f" and {len(dead) - 1} more place{'s' if len(dead) > 2 else ''}" if len(dead) > 1 else ""
     base, kind = type(backbone.model).__name__, type(dead[0])
     if reach.error:
         why = f"the model raises {reach.error!r}"

@@ -33,7 +33,7 @@ def test_a_prefix_on_an_attention_that_would_not_see_it_is_refused_by_name(name,
 
 
 def test_training_a_composition_with_a_dead_prefix_is_refused_before_the_first_step():
-    with pytest.raises(BadInput, match=r"prefix cannot act at encoder.0.attention and 1 more places of Deberta"):
+    with pytest.raises(BadInput, match=r"prefix cannot act at encoder.0.attention and 1 more place of Deberta"):
         api.train(backbone("deberta-v2"), "bitfit + prefix(length=2)", api.tasks()["sentiment_movie"], steps=1)
 
 

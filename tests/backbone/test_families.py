@@ -239,8 +239,8 @@ BESIDE_THE_INTERFACE = {
 def test_a_prefix_is_refused_by_name_where_attention_is_not_that_of_the_interface(family):
     module = BESIDE_THE_INTERFACE[family]
     sentence = (
-        rf"^prefix cannot act at (en|de)coder\.0\.attention and \d more places of \w+ because {module} does not call "
-        r"transformers' attention interface, which takes keys and values before its own; use another method"
+        rf"^prefix cannot act at (en|de)coder\.0\.attention and (1 more place|\d more places) of \w+ because {module} "
+        r"does not call transformers' attention interface, which takes keys and values before its own; use another"
     )
     with pytest.raises(BadInput, match=sentence):
         attach(seen(family), Prefix(length=2))
