@@ -157,9 +157,11 @@ def _tried(backbone: Backbone, edits: dict[Key, Edit], install: Install, tokens:
         try:
             return _pass(backbone, edits, install, tokens)
         except _RAISED as error:
-            if not _takes_tokens(backbone, edits, tokens):
+            # A refusal is of the edits and not of the model; a pass to see which may compile for half a minute.
+            refused = isinstance(error, BadInput)
+            if not refused and not _takes_tokens(backbone, edits, tokens):
                 return {k: Reach(alive=True, shown=False) for k in edits}
-            if len(edits) == 1 and isinstance(error, BadInput):
+            if len(edits) == 1 and refused:
                 raise
             if len(edits) == 1:
                 return {k: Reach(alive=False, error=" ".join(str(error).split())[:120]) for k in edits}

@@ -187,8 +187,10 @@ def test_models_of_one_configuration_take_and_lose_prefixes_in_any_order(leaving
         assert state.difference(snapshot(backbone.model)) == ""
 
 
-def test_a_prefix_on_another_attention_than_eager_or_sdpa_is_refused():
+def test_a_prefix_on_another_attention_than_eager_or_sdpa_is_refused_before_any_pass(monkeypatch):
+    """A pass would compile that attention, which takes half a minute."""
     backbone = pico_backbone("llama")
+    monkeypatch.setattr(backbone.model.base_model, "forward", None)
     backbone.model.config._attn_implementation_internal = "flex_attention"
     with pytest.raises(
         BadInput, match="prefixes need the attention 'eager' or 'sdpa', and LlamaForCausalLM uses 'flex"
