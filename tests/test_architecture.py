@@ -139,6 +139,35 @@ def test_importing_the_package_and_the_plugin_door_costs_nothing():
     assert modules_after_importing("deltacompose", *(f"deltacompose.{name}" for name in LIGHT)) & HEAVY == set()
 
 
+def at_import(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The imports that importing a file makes: none in functions, none for type checkers."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from at_import(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from at_import([part for part in ast.iter_child_nodes(node) if isinstance(part, ast.stmt)])
+
+
+def imported_with(module: str) -> set[str]:
+    """Every module that importing one of the house imports, directly or by others of the house."""
+    reached, waiting = set(), [module]
+    while waiting:
+        if (name := waiting.pop()) not in reached:
+            reached.add(name)
+            body = SOURCES[name].body if name in SOURCES else []
+            waiting += [name.rpartition(".")[0] or name, *(to for node in at_import(body) for to in imports(node))]
+    return reached
+
+
+def test_a_worker_imports_no_package_of_tables_figures_or_estimators():
+    """Each costs a second in every process of a pool, and few cells need one."""
+    reached = imported_with("deltacompose.cells.carry_out")
+    assert {"torch", "numpy", "deltacompose.analysis.similarity.clusters"} <= reached
+    assert {name.partition(".")[0] for name in reached} & {"pandas", "sklearn", "matplotlib", "seaborn"} == set()
+
+
 @pytest.mark.parametrize("module", [m for m in SOURCES if room(m) not in ("", "registry", "cli", "plugins")])
 def test_only_the_public_face_and_the_command_take_what_is_loaded(module):
     """Every other room is given the members that it needs, so a test can give it others."""

@@ -9,12 +9,12 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from deltacompose.analysis.labelled import xarray_module
 from deltacompose.study.config import RESERVED
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray
 
 REFERENCES = RESERVED[:2]
@@ -30,6 +30,9 @@ def frame(matrix: Any) -> pd.DataFrame:
     >>> list(frame(matrix).columns)[:5]
     ['composition', 'backbone', 'seed', 'source', 'target']
     """
+    # Imported here because every worker imports this module, and few make a table.
+    import pandas as pd
+
     rows = [_row(matrix, k, s, t) for k, s, t in np.ndindex(matrix.values.shape)]
     if matrix.examples:
         rows += [_reference_row(matrix, key) for key in matrix.examples if key[1] in REFERENCES]

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from deltacompose.analysis.prediction.mixtures import softmax_mixture
 from deltacompose.analysis.similarity.formulas import cosine
 from deltacompose.cells.context import Inputs, Result, each
 from deltacompose.cells.loaded import stored_delta
@@ -69,6 +68,9 @@ def _best(inputs: Inputs, deltas: Mapping[str, Delta]) -> Result:
 
 def _by_embedding(inputs: Inputs, deltas: Mapping[str, Delta]) -> list[float]:
     """A softmax over the cosines of the target's embedding and each source's."""
+    # Imported here because every worker imports this module; the package of predictions imports pandas.
+    from deltacompose.analysis.prediction.mixtures import softmax_mixture
+
     target = task_embedding(inputs.reader(inputs.cell.spec["target"]))
     own = [task_embedding(inputs.reader(name)) for name in deltas]
     near = cosine(np.stack([*own, target]).astype(float))[:-1, -1]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial.distance import pdist, squareform
-from sklearn.cluster import KMeans
-from sklearn.metrics import silhouette_score
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.errors import BadInput
@@ -68,6 +66,10 @@ def clusters_of(similarity: Floats, count: int | None = None, seed: int = 0) -> 
 
 
 def _clustered(points: Floats, distances: Floats, count: int, seed: int) -> Clusters:
+    # Imported here because every worker imports this module, and few cluster; scikit-learn imports pandas too.
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
     raw = KMeans(count, n_init=_STARTS, random_state=seed).fit_predict(points).tolist()
     order = {label: k for k, label in enumerate(dict.fromkeys(raw))}
     labels = tuple(order[label] for label in raw)

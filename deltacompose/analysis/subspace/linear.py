@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.similarity.measure import stack
@@ -142,6 +141,9 @@ def two_nn(points: Floats, least: int = LEAST_FOR_TWO_NN) -> float:
     """
     if len(points) < max(least, 3):
         raise BadInput(f"TwoNN is not to be trusted with {len(points)} points; it needs at least {max(least, 3)}")
+    # Imported here because every worker imports this module; scikit-learn imports pandas too.
+    from sklearn.neighbors import NearestNeighbors
+
     near, _ = NearestNeighbors(n_neighbors=2).fit(points).kneighbors()
     if (near[:, 0] == 0).any():
         raise BadInput(f"{int((near[:, 0] == 0).sum())} points coincide with another; TwoNN needs distinct points")
