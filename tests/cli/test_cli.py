@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -239,21 +238,13 @@ def test_all_tasks_are_listed_without_reading_one(typed, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [("--help",), ("run", "--help")], ids=" ".join)
-def test_help_takes_less_than_a_second_and_imports_nothing_heavy(words):
-    """The best of three, on a machine at rest; where others take the processors, in seconds of this one's own work."""
+def test_help_imports_nothing_heavy(words):
     program = f"import sys; from deltacompose import cli; sys.argv = ['deltacompose', *{words!r}]; cli.main()"
-    heavy = "import sys, atexit; atexit.register(lambda: print(sorted({'torch', 'pandas'} & set(sys.modules))))"
-    took = []
-    for _ in range(3):
-        began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-c", f"{heavy}; {program}"], capture_output=True, text=True, check=False
-        )
-        whole, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.splitlines()[-1] == "[]"
-        took.append(min(whole, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime))
-    assert min(took) < 1, took
+    heavy = {"torch", "transformers", "pandas", "scipy", "sklearn", "matplotlib"}
+    last = f"import sys, atexit; atexit.register(lambda: print(sorted({heavy} & set(sys.modules))))"
+    done = subprocess.run([sys.executable, "-c", f"{last}; {program}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_names_every_command(typed):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import tracemalloc
 from collections import Counter
 
@@ -28,20 +27,31 @@ def facts_of(names):
     return Facts("b" * 64, Shape(9, "encoder", {"encoder": StackShape(9, 1, 2, 4, 1, 2)}), tasks)
 
 
-def test_ten_thousand_cells_are_planned_in_seconds_and_little_memory():
+@pytest.fixture
+def hashed(monkeypatch):
+    """Counts the keys of cells that are computed."""
+    counts, own = Counter(), Cell.key.func
+
+    def key(cell):
+        counts["keys"] += 1
+        return own(cell)
+
+    monkeypatch.setattr(Cell.key, "func", key)
+    return counts
+
+
+def test_ten_thousand_cells_are_planned_in_little_memory_and_hashed_once_each(hashed):
     names = tuple(f"task{k}" for k in range(40))
     study = Study("wide", names, COMPOSITIONS, transfer=True)
     registry.parse("lora")  # what is imported once is not counted
     tracemalloc.start()
     try:
-        started = time.process_time()
         prepared = planning.prepare(study, facts_of(names), registry.parse)
-        seconds = time.process_time() - started
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(prepared.plan) > 10_000
-    assert seconds < 10, "processor seconds; about .5 without the tracing of memory"
+    assert hashed["keys"] == len(prepared.plan)
     assert peak < 1 << 29
 
 
@@ -74,31 +84,20 @@ def counted(monkeypatch):
     return counts
 
 
-def test_the_driver_takes_little_of_the_processor_for_a_cell_and_waits_for_the_disk_three_times(tmp_path, counted):
+def test_the_driver_reads_a_cell_once_and_waits_for_the_disk_three_times(tmp_path, counted):
     cells = 200
     executor = registry.engine_of("inprocess")({})
-    started = time.process_time()
     outcome = run_plan(plan_of(cells), open_store(tmp_path / "store"), executor, Work("trivialwork:carry_out"))
-    milliseconds = 1000 * (time.process_time() - started) / cells
     assert len(outcome.done) == cells
-    assert milliseconds < 10, "processor time of planning, claiming, storing and logging; about 2.4"
     shards = len(list((tmp_path / "store" / "cells").iterdir()))
     assert counted["fsync"] <= 3 * cells + shards + 8, "the record, the cell's folder, its place; a shard's name once"
     assert counted["record"] <= cells, "the driver reads each record once"
     assert counted["checksum"] == 0, "no file of a cell is hashed that it does not have"
 
 
-def test_a_cells_key_is_hashed_once_for_each_of_its_two_sides(tmp_path, monkeypatch):
-    keys = Counter()
-    own = Cell.key.func
-
-    def key(cell):
-        keys["hashed"] += 1
-        return own(cell)
-
-    monkeypatch.setattr(Cell.key, "func", key)
+def test_a_cells_key_is_hashed_once_for_each_of_its_two_sides(tmp_path, hashed):
     plan = plan_of(50)
-    before = keys["hashed"]
+    before = hashed["keys"]
     run_plan(plan, open_store(tmp_path / "store"), registry.engine_of("inprocess")({}), Work("trivialwork:carry_out"))
     assert before == 50
-    assert keys["hashed"] == 100, "once in the plan, and once by the worker that was sent its spec"
+    assert hashed["keys"] == 100, "once in the plan, and once by the worker that was sent its spec"

@@ -581,17 +581,15 @@ def test_a_switch_that_is_neither_on_nor_off_is_an_error(monkeypatch, fresh):
 
 def test_listing_imports_nothing_heavy():
     program = """
-import sys, time
+import sys
 from deltacompose.plugins import describe, loaded
 listed = [*loaded().methods, *loaded().tasks, *loaded().backbones, *loaded().measures, *loaded().engines]
 assert "lora" in listed and describe(loaded())
 heavy = {"torch", "transformers", "peft", "sklearn", "scipy", "pandas", "matplotlib"}
-print(time.process_time(), *sorted(heavy & set(sys.modules)))
+print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    seconds, *heavy = done.stdout.split()
-    assert heavy == []
-    assert float(seconds) < 1
+    assert done.stdout == "[]\n"
 
 
 # New plugins from the template, and installed ones
