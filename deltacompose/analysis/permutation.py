@@ -166,9 +166,11 @@ def label_test(
 
 def _contrast(values: Floats, labels: Indices, places: tuple[Indices, Indices]) -> Floats:
     """(labellings,): mean within labels minus mean across; NaN where one of the two is empty."""
-    same = labels[:, places[0]] == labels[:, places[1]]
-    within, across = same.sum(axis=1), (~same).sum(axis=1)
-    sums, whole = same @ values, values.sum()
+    # A row per task, in the smallest type: taking whole rows copies memory, taking columns one cell after the other.
+    by_task = np.ascontiguousarray(labels.T.astype(np.min_scalar_type(int(labels.max(initial=0)))))
+    same = (by_task[places[0]] == by_task[places[1]]).astype(float)
+    within, sums = np.stack([np.ones_like(values), values]) @ same
+    across, whole = len(values) - within, values.sum()
     defined = (within > 0) & (across > 0)
     difference = sums / np.maximum(within, 1) - (whole - sums) / np.maximum(across, 1)
     return np.where(defined, difference, np.nan)
