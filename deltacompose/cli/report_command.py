@@ -17,6 +17,7 @@ from deltacompose.cli.study import needed, prepared_for, store_of
 if TYPE_CHECKING:
     from deltacompose.analysis.similarity.stored_arrays import StoredDeltas
     from deltacompose.analysis.transfer.findings import Findings
+    from deltacompose.report.analysed import Analysed
     from deltacompose.store.store import Problem
 
 
@@ -31,6 +32,10 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the report.  [default: <store>/figures]")] = None,
     page_only: Annotated[
         bool, typer.Option("--page-only", help="HTML page alone, without the figures and tables in files.")
+    ] = False,
+    all_figures: Annotated[
+        bool,
+        typer.Option("--all-figures", help="Heatmaps and task graphs of every composition, also of large studies."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -60,20 +65,21 @@ def report(
         title = asked.name if asked else opened.root.name
         file = folder if folder.is_dir() else folder / "report.html"
         step = phase("writing the page", len(results.parts))
-        page = pages.write_page(results, file, title, with_files=not page_only, step=step)
+        every = all_figures or not pages.is_large(results)
+        page = pages.write_page(results, file, title, not page_only, step, every)
         written: list[Path] = []
         if not page_only:
-            step = phase("drawing figures", sum(map(len, pages.names_of_files(results).values())))
-            for path in pages.write_files(results, folder):
+            step = phase("drawing figures", sum(map(len, pages.names_of_files(results, every).values())))
+            for path in pages.write_files(results, folder, every):
                 written.append(path)
                 step(path.name)
     output.print_damaged(damaged)
+    absent = _not_drawn(study, results) if not every and not page_only else ""
     if as_json:
         files = [str(path) for path in written]
-        return output.write_json(
-            {"store": str(store_of(study, store)), "folder": str(folder), "report": str(page), "files": files}
-        )
-    typer.echo(f"{len(written)} figures and tables in {folder}\nreport: {page}")
+        about = {"store": str(store_of(study, store)), "folder": str(folder), "report": str(page), "files": files}
+        return output.write_json({**about, "not_drawn": absent})
+    typer.echo("\n".join(filter(None, (f"{len(written)} figures and tables in {folder}", absent, f"report: {page}"))))
     return None
 
 
@@ -94,6 +100,15 @@ def _measures(findings: Findings, deltas: Mapping[str, StoredDeltas]) -> dict[st
             except BadInput:
                 continue
     return measures
+
+
+def _not_drawn(study: Path, results: Analysed) -> str:
+    """A sentence on the figures of a large study that were left out, with the commands that draw them."""
+    first = results.parts[0].matrix.composition
+    return (
+        f"the heatmaps and task graphs of {len(results.parts)} compositions are in the page and not in files: "
+        f"--all-figures draws them, `deltacompose heatmap {study} heatmap.pdf --composition {first!r}` draws one"
+    )
 
 
 class _Phase(Protocol):

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from scipy import stats
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.summaries import CategoryComparison
-from deltacompose.analysis.units import UNITS, baselines, check_chance, in_unit, ordered
+from deltacompose.analysis.units import UNITS, baselines, check_chance, deviation, in_unit, ordered
 from deltacompose.errors import BadInput, unknown
 from deltacompose.figures.figure_files import write_text
 from deltacompose.figures.heatmaps import runs
@@ -208,6 +209,9 @@ def _apart(one: Mapping[object, object], other: Mapping[object, object]) -> bool
 def transfer(matrix: TransferMatrix, value: str = "relative", percent: bool = False) -> PaperTable:
     """Sources by targets in one unit, with the mean over the other tasks and the rows of reference.
 
+    Bold is the best source of a target besides the target itself, where Welch's test over seeds tells it from every
+    other source.
+
     Raises:
         BadInput: an unknown value, or a ratio without chance.
     """
@@ -216,7 +220,7 @@ def transfer(matrix: TransferMatrix, value: str = "relative", percent: bool = Fa
     check_chance(matrix, value)
     means = mean_over_seeds(in_unit(matrix, value, matrix.values))
     sources, targets = (ordered(names, matrix.categories) for names in (matrix.sources, matrix.targets))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for source in sources:
         own = [float(means[matrix.sources.index(source), matrix.targets.index(target)]) for target in targets]
         elsewhere = [score for score, target in zip(own, targets, strict=True) if target != source]
@@ -227,12 +231,47 @@ def transfer(matrix: TransferMatrix, value: str = "relative", percent: bool = Fa
     for name, level in levels.items():
         own = [float(level[matrix.targets.index(target)]) for target in targets]
         rows.append((name, *(_number(score, percent) for score in own), _number(float(np.nanmean(own)), percent)))
+    bold = frozenset(_best_sources(matrix, value, (sources, targets)))
     caption = (
         f"Transfer of {matrix.composition or 'deltas'} from sources (rows) to targets (columns): {UNITS[value]}; "
-        f"{runs(matrix)}{'; in hundredths' if percent else ''}. The last column is the mean over the other tasks."
+        f"{runs(matrix)}{'; in hundredths' if percent else ''}. The last column is the mean over the other tasks. "
+        f"{_BOLD if bold else 'No source of a target is told apart from all others.'}{_levels_known(levels)}"
     )
     rules = frozenset({len(sources)} if levels else set())
-    return PaperTable(("source", *targets, "mean"), tuple(rows), caption, "transfer", frozenset(), rules)
+    return PaperTable(("source", *targets, "mean"), tuple(rows), caption, "transfer", bold, rules)
+
+
+_BOLD = (
+    "Bold: the best source other than the target itself, where Welch's test over seeds (5 %) tells it from all others."
+)
+
+
+def _levels_known(levels: Mapping[str, object]) -> str:
+    """A sentence on the rows of reference that a table has."""
+    says = {
+        "chance": "chance is the best answer that does not use the input",
+        "untouched": "untouched the backbone without a delta",
+        "random": "random a delta of random tensors with the trained norms",
+    }
+    named = "; ".join(text for name, text in says.items() if name in levels)
+    return f" Rows of reference: {named}." if named else ""
+
+
+def _best_sources(matrix: TransferMatrix, value: str, shown: tuple[Sequence[str], Sequence[str]]) -> Iterator[Any]:
+    """(row, column) of the best source of each target, where it is told from every other."""
+    values = in_unit(matrix, value, matrix.values)
+    known = (~np.isnan(values)).sum(axis=0)
+    means, spread = mean_over_seeds(values), deviation(values)
+    sources, targets = shown
+    for column, target in enumerate(targets, start=1):
+        t = matrix.targets.index(target)
+        rows = [
+            None if source == target else {"mean": means[s, t], "sd": spread[s, t], "seeds": known[s, t]}
+            for source in sources
+            for s in (matrix.sources.index(source),)
+        ]
+        if (best := _best(rows)) is not None:
+            yield best, column
 
 
 def lift(lifts: Sequence[Lift], percent: bool = False) -> PaperTable:

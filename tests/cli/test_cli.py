@@ -149,6 +149,7 @@ def test_what_the_commands_of_a_store_print_is_to_be_had_as_json(folder, typed):
     told = said("report", "tiny.yaml", "--store", "store", "--out", "page", "--page-only")
     assert told["files"] == []
     assert [path.name for path in Path("page").iterdir()] == ["report.html"]
+    assert told["not_drawn"] == ""
     assert "transfer.csv" in Path("pages/report.html").read_text()
     assert "transfer.csv" not in Path("page/report.html").read_text()
     (folder / "tiny.yaml").write_text(STUDY.replace("transfer: true\n", ""))
@@ -162,6 +163,18 @@ def test_what_the_commands_of_a_store_print_is_to_be_had_as_json(folder, typed):
     assert (problem["key"], problem["file"]) == (found.parent.name, "delta.safetensors")
     assert problem["reason"] == "has another checksum than when it was stored"
     assert said("retry", "store") == {"store": "store", "forgotten": []}
+
+
+def test_a_report_on_a_large_study_says_which_figures_are_not_in_files_and_what_draws_them(folder, typed, monkeypatch):
+    monkeypatch.setattr("deltacompose.report.report.LARGE", 1)
+    status, out, _ = typed("report", "store", "--out", "some")
+    assert status == 0
+    assert "--all-figures draws them, `deltacompose heatmap store heatmap.pdf --composition " in out
+    assert not list(Path("some").glob("*.relative.pdf"))
+    assert ".relative.pdf" not in Path("some/report.html").read_text()
+    status, out, _ = typed("report", "store", "--out", "whole", "--all-figures")
+    assert (status, "--all-figures draws" in out) == (0, False)
+    assert list(Path("whole").glob("*.relative.pdf"))
 
 
 def test_every_command_that_prints_facts_prints_them_as_json():

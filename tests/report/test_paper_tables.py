@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,25 @@ def test_a_table_of_transfer_has_means_over_other_tasks_and_rows_of_reference():
     assert float(printed.rows[0][-1]) == pytest.approx(matrix.mean()[first, others].mean(), abs=0.0051)
     assert [row[0] for row in printed.rows[5:]] == ["random", "untouched", "chance"]
     assert "mean over 3 seeds" in printed.caption
+
+
+def test_of_the_sources_of_a_target_the_best_is_bold_only_where_it_is_told_apart():
+    matrix = replace(matrix_of_size(5), categories={})
+    assert not paper_tables.transfer(matrix, "score").bold
+    values = matrix.values.copy()
+    values[:, 2, 4], values[:, 4, 4] = [0.9, 0.91, 0.92], 0.99
+    values[:, [0, 1, 3], 4] = np.array([0.6, 0.61, 0.62])[:, None]
+    printed = paper_tables.transfer(replace(matrix, values=values), "score")
+    row = [row[0] for row in printed.rows].index(matrix.sources[2])
+    column = printed.columns.index(matrix.targets[4])
+    assert (row, column) in printed.bold
+    assert {c for _, c in printed.bold} == {column}
+    assert "Bold: the best source other than the target itself" in printed.caption
+    assert "**.91**" in printed.markdown()
+    once = replace(matrix, values=values[:1], seeds=(0,), random=matrix.random[:1], failed=matrix.failed[:1],
+                   trivial=matrix.trivial[:1])  # fmt: skip
+    assert not paper_tables.transfer(once, "score").bold
+    assert "No source of a target is told apart" in paper_tables.transfer(once, "score").caption
 
 
 def test_lifts_and_categories_have_intervals():

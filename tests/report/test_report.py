@@ -259,12 +259,36 @@ def test_the_folder_holds_figures_tables_and_graphs_of_every_composition(folder)
     kinds = [f"{unit}.{kind}" for unit in ("relative", "corrected") for kind in ("pdf", "png")]
     kinds += [f"graph.{kind}" for kind in ("graphml", "pdf", "png")]
     kinds += [f"recommend.{kind}" for kind in ("csv", "pdf", "png")]
-    expected = {f"{name}.{kind}" for name in ("lora", stem) for kind in ("transfer.csv", *kinds)}
-    expected |= {f"results.{kind}" for kind in ("csv", "md", "tex")} | {"notes.md"}
+    prints = [f"sources.{kind}" for kind in ("csv", "md", "tex")]
+    expected = {f"{name}.{kind}" for name in ("lora", stem) for kind in ("transfer.csv", *kinds, *prints)}
+    printed = ("results", "lift", "categories")
+    expected |= {f"{name}.{kind}" for name in printed for kind in ("csv", "md", "tex")} | {"notes.md"}
     expected |= {f"{name}.{kind}" for name in ("lift", "convergence") for kind in ("pdf", "png")}
     assert {path.name for path in paths} == {path.name for path in out.iterdir()} == expected
     named = report.names_of_files(analysed(gather(with_holes(), CATEGORIES)))
     assert {name for names in named.values() for name in names} == expected
+
+
+def test_a_large_study_has_its_heatmaps_in_the_page_and_its_tables_in_files(tmp_path, monkeypatch):
+    whole = analysed(gather(study(), CATEGORIES))
+    assert not report.is_large(whole)
+    monkeypatch.setattr(report, "LARGE", 2 * len(TASKS) ** 2 - 1)
+    assert report.is_large(whole)
+    written = {path.name for path in report.write_files(whole, tmp_path, every_figure=False)}
+    named = report.names_of_files(whole, every_figure=False)
+    assert {name for names in named.values() for name in names} == written
+    assert {"lora.sources.tex", "lora.graph.graphml", "lift.pdf", "categories.md"} <= written
+    assert not {name for name in written if name.startswith("lora.") and name.endswith((".pdf", ".png"))}
+
+
+def test_tables_of_transfer_lift_and_categories_say_seeds_and_chance_and_escape_names(folder):
+    out, _ = folder
+    table = (out / "lora.sources.tex").read_text()
+    assert "mean over 2 seeds" in table
+    assert "chance is the best answer that does not use the input" in table
+    assert r"\$a\_b\$" in table
+    assert "with 95 \\% intervals over" in (out / "lift.tex").read_text()
+    assert "p permutes the categories" in (out / "categories.md").read_text()
 
 
 def test_the_files_of_the_folder_can_be_read_again(folder):
