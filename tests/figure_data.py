@@ -138,6 +138,20 @@ def sizes(tasks, seeds, missing):
     ]
 
 
+def quality(tasks, seeds, missing):
+    """How good recommended sources are, of up to nine strategies; where cells are missing one has no NDCG."""
+    estimate = lambda value: {"value": value, "low": value - 0.03, "high": value + 0.03}
+    names = ("model", "most popular source", *MEASURES)[: 2 + tasks]
+    strategies = {
+        name: {"regret_at_1": estimate(0.05 + 0.03 * i), "regret_at_3": estimate(0.02 + 0.02 * i),
+               "ndcg": estimate(0.9 - 0.05 * i)}
+        for i, name in enumerate(names)
+    }  # fmt: skip
+    if missing:
+        strategies[names[-1]]["ndcg"] = {"value": None, "low": None, "high": None}
+    return {"composition": compositions(6)[5], "tasks_left_out": tasks, "seeds": seeds, "strategies": strategies}
+
+
 def _marked(tasks):
     return np.random.default_rng(8).random((tasks, tasks)) < 0.2
 
@@ -165,6 +179,7 @@ DRAW = {
     "dimension": lambda n, s, m, **k: figures.dimension(dimensions(n, s, m), **k),
     "spectrum": lambda n, s, m, **k: figures.spectrum(spectrum(n, s), **k),
     "prediction": lambda n, s, m, **k: figures.prediction(predictions(n, s, m), **k),
+    "recommendation": lambda n, s, m, **k: figures.recommendation(quality(n, s, m), **k),
     "reliability": lambda n, s, m, **k: figures.reliability(
         dict(zip(compositions(6)[4:], (matrix(n, max(2, s), m), matrix(n, max(2, s), m, 0.05)), strict=True)),
         value="corrected",

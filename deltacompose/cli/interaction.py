@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -184,10 +184,28 @@ def _draw(record: dict[str, Any], title: str, out: Path, curves: list[dict[str, 
         drawn[f"orders-{place}" if len(record["orders"]) > 1 else "orders"] = figures.orders(family, title=title)
     if curves:
         drawn["convergence"] = figures.convergence(curves)
+    drawn |= _costs(record.get("costs", ()), title)
     with styled():
         for name, figure in drawn.items():
             for kind in ("pdf", "svg", "png"):
                 save(figure, out / f"{name}{stem}.{kind}")
+
+
+def _costs(measured: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
+    """Score against each cost that was measured: trainable parameters, peak memory, seconds of a step."""
+    from deltacompose import figures
+
+    columns = {"parameters": "parameters", "memory": "peak_memory", "seconds": "seconds_per_step"}
+    drawn: dict[str, Any] = {}
+    for against, column in columns.items():
+        rows = [
+            {"composition": row["composition"], "score": row["score"] / 100, against: row[column]}
+            for row in measured
+            if row["score"] is not None and row.get(column) is not None
+        ]
+        if rows:
+            drawn[f"cost-{against}"] = figures.cost(rows, against=against, title=title).get_figure(root=True)
+    return drawn
 
 
 def _listed(text: str) -> list[str]:

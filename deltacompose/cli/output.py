@@ -87,6 +87,35 @@ def stems(answer: Answer) -> dict[str, str]:
     return {next(iter(texts)): ""} if len(texts) == 1 else {t: f"{s}." for t, s in slugs(texts).items()}
 
 
+def write_figure(draw: Callable[[], Any], out: Path, name: str) -> str:
+    """Draws a figure and writes it as `<name>.pdf` and `<name>.png`.
+
+    Args:
+        draw: returns axes or a figure.
+
+    Returns:
+        The reason why it cannot be drawn; empty where it was.
+    """
+    from deltacompose.figures.style import save
+
+    try:
+        drawn = draw()
+    except BadInput as reason:
+        return f"no figure {name}: {reason}"
+    figure = drawn.get_figure(root=True) if hasattr(drawn, "get_xlim") else drawn
+    for kind in ("pdf", "png"):
+        save(figure, out / f"{name}.{kind}")
+    return ""
+
+
+def write_figures(drawings: Mapping[str, Callable[[], Any]], out: Path) -> list[str]:
+    """Draws figures by name with a sign of life, and gives the reasons of those that cannot be drawn."""
+    from deltacompose.cli.waiting import waiting
+
+    with waiting("drawing figures"):
+        return [reason for name, draw in drawings.items() if (reason := write_figure(draw, out, name))]
+
+
 def number(value: object, form: str = ".3f") -> str:
     """A number as text; a dash for None."""
     return "–" if value is None else format(value, form) if isinstance(value, float) else str(value)

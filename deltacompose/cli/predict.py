@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,20 +68,29 @@ def predict(
 
     inputs = read_inputs(Options(source, store, scores, prompts, categories, composition, split))
 
+    compared: dict[str, Mapping[str, Comparison]] = {}
+
     def analyse(text: str, matrix: TransferMatrix) -> Answer:
-        return _predicted(text, matrix, inputs, (measure, permutations, share))
+        result, compared[text] = _predicted(text, matrix, inputs, (measure, permutations, share))
+        return result
 
     answer = output.answer_each(inputs.needed_matrices(), analyse)
     if out is not None:
         for text, stem in output.stems(answer).items():
-            _write_predictions(output.by_composition(answer)[text], out, stem)
+            part = output.by_composition(answer)[text]
+            _write_predictions(part, out, stem)
+            part["limitations"] += _draw(part, compared[text], inputs.matrices[text], (out, stem))
     output.write_answer("predict", answer, as_json, out, _print)
 
 
 def _predicted(
     text: str, matrix: TransferMatrix, inputs: Inputs, settings: tuple[list[str] | None, int, float]
-) -> Answer:
-    """The predictions of one composition; `settings` are the measures, the permutations and the share of cells."""
+) -> tuple[Answer, Mapping[str, Comparison]]:
+    """The predictions of one composition, and the comparisons that predict.
+
+    Args:
+        settings: the measures, the permutations and the share of cells.
+    """
     from deltacompose.analysis.prediction import evaluate as prediction
     from deltacompose.analysis.prediction.matrix_completion import NOT_DEFAULT
 
@@ -100,7 +110,7 @@ def _predicted(
     methods = {method: _known(errors) for method, errors in prediction.completion_quality(gains, share).items()}
     completed = {"share": share, "methods": methods, "limitation": NOT_DEFAULT}
     result["limitations"] += _unused(inputs.deltas[text], matrix)
-    return {
+    answer = {
         "composition": matrix.composition,
         **result,
         "lacking": lacking,
@@ -108,6 +118,7 @@ def _predicted(
         "mixtures": _mixtures(whole, matrix),
         "completion": completed,
     }
+    return answer, whole
 
 
 def _add_noiseless(results: Mapping[str, dict[str, Any]], compared: Mapping[str, Comparison], matrix: Any) -> None:
@@ -168,6 +179,26 @@ def _write_predictions(answer: Answer, out: Path, stem: str) -> None:
 
     rows = [{"measure": name, **_plain(values)} for name, values in answer["measures"].items()]
     write_text(out / f"{stem}predict.csv", pd.DataFrame(rows).to_csv(index=False))
+
+
+def _draw(
+    answer: Answer, compared: Mapping[str, Comparison], matrix: TransferMatrix, where: tuple[Path, str]
+) -> list[str]:
+    """Draws `predict` (all measures against chance) and `predict.<measure>` (transfer against similarity).
+
+    Returns:
+        The reasons of figures that cannot be drawn.
+    """
+    from deltacompose import figures
+    from deltacompose.analysis.units import unknown_chance
+    from deltacompose.figures.figure_files import slug
+
+    out, stem = where
+    value = "score" if unknown_chance(matrix) else "corrected"
+    drawings: dict[str, Callable[[], Any]] = {f"{stem}predict": partial(figures.prediction, answer)}
+    for name, comparison in compared.items():
+        drawings[f"{stem}predict.{slug(name)}"] = partial(figures.similarity_transfer, comparison, matrix, value=value)
+    return output.write_figures(drawings, out)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,7 +63,7 @@ def similarity(
     from deltacompose.cli.inputs import Options, read_inputs
 
     options = Options(source, store, scores, prompts, categories, composition, split)
-    inputs = read_inputs(options, ("scores", "categories"))
+    inputs = read_inputs(options, ("scores", *(("categories",) if out is None or every else ())))
     if every:
         return _every(inputs, (k, sketch), out, as_json)
     tables: dict[str, dict[str, Comparison]] = {}
@@ -78,7 +79,8 @@ def similarity(
     answer = output.answer_each(inputs.needed_deltas(), analyse)
     if out is not None:
         for text, stem in output.stems(answer).items():
-            _write_tables(tables[text], out, stem)
+            part = output.by_composition(answer)[text]
+            part["not_drawn"] = _write_tables(tables[text], out, stem, inputs.categories)
     output.write_answer("similarity", answer, as_json, out, _print)
     return None
 
@@ -114,13 +116,21 @@ def compared_of(deltas: Deltas, chosen: list[str] | None) -> tuple[dict[str, Com
     return compared, lacking
 
 
-def _write_tables(compared: Mapping[str, Comparison], out: Path, stem: str) -> None:
-    """Writes `similarity.<measure>.csv`, rows sources, columns targets."""
+def _write_tables(compared: Mapping[str, Comparison], out: Path, stem: str, categories: Mapping[str, str]) -> list[str]:
+    """Writes `similarity.<measure>.csv`, rows sources, columns targets, and its clustered map as PDF and PNG.
+
+    Returns:
+        The reasons of figures that cannot be drawn.
+    """
+    from deltacompose import figures
     from deltacompose.figures.figure_files import slug, write_text
 
+    drawings: dict[str, Callable[[], Any]] = {}
     for name, comparison in compared.items():
-        table = comparison.frame().to_csv(index_label="source\\target")
-        write_text(out / f"{stem}similarity.{slug(name)}.csv", table)
+        file = f"{stem}similarity.{slug(name)}"
+        write_text(out / f"{file}.csv", comparison.frame().to_csv(index_label="source\\target"))
+        drawings[file] = partial(figures.similarity, comparison, categories=dict(categories))
+    return output.write_figures(drawings, out)
 
 
 def _print(text: str, answer: Answer) -> None:
@@ -129,6 +139,8 @@ def _print(text: str, answer: Answer) -> None:
     for sentence in dict.fromkeys(line for facts in answer["measures"].values() for line in facts["limitations"]):
         typer.echo(f"- {sentence}")
     print_lacking(answer)
+    for sentence in dict.fromkeys(answer.get("not_drawn", ())):
+        typer.echo(f"- {sentence}")
 
 
 def print_lacking(answer: Answer) -> None:

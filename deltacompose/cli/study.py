@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deltacompose.cli import output
-from deltacompose.cli.options import ANALYSES, STUDIES, AsJson, StudyFile, StudyOrStore, StudyStore
+from deltacompose.cli.options import ANALYSES, STUDIES, AsJson, Out, StudyFile, StudyOrStore, StudyStore
 from deltacompose.cli.waiting import waiting
 from deltacompose.errors import BadInput
 
@@ -215,7 +215,7 @@ def retry(study: StudyOrStore, store: StudyStore = None, as_json: AsJson = False
     return None
 
 
-def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) -> None:
+def lift(study: StudyFile, store: StudyStore = None, out: Out = None, as_json: AsJson = False) -> None:
     """Compare deltas with the untouched backbone.
 
     The gain of each task from training, with 95 % intervals, on the study's split.
@@ -228,12 +228,33 @@ def lift(study: StudyFile, store: StudyStore = None, as_json: AsJson = False) ->
     damaged: list[Problem] = []
     records = api.of_transfer(api.records(opened, asked and prepared_for(asked, opened), damaged))
     output.print_damaged(damaged)
-    rows = api.lifts(records, asked.split, api.categories_of(records, opened, asked), asked.tasks)
+    categories = api.categories_of(records, opened, asked)
+    rows = api.lifts(records, asked.split, categories, asked.tasks)
+    if out is not None:
+        _write_lifts(records, asked, categories, out)
     if as_json:
         return output.write_json(rows)
     columns = ("composition", "task", "metric", "chance", "untouched", "score", "lift", "low", "high", "seeds", "zero")
     output.print_table(rows, columns)
+    if out is not None:
+        typer.echo(f"files in {out}")
     return None
+
+
+def _write_lifts(records: Sequence[Mapping[str, Any]], study: Study, categories: Mapping[str, str], out: Path) -> None:
+    """Writes `lift` as LaTeX, Markdown and CSV, and draws it as PDF and PNG; a note on stderr replaces what cannot."""
+    from deltacompose import figures
+    from deltacompose.analysis.transfer.findings import gather
+    from deltacompose.analysis.transfer.lift import lifts
+    from deltacompose.report import paper_tables
+
+    matrices = gather(records, categories, (), study.split, study.tasks).matrices
+    known = [each for matrix in matrices.values() for each in lifts(matrix) if each.value == each.value]
+    if known:
+        for suffix in (".tex", ".md", ".csv"):
+            paper_tables.lift(known).write(out / f"lift{suffix}")
+    for reason in output.write_figures({"lift": lambda: figures.lift(known)}, out):
+        typer.echo(f"note: {reason}", err=True)
 
 
 def verify(study: StudyOrStore, store: StudyStore = None, as_json: AsJson = False) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,11 +115,29 @@ def subspace(
         if not dimensional and not readouts:
             raise
         answer = {"error": f"no common subspace: {reason}"}
+    if out is not None:
+        _draw(answer, dimensional, out)
     answer = {**answer, "intrinsic_dimension": dimensional or None, "readouts": readouts}
     output.write_answer("subspace", answer, as_json, out, _print)
     if not as_json:
         _print_dimensions(dimensional)
         _print_readouts(readouts)
+
+
+def _draw(answer: Answer, dimensional: Sequence[Any], out: Path) -> None:
+    """Draws `spectrum` of every composition and `dimension` of every search; a note on stderr replaces what cannot."""
+    from deltacompose import figures
+
+    drawings: dict[str, Callable[[], Any]] = {}
+    parts = {text: part for text, part in output.by_composition(answer).items() if "by_seed" in part}
+    stems = output.stems({"compositions": parts}) if parts else {}
+    for text, part in parts.items():
+        drawings[f"{stems[text]}spectrum"] = partial(figures.spectrum, part, title=text)
+    for place, search in enumerate(dimensional, start=1):
+        name = "dimension" if len(dimensional) == 1 else f"dimension-{place}"
+        drawings[name] = partial(figures.dimension, search)
+    for reason in output.write_figures(drawings, out):
+        typer.echo(f"note: {reason}", err=True)
 
 
 def _chosen(inputs: Inputs, composition: str) -> Mapping[str, Deltas]:

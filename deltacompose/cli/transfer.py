@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,15 +81,23 @@ def transfer(
 
     answer = output.answer_each(inputs.needed_matrices(), analyse)
     if out is not None:
-        _write({text: inputs.matrices[text] for text in output.by_composition(answer)}, output.stems(answer), out)
+        matrices = {text: inputs.matrices[text] for text in output.by_composition(answer)}
+        _write(matrices, output.stems(answer), out)
+        others = {} if other is None else other.needed_matrices()
+        for reason in _draw(matrices, output.stems(answer), others, out):
+            typer.echo(f"note: {reason}", err=True)
     output.write_answer("transfer", answer, as_json, out, _print)
+
+
+def _counterpart(others: Mapping[str, TransferMatrix], text: str) -> TransferMatrix | None:
+    return others.get(text) or (next(iter(others.values())) if len(others) == 1 else None)
 
 
 def _minus(matrix: TransferMatrix, others: Mapping[str, TransferMatrix], text: str) -> dict[str, Any]:
     """The difference of raw scores to the matrix of another table or store, in every cell and on average."""
     from deltacompose.analysis.transfer.difference import differences
 
-    subtrahend = others.get(text) or (next(iter(others.values())) if len(others) == 1 else None)
+    subtrahend = _counterpart(others, text)
     if subtrahend is None:
         raise BadInput(f"--minus has no matrix of {text!r} (found {', '.join(others)}); name one with --composition")
     difference = differences(matrix, subtrahend, "score")
@@ -193,6 +202,27 @@ def _write(matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], out
                 figure = drawing.draw()
                 for kind in ("pdf", "png"):
                     save(figure, out / f"{stems[text]}{drawing.name}.{kind}")
+
+
+def _draw(
+    matrices: Mapping[str, TransferMatrix], stems: Mapping[str, str], others: Mapping[str, TransferMatrix], out: Path
+) -> list[str]:
+    """Draws `reliability` where there are two seeds, and `difference` to other matrices.
+
+    Returns:
+        The reasons of figures that cannot be drawn.
+    """
+    from deltacompose import figures
+    from deltacompose.analysis.units import unknown_chance
+
+    drawings: dict[str, Callable[[], Any]] = {}
+    if repeated := {text: matrix for text, matrix in matrices.items() if len(matrix.seeds) > 1}:
+        value = "score" if any(unknown_chance(matrix) for matrix in repeated.values()) else "relative"
+        drawings["reliability"] = partial(figures.reliability, repeated, value=value)
+    for text, matrix in matrices.items():
+        if (subtrahend := _counterpart(others, text)) is not None:
+            drawings[f"{stems[text]}difference"] = partial(figures.difference, matrix, subtrahend, value="score")
+    return output.write_figures(drawings, out)
 
 
 def _not_drawn(matrix: TransferMatrix) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not call `__getattr
     from deltacompose.figures.heatmaps import heatmap
     from deltacompose.figures.lifts import lift
     from deltacompose.figures.predictors import prediction, reliability, similarity_transfer
+    from deltacompose.figures.recommendations import recommendation
     from deltacompose.figures.similarities import clustermap, similarity
     from deltacompose.figures.spaces import dimension, spectrum
     from deltacompose.figures.task_graphs import graph
@@ -40,6 +41,7 @@ _HOMES = {
     "figures.heatmaps": "heatmap",
     "figures.lifts": "lift",
     "figures.predictors": "prediction reliability similarity_transfer",
+    "figures.recommendations": "recommendation",
     "figures.similarities": "clustermap similarity",
     "figures.spaces": "dimension spectrum",
     "figures.task_graphs": "graph",
@@ -59,6 +61,7 @@ __all__ = [
     "orders",
     "panels",
     "prediction",
+    "recommendation",
     "reliability",
     "scale",
     "similarity",

@@ -22,7 +22,7 @@ from deltacompose.figures import lifts as lift
 from deltacompose.figures import task_graphs as graph
 from deltacompose.figures.curves import convergence
 from deltacompose.figures.heatmap_values import cells
-from deltacompose.figures.recommendations import draw_quality
+from deltacompose.figures.recommendations import recommendation
 from deltacompose.figures.style import Look, counted
 from deltacompose.report.advice import caption as advice_caption
 
@@ -120,7 +120,7 @@ def missing_from(tasks: nx.Graph) -> str:
 
 def advice(text: str, answer: Mapping[str, Any]) -> Drawing:
     """Regret and NDCG of recommended sources against the other strategies."""
-    return Drawing("recommend", partial(draw_quality, answer, text), advice_caption(answer))
+    return Drawing("recommend", partial(recommendation, answer, title=text), advice_caption(answer))
 
 
 def overall(findings: Findings, lifts: Sequence[Lift]) -> Iterator[Drawing]:

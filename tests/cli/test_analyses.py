@@ -464,3 +464,53 @@ def test_the_plain_table_of_scores_is_written_and_gives_the_same_answer(folder, 
     first = answer("transfer", *given(folder, "scores", "categories"), "--out", tmp_path / "out")
     again = answer("transfer", "--scores", tmp_path / "out" / "scores.csv", *given(folder, "categories"))
     assert again == first
+
+
+# -- figures from the command line -------------------------------------------------------------------------------------
+
+
+def drawn(folder: Path) -> set[str]:
+    """The figures in a folder, each of them there as PDF and as PNG."""
+    names = {path.stem for path in folder.iterdir() if path.suffix == ".pdf"}
+    assert names == {path.stem for path in folder.iterdir() if path.suffix == ".png"}
+    assert all((folder / f"{name}.pdf").read_bytes().startswith(b"%PDF") for name in names)
+    return names
+
+
+def test_similarity_draws_each_measure_with_its_dendrogram(folder):
+    found = answer(
+        "similarity", *given(folder, "prompts", "categories"), "--measure", "prompt_cosine", "--out", folder / "out"
+    )
+    assert drawn(folder / "out") == {"similarity.prompt_cosine"}
+    assert found["not_drawn"] == []
+    np.savez(folder / "two.npz", ant=np.eye(3), bee=np.eye(3) + 0.1)
+    text = run("similarity", "--prompts", folder / "two.npz", "--measure", "prompt_cosine", "--out", folder / "few")
+    assert "no figure similarity.prompt_cosine: clusters need at least 3 tasks, found 2" in text
+
+
+def test_predict_draws_the_measures_against_chance_and_transfer_against_each(folder):
+    words = [*given(folder, "scores", "prompts", "categories"), "--measure", "prompt_cosine", "--permutations", 99]
+    run("predict", *words, "--out", folder / "out")
+    assert drawn(folder / "out") == {"predict", "predict.prompt_cosine"}
+
+
+def test_subspace_draws_the_spectrum_beside_random_directions(folder):
+    run("subspace", *given(folder, "prompts"), "--out", folder / "out")
+    assert drawn(folder / "out") == {"spectrum"}
+
+
+def test_transfer_draws_the_difference_to_another_table(folder):
+    table = pd.read_csv(folder / "scores.csv", index_col=0)
+    (table - 0.05).to_csv(folder / "other.csv", index_label="source")
+    run("transfer", *given(folder, "scores"), "--minus", folder / "other.csv", "--out", folder / "out")
+    assert "difference" in drawn(folder / "out")
+
+
+def test_transfer_draws_how_far_maps_repeat(folder):
+    rows = [
+        {"source": s, "target": t, "seed": seed, "score": 0.5 + 0.4 * (s == t) + 0.01 * seed + 0.02 * (s < t)}
+        for s in TASKS for t in TASKS for seed in (0, 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "tidy.csv", index=False)
+    run("transfer", "--scores", folder / "tidy.csv", "--out", folder / "out")
+    assert "reliability" in drawn(folder / "out")

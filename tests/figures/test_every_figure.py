@@ -108,7 +108,20 @@ def other(seed=7):
     )
 
 
+def quality():
+    """How good recommended sources are, of four strategies; of one there is no NDCG."""
+    interval = lambda value: {"value": value, "low": value - 0.03, "high": value + 0.03}
+    strategies = {
+        name: {"regret_at_1": interval(0.05 + 0.03 * i), "regret_at_3": interval(0.02 + 0.02 * i),
+               "ndcg": interval(0.9 - 0.1 * i)}
+        for i, name in enumerate(("the model of recommendations", "few examples", "most similar by prompts", "random"))
+    }  # fmt: skip
+    strategies["random"]["ndcg"] = {"value": None, "low": None, "high": None}
+    return {"composition": "lora", "tasks_left_out": 12, "seeds": 3, "strategies": strategies}
+
+
 DRAW = {
+    "recommendation": lambda **k: figures.recommendation(quality(), **k),
     "graph": lambda **k: figures.graph(matrix_of_size(12), **k),
     "graph of 60": lambda **k: figures.graph(matrix_of_size(60, seeds=1), **k),
     "convergence": lambda **k: figures.convergence(history(), **k),
@@ -131,7 +144,16 @@ DRAW = {
     ),
     "difference": lambda **k: figures.difference(matrix_of_size(12), other(), **k),
 }
-PANELS = {"convergence", "convergence of 60", "factorial", "orders", "dimension", "dimension of 30", "panels"}
+PANELS = {
+    "convergence",
+    "convergence of 60",
+    "factorial",
+    "orders",
+    "dimension",
+    "dimension of 30",
+    "panels",
+    "recommendation",
+}
 
 
 @pytest.mark.parametrize("name", DRAW)
@@ -149,6 +171,14 @@ def test_a_figure_without_panels_is_drawn_in_the_callers_axes(name):
     left, right = figure.subplots(1, 2)
     assert DRAW[name](ax=left) is left
     assert not right.has_data()
+
+
+def test_a_vector_file_of_many_cells_has_a_path_for_each_colour_alone():
+    matrix = matrix_of_size(60)
+    text = rendered(figures.heatmap(matrix, value="score").figure, "svg").decode()
+    assert text.count("<path") < matrix.values[0].size / 4
+    drawn = re.findall(r"style=\"fill: (#\w+)", text)
+    assert len(set(drawn)) > 20
 
 
 @pytest.mark.parametrize("name", ["graph", "cost", "factorial", "clustermap", "difference"])

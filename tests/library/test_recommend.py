@@ -109,7 +109,9 @@ def test_the_command_prints_one_document(made, typed):
 def test_the_command_evaluates_a_library_a_store_and_writes_files(made, typed, tmp_path):
     answer = json.loads(typed("recommend", made / "library", "--evaluate", "--shots", 4, "--json", "--out", tmp_path))
     assert answer["tasks_left_out"] == 5
-    assert {"recommend.json", "recommend.csv", "recommend.pdf"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"recommend.json", "recommend.csv", "recommend.pdf", "recommend.png"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     stored = json.loads(typed("recommend", made / "study.yaml", "--store", made / "store", "--evaluate", "--json"))
     assert stored["tasks_left_out"] == 5
     assert "oracle" in typed("recommend", made / "library", "--evaluate")
