@@ -56,8 +56,8 @@ lint: $(INSTALLED) ## check style and formatting
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
-speed: $(INSTALLED) ## measure the time of training steps
-	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/steps.py
+speed: $(INSTALLED) ## compare speed with peft's and without each lever; adds to results/speed; about 25 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/speed.py
 
 gpu: $(INSTALLED) ## on a machine with CUDA: the tests marked gpu, then speed, memory and agreement as a table
 	@$(BIN)/python studies/speed/gpu.py --present
