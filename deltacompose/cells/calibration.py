@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
@@ -29,10 +29,6 @@ TOGETHER = 32
 """Rows of a pass in evaluation."""
 
 _DTYPES = ("float32", "float16")
-
-
-if TYPE_CHECKING:
-    import torch
 
 
 class _Measured(TypedDict):
@@ -112,13 +108,11 @@ def speeds(
 
 
 def _measured(name: str, dtype: str, device: str) -> dict[str, Any]:
-    import torch
-
     solved: dict[str, Any] = {"machine": name}
-    with _one_thread(device), torch.random.fork_rng(devices=[]):
-        models = {width: _model(width, getattr(torch, dtype), device) for width in (NARROW, WIDE)}
-        for kind, act in (("train", _learn), ("evaluate", _look)):
-            times = {width: _timed(partial(act, model), device) for width, model in models.items()}
+    with timing(device):
+        models = {width: random_model(width, dtype, device) for width in (NARROW, WIDE)}
+        for kind, act in (("train", learn), ("evaluate", _look)):
+            times = {width: timed(partial(act, model), device) for width, model in models.items()}
             solved[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
     return solved
 
@@ -137,7 +131,8 @@ def _operations(width: int, kind: str) -> float:
     return forward * (2 if kind == "train" else 1)
 
 
-def _model(width: int, dtype: torch.dtype, device: str) -> Any:
+def random_model(width: int, dtype: str, device: str) -> Any:
+    """A frozen Llama of `LAYERS` layers and of a width, a multiple of 64, drawn at random."""
     import torch
     import transformers
 
@@ -150,15 +145,15 @@ def _model(width: int, dtype: torch.dtype, device: str) -> Any:
     )
     torch.manual_seed(0)
     model: Any = transformers.LlamaModel(config)
-    return model.to(device, dtype).requires_grad_(False).eval()
+    return model.to(device, getattr(torch, dtype)).requires_grad_(False).eval()
 
 
-def _learn(model: Any) -> None:
-    """Forward, and backward to the embeddings."""
+def learn(model: Any, rows: int = ROWS, tokens: int = TOKENS) -> None:
+    """Forward, and backward to the embeddings, over rows of so many tokens each."""
     import torch
 
     device, dtype, width = model.device, model.dtype, model.config.hidden_size
-    states = torch.ones(ROWS, TOKENS, width, device=device, dtype=dtype, requires_grad=True)
+    states = torch.ones(rows, tokens, width, device=device, dtype=dtype, requires_grad=True)
     output = model(inputs_embeds=states, use_cache=False).last_hidden_state
     torch.autograd.grad(output.sum(), states)
 
@@ -171,30 +166,31 @@ def _look(model: Any) -> None:
         model(input_ids=ids, use_cache=False)
 
 
-def _timed(act: Callable[[], object], device: str) -> float:
-    """Seconds of one call: the least of three, after one that is not counted; on a CPU those of the processor."""
+def timed(act: Callable[[], object], device: str, calls: int = 4, warm: int = 1) -> float:
+    """Seconds of one call: the least of all but the first `warm`; on a CPU those of the processor."""
     import torch
 
     clock = time.perf_counter if device.startswith("cuda") else time.process_time
     seconds = []
-    for _ in range(4):
+    for _ in range(calls):
         started = clock()
         act()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds.append(clock() - started)
-    return min(seconds[1:])
+    return min(seconds[warm:])
 
 
 @contextmanager
-def _one_thread(device: str) -> Iterator[None]:
-    """Within, passes on a CPU have one thread."""
+def timing(device: str) -> Iterator[None]:
+    """Within, passes on a CPU have one thread; torch's random state is afterwards what it was."""
     import torch
 
     threads = torch.get_num_threads()
     if not device.startswith("cuda"):
         torch.set_num_threads(1)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
         torch.set_num_threads(threads)

@@ -14,6 +14,7 @@ from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.cells.context import check, group_of, missing
 from deltacompose.cells.loaded import backbone_of, reader_as_planned
+from deltacompose.cells.pass_size import tokens_of_pass
 from deltacompose.cells.scored_answers import answers, write_answers
 from deltacompose.cells.task_data import TaskData
 from deltacompose.cells.training_state import read_state, write_state
@@ -59,7 +60,7 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources, tokens: int | N
     """Trains a bank and stores each delta; one that diverges is stored as failed.
 
     Args:
-        tokens: the most tokens in one pass; None chooses by device.
+        tokens: the most tokens in one pass; None chooses by what this machine was measured to do.
     """
     with group_of(sources) as group:
         backbone = backbone_of(sources.backbone)
@@ -69,7 +70,8 @@ def carry(store: Store, cells: Sequence[Cell], sources: Sources, tokens: int | N
             return
         started = time.monotonic()
         jobs = [replace(job_of(store, cell, backbone, sources), processes=group) for cell in cells]
-        outcomes = train(backbone, jobs, Checkpoints(store, cells, group.rank == 0), tokens)
+        size = tokens or tokens_of_pass(backbone, jobs)
+        outcomes = train(backbone, jobs, Checkpoints(store, cells, group.rank == 0), size)
         check(backbone, cells)  # the weights may be mapped from files, which may have been edited meanwhile
     if group.rank:
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -36,10 +36,12 @@ class _Going(_Evaluations):
     tokens: int
     losses: list[float]
     best: float
+    budget: NotRequired[int]
 
 
 class _Diverged(TypedDict):
     failure: str
+    budget: NotRequired[int]
 
 
 def write_state(state: State, folder: Path) -> None:

@@ -52,15 +52,18 @@ def train(
 
     Args:
         checkpoints: where training leaves off after each evaluation and goes on when started again.
-        budget: how many tokens of input one pass through the backbone may hold; None chooses by device.
+        budget: how many tokens of input one pass through the backbone may hold; None chooses by device. A training that
+            goes on keeps the one that it had.
 
     Returns:
         For each job the delta, or the error that ended it alone.
     """
     count_anew(backbone.model.device)
     learners = [Learner(backbone, job) for job in jobs]
-    for index, saved in (checkpoints.load() if checkpoints else {}).items():
-        learners[index].restore(*saved)
+    budget = budget or tokens_at_once(backbone)
+    for index, (tensors, info) in (checkpoints.load() if checkpoints else {}).items():
+        learners[index].restore(tensors, info)
+        budget = info.get("budget", budget)  # passes of another size would round otherwise than those before
     _share_constants(learners)
     join(learners)
     attachment = attach(backbone, jobs[0].expression)
@@ -70,18 +73,21 @@ def train(
         prefix = prefix if jobs[0].recipe.checkpointing else prefix_of(attachment, jobs[0].processes)
         with frozen(backbone.model), evaluating(backbone.model), prefix:
             while running := [learner for learner in learners if learner.running]:
-                _evaluate_due(attachment, learners, checkpoints)
+                _evaluate_due(attachment, learners, budget, checkpoints)
                 with recomputing(backbone.model) if jobs[0].recipe.checkpointing else nullcontext():
-                    for group in _groups(attachment, running, budget or tokens_at_once(backbone)):
+                    for group in _groups(attachment, running, budget):
                         learn(attachment, group)
-            _evaluate_due(attachment, learners, checkpoints)  # the last step's, after which no learner is running
+            # The last step's, after which no learner is running.
+            _evaluate_due(attachment, learners, budget, checkpoints)
     finally:
         attachment.detach()
     return [learner.failure or learner.delta() for learner in learners]
 
 
-def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoints: Checkpoints | None) -> None:
-    """Evaluates the learners that are due, those of one task in shared passes."""
+def _evaluate_due(
+    attachment: Attachment, learners: Sequence[Learner], budget: int, checkpoints: Checkpoints | None
+) -> None:
+    """Evaluates the learners that are due, those of one task in shared passes, and keeps their states."""
     due: dict[Reader, list[Learner]] = {}
     for learner in (learner for learner in learners if learner.due):
         due.setdefault(learner.job.reader, []).append(learner)
@@ -94,7 +100,8 @@ def _evaluate_due(attachment: Attachment, learners: Sequence[Learner], checkpoin
             else:
                 learner.evaluated(score(reader.task, reader.task.examples("val"), own).value, own)
     if checkpoints and due:
-        checkpoints.save([learner.state() for learner in learners])
+        states = [learner.state() for learner in learners]
+        checkpoints.save([(tensors, {**info, "budget": budget}) for tensors, info in states])
 
 
 def learn(attachment: Attachment, group: Sequence[tuple[Learner, Batch]]) -> None:
