@@ -1,8 +1,8 @@
 """The Python interface. Each name is imported when it is first used.
 
 `deltas` trains and evaluates one delta; `studies` plans and runs studies; `stores` reads results. `planned` makes plans
-and `prepared` recalls them from the cache; `estimates` has time and memory; `observers` shows progress; `migration`
-converts stores of an earlier version.
+and `prepared` recalls them from the cache; `estimates` has time and memory; `observers` shows progress; `agreement`
+compares data types; `migration` converts stores of an earlier version.
 """
 
 from __future__ import annotations

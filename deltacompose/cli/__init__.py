@@ -2,8 +2,8 @@
 
 Studies and stores: `study`, `report_command`, `store_commands`, `watch`. Deltas: `delta_commands`, `library_commands`,
 `recommend_command`, `reuse_command`, `exchange_commands`. Analyses: `transfer`, `similarity`, `similarity_all`,
-`predict`, `graph`, `subspace_command`, `interaction`, `heatmap`. Members: `listings`, `plugin_check`. Shared:
-`options`, `grouped` (the help), `inputs`, `output`, `stdout`, `waiting`.
+`predict`, `graph`, `subspace_command`, `interaction`, `heatmap`, `agreement_command`. Members: `listings`,
+`plugin_check`. Shared: `options`, `grouped` (the help), `inputs`, `output`, `stdout`, `waiting`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from deltacompose.cli import agreement_command as agreement
 from deltacompose.cli import delta_commands as delta
 from deltacompose.cli import exchange_commands as exchange
 from deltacompose.cli import graph, heatmap, interaction, listings, predict, similarity, study, transfer, watch
@@ -64,6 +65,7 @@ for commands in (
     heatmap,
     subspace,
     interaction,
+    agreement,
     listings,
     exchange,
 ):

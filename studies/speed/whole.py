@@ -95,7 +95,7 @@ def ours(model: str, size: Size, precision: str) -> float:
     with tempfile.TemporaryDirectory() as store:
         dc.run(study, store, progress=False)
         own = [
-            record["result"]["value"]
+            record["result"]["score"]
             for record in dc.records(store)
             if record["kind"] == "evaluate" and record["spec"].get("source") == record["spec"]["target"]
         ]
