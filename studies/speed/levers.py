@@ -16,7 +16,7 @@ import deltacompose as dc
 from deltacompose.attach.frozen_prefix import frozen_prefix
 from deltacompose.backbone import Backbone
 from deltacompose.scoring import Reader, reader
-from deltacompose.scoring.rows import first
+from deltacompose.scoring.rows import highest
 from deltacompose.training import learn, learner
 from deltacompose.training.evaluation import evaluate, evaluate_many
 from deltacompose.training.learner import Job, Learner
@@ -193,8 +193,8 @@ def best_first(shape: str, precision: str, rounds: int) -> Iterator[Row]:
     read = reader(backbone, task, 64)
     rows = read.rows("test")
     with torch.no_grad():
-        times = interleaved({"ours": lambda: read.rank(rows), "theirs": lambda: first(read.scores(rows))}, rounds)
-        same = read.rank(rows) == first(read.scores(rows))
+        times = interleaved({"ours": lambda: read.rank(rows), "theirs": lambda: highest(read.scores(rows))}, rounds)
+        same = read.rank(rows) == highest(read.scores(rows))
     setting = f"{shape}, 7 candidates of 2 to 4 words"
     yield ratio("best candidate first", "every candidate to its end", setting, precision, times, equal_predictions=same)
 
