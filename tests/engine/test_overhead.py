@@ -7,13 +7,19 @@ import tracemalloc
 from collections import Counter
 
 import networkx as nx
+import picostudy
 import pytest
 
+import deltacompose as dc
 from deltacompose import registry
+from deltacompose.backbone import content
+from deltacompose.cache import file_digests
+from deltacompose.cells import loaded
 from deltacompose.engine import Work, run_plan
 from deltacompose.planning import plan as planning
 from deltacompose.planning.facts import Facts, TaskFacts
 from deltacompose.planning.flops import Lengths, Shape, StackShape
+from deltacompose.scoring import rows
 from deltacompose.store import atomic, open_store, reading
 from deltacompose.study import Cell, Study
 
@@ -101,3 +107,52 @@ def test_a_cells_key_is_hashed_once_for_each_of_its_two_sides(tmp_path, hashed):
     run_plan(plan, open_store(tmp_path / "store"), registry.engine_of("inprocess")({}), Work("trivialwork:carry_out"))
     assert before == 50
     assert hashed["keys"] == 100, "once in the plan, and once by the worker that was sent its spec"
+
+
+def work_around_cells(folder, monkeypatch, **changes):
+    """What a study's cells make a process do besides their own work, as counts, and how many cells there are."""
+    counts = Counter()
+    loaded.forget()
+    monkeypatch.setattr(file_digests, "_remembered", {})
+    monkeypatch.setattr(file_digests, "LARGE", 0)  # the weights are large; small files are hashed each time
+    monkeypatch.setattr(file_digests, "SETTLED", -1.0)  # a file that was just written would be hashed again
+    load, encode, digest, weights = registry.load_backbone, rows.encoded, file_digests._digest, content._weights
+
+    def loading(*arguments, **options):
+        counts["backbones loaded"] += 1
+        return load(*arguments, **options)
+
+    def encoding(tokenizer, text):
+        counts["texts put into tokens"] += 1
+        return encode(tokenizer, text)
+
+    def reading(path):
+        counts["files hashed"] += 1
+        return digest(path)
+
+    def hashing(model):
+        counts["weights hashed"] += 1
+        return weights(model)
+
+    folder.mkdir()
+    study = picostudy.make(folder, seeds=(0,), **changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "load_backbone", loading)
+        patch.setattr(rows, "encoded", encoding)
+        patch.setattr(file_digests, "_digest", reading)
+        patch.setattr(content, "_weights", hashing)
+        outcome = dc.run(study, folder / "store", progress=False)
+    assert not outcome.failed
+    return counts, len(outcome.done)
+
+
+def test_more_cells_load_hash_and_put_into_tokens_no_more(tmp_path, monkeypatch):
+    few, cells = work_around_cells(tmp_path / "few", monkeypatch)
+    many, more = work_around_cells(tmp_path / "many", monkeypatch, compositions=("bitfit", "ia3", "bitfit >> ia3"))
+    assert more >= 2 * cells
+    assert many == few
+    assert few["backbones loaded"] == 1
+    texts = 4 * (
+        2 * (40 + 12 + 12) + 2 * 32
+    )  # input, answer and two candidates: all examples, and 32 a task for the plan
+    assert few["texts put into tokens"] <= texts
