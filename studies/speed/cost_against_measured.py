@@ -119,7 +119,7 @@ def _memory(study: Study, facts: Facts, cells: Mapping[str, Cell], store: Store)
         names = {"composition": cell.spec["composition"], "task": cell.spec["task"]}
         rows = min(recipe.batch, task.rows["train"])
         step = step_bytes(sample(study, cell.spec["task"]), api.parse(cell.spec["composition"]), rows)
-        of_step = None if step is None else (step.kept + step.largest + delta_bytes(delta)) / 1e6
+        of_step = None if step is None else (step.peak + delta_bytes(delta)) / 1e6
         yield {**names, "measured MB": measured, "by the step MB": of_step, "by the formula MB": predicted}
 
 

@@ -66,7 +66,7 @@ def row(folder: Path, name: str, text: str, dtype: str) -> dict[str, Any]:
     if done.returncode:
         raise SystemExit(f"{name}, {text}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
     measured = int(done.stdout.splitlines()[-1])
-    return {
+    compared = {
         "backbone": name,
         "dtype": study.backbone.dtype,
         "composition": text,
@@ -74,6 +74,8 @@ def row(folder: Path, name: str, text: str, dtype: str) -> dict[str, Any]:
         "measured MB": round(measured / 1e6),
         "ratio": round(predicted / measured, 2),
     }
+    typer.echo(", ".join(map(str, compared.values())), err=True)  # an interrupted run has shown what it measured
+    return compared
 
 
 def asked(folder: Path, name: str, text: str, dtype: str) -> Study:
