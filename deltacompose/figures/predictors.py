@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,10 @@ def prediction(
     measures = dict(sorted(answer["measures"].items(), key=lambda pair: -(pair[1]["ndcg"] or 0)))
     with styled(look):
         facts = f"{counted(len(answer['tasks']), 'task')}, {counted(answer['seeds'], 'seed')}"
-        around = legend_height(_KEYS, look) + head_height(look, title or str(answer.get("composition", "")), facts)
+        keys = _keys_of(measures)
+        around = legend_height([str(key.get_label()) for key in keys], look) + head_height(
+            look, title or str(answer.get("composition", "")), facts
+        )
         axes = opened(ax, look, rows_height(len(measures), look, 4) + around + 0.2)
         labels = rows(axes, list(measures), look, ax is None)
         for row, of in enumerate(measures.values()):
@@ -101,19 +105,28 @@ def prediction(
                 axes.axvline(first[name], color=OKABE_ITO[5], linestyle=dash, linewidth=0.9, zorder=0)
         written_below(axes, "NDCG of ranked sources, mean over targets", look, ax is None)
         numbers(axes.xaxis)
-        keys = [
-            Line2D([], [], color=INK, marker="o", linestyle="", label=_KEYS[0]),
-            Line2D([], [], color=INK, marker="o", markerfacecolor="white", linestyle="", label=_KEYS[1]),
-            Line2D([], [], color=INK, marker="|", linestyle="", label=_KEYS[2]),
-            Patch(color=GREY, alpha=0.4, label=_KEYS[3]),
-            Line2D([], [], color=OKABE_ITO[5], linestyle="--", label=_KEYS[4]),
-            Line2D([], [], color=OKABE_ITO[5], linestyle=":", label=_KEYS[5]),
-        ]
         legend(axes, ax is None, keys, look)
         facts = "; ".join(filter(None, (facts, key_of(labels))))
         entitle(axes, ax is None, title or str(answer.get("composition", "")), facts, look)
         saved(figure_of(axes), path)
         return axes
+
+
+def _keys_of(measures: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """The keys of what is drawn of any measure."""
+    every, first = list(measures.values()), next(iter(measures.values()))
+    clear = [(of.get("ndcg_p_by") or 1) <= 0.05 for of in every if of["ndcg"] is not None]
+    ink: dict[str, Any] = {"color": INK, "linestyle": ""}
+    keys: list[tuple[bool, Any]] = [
+        (any(clear), Line2D([], [], marker="o", label=_KEYS[0], **ink)),
+        (not all(clear), Line2D([], [], marker="o", markerfacecolor="white", label=_KEYS[1], **ink)),
+        (any(value is not None for of in every for value in of.get("ndcg_by_seed") or ()),
+         Line2D([], [], marker="|", label=_KEYS[2], **ink)),
+        (any(of.get("ndcg_null_low") is not None for of in every), Patch(color=GREY, alpha=0.4, label=_KEYS[3])),
+        (first.get("ndcg_null") is not None, Line2D([], [], color=OKABE_ITO[5], linestyle="--", label=_KEYS[4])),
+        (first.get("ndcg_popularity") is not None, Line2D([], [], color=OKABE_ITO[5], linestyle=":", label=_KEYS[5])),
+    ]  # fmt: skip
+    return [key for occurs, key in keys if occurs]
 
 
 def similarity_transfer(

@@ -3,7 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 import pytest
-from figure_data import compositions, costs, dimensions, drawn, factorial, history, matrix, orders, sizes
+from figure_data import compositions, costs, dimensions, drawn, factorial, history, matrix, orders, predictions, sizes
 from matplotlib.lines import Line2D
 from pictures import long_names, matrix_of_size, texts_of
 
@@ -118,6 +118,9 @@ def test_panels_have_titles_of_whole_words_and_lines_between_categories_in_each(
 def test_many_panels_of_few_tasks_stand_in_two_columns():
     figure = drawn("panels", 5, 5, 0.0, style="icml")
     assert figure.get_figheight() < 9
+    figure.draw_without_rendering()
+    cell = np.diff(figure.axes[0].transData.transform([(0, 0), (1, 0)])[:, 0])[0] * 72 / figure.dpi
+    assert cell > 10
 
 
 def test_the_scale_of_panels_has_ticks_at_its_ends():
@@ -193,3 +196,12 @@ def test_an_axis_label_wider_than_its_axes_is_wrapped():
     axes = drawn("prediction", style="icml").axes[0]
     assert axes.get_xlabel() == wrapped_to("NDCG of ranked sources, mean over targets", 0.55 * 72 * 3.25, 7.0)
     assert "\n" in axes.get_xlabel()
+
+
+def test_the_key_of_predictions_has_only_what_is_drawn():
+    whole = predictions(12, 3, 0.0)
+    none = {name: {**of, "ndcg_by_seed": [], "ndcg_p_by": 1.0} for name, of in whole["measures"].items()}
+    keys = [text.get_text() for text in figures.prediction({**whole, "measures": none}).figure.legends[0].get_texts()]
+    assert "not told from chance" in keys
+    assert not {"single seeds", "p ≤ .05 (adjusted)"} & set(keys)
+    assert "single seeds" in whole_text(figures.prediction(whole).figure)
