@@ -1,6 +1,7 @@
 """peft's types as methods: equal to peft given equal weights, in banks, in compositions, and with plain refusals."""
 
 import copy
+import itertools
 import subprocess
 import sys
 import warnings
@@ -136,6 +137,42 @@ def test_each_type_equals_peft_given_equal_weights(backbones, family, type):
         theirs = outputs(in_peft(backbone, part, own), given)
     assert not torch.allclose(ours, outputs(backbone.model, given), atol=1e-3)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+SEPARATE = {
+    name: ("attention.output", "ffn.down")
+    for name in LAYERED
+    if TUNERS[name].acts == "matrix" and name != "trainable_tokens"
+}
+"""Matrices that no family fuses with others."""
+SINGLE = ("c3a", "deft")
+"""Types that peft computes in float32 whatever the model has."""
+
+
+DECODERS = ("gpt-neox", "opt", "gemma2", "phi3", "falcon-gqa")
+UNCOMPARED = {("psoft", family) for family in DECODERS} | {("glora", "falcon-gqa")}
+"""peft starts PSOFT in float32 alone; Falcon's linear layers are a class of their own, on which GLoRA is not compared."""
+
+
+@pytest.mark.parametrize(
+    ("type", "family"), [pair for pair in itertools.product(LAYERED, DECODERS) if pair not in UNCOMPARED]
+)
+def test_each_type_equals_peft_to_the_rounding_of_float64_on_other_decoders(family, type):
+    backbone = pico_backbone(family)
+    backbone.model.double()
+    part = method(type, places=SEPARATE.get(type, ()))
+    weights, constants = drawn(backbone, part)
+    weights, constants = (
+        {name: x.double() if x.is_floating_point() else x for name, x in t.items()} for t in (moved(weights), constants)
+    )
+    own = {name.removeprefix("0.0."): x for name, x in (weights | constants).items()}
+    given = inputs(backbone)
+    with torch.no_grad(), attached(backbone, part, weights, constants):
+        ours = outputs(backbone.model, given)
+    with torch.no_grad():
+        theirs = outputs(in_peft(backbone, part, own).double(), given)
+    assert not torch.allclose(ours, outputs(backbone.model, given), atol=1e-3)
+    torch.testing.assert_close(ours, theirs, **dict.fromkeys(("atol", "rtol"), 1e-5 if type in SINGLE else 1e-10))
 
 
 VARIANTS = [
