@@ -46,6 +46,7 @@ BERT = {
     "max_position_embeddings": 32,
 }
 LLAMA = BERT | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 2}
+FALCON = BERT | {"num_attention_heads": 4, "ffn_hidden_size": 12, "alibi": False, "bias": False}
 BART = {
     "d_model": 8,
     **{f"{stack}_layers": 2 for stack in ("encoder", "decoder")},
@@ -70,6 +71,10 @@ MODELS = {
     "gpt-neox": ("gpt_neox", BERT),
     "opt": ("opt", BERT | {"ffn_dim": 12, "word_embed_proj_dim": 8, "do_layer_norm_before": True}),
     "gemma2": ("gemma2", LLAMA | {"query_pre_attn_scalar": 2, "sliding_window": 4}),
+    "phi3": ("phi3", BERT | {"num_attention_heads": 4, "num_key_value_heads": 2}),
+    "phi3-ungrouped": ("phi3", BERT | {"num_key_value_heads": 2}),
+    "falcon": ("falcon", FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2}),
+    "falcon-mqa": ("falcon", FALCON | {"new_decoder_architecture": False, "multi_query": True, "parallel_attn": True}),
 }
 NEOX = {
     "model_embeddings": "embed_in",
@@ -104,6 +109,8 @@ INTERFACES = {
         "layer_pre_ffn": "fc1",
     },
     "gemma2": FUSED | SEPARATE | {"layer_intermediate_proj": "mlp.up_proj"},
+    "phi3": FUSED | {"attn_qkv_proj": "qkv_proj"},
+    "falcon": NEOX | {"model_embeddings": "word_embeddings", "model_layers": "h", "layer_self_attn": "self_attention"},
 }
 """Of the types that the library knows by an `AdapterModelInterface` alone, by which it has no prefixes."""
 METHODS = {
@@ -122,7 +129,9 @@ CLASSES = {
     "bart": "AutoModelForSeq2SeqLM",
     "gpt2": "AutoModelForCausalLM",
     "llama": "AutoModelForCausalLM",
-    **dict.fromkeys(("gpt-neox", "opt", "gemma2"), "AutoModelForCausalLM"),
+    **dict.fromkeys(
+        ("gpt-neox", "opt", "gemma2", "phi3", "phi3-ungrouped", "falcon", "falcon-mqa"), "AutoModelForCausalLM"
+    ),
 }
 
 

@@ -1,9 +1,10 @@
 """Given equal weights, the built-in methods give the outputs of the `adapters` library, which were stored in float64.
 
 `tests/adapters_reference.py` made the file in an environment of its own; nothing of that library is needed here. The
-library knows GPT-NeoX, OPT and Gemma 2 by an `AdapterModelInterface`, which has no prefixes; its prompts fail on them,
-its (IA)³ fails on OPT, and it cuts a fused matrix into three equal parts, which mixes queries, keys and values of
-GPT-NeoX. The file has the library's own errors.
+library knows GPT-NeoX, OPT, Gemma 2, Phi-3 and Falcon by an `AdapterModelInterface`, which has no prefixes; its prompts
+fail on them, its (IA)³ fails on OPT, and it cuts a fused matrix into three equal parts, which fails with grouped heads
+(Phi-3, Falcon) and mixes queries, keys and values of GPT-NeoX and of Falcon with one key-value head. The file has the
+library's own errors.
 """
 
 import itertools
@@ -27,7 +28,7 @@ from deltacompose.backbone.loading import load_backbone
 
 FILE = Path(__file__).parents[1] / "data" / "adapters_reference.safetensors"
 KNOWN = ("t5", "bart", "bert", "roberta", "distilbert", "gpt2", "llama")
-BY_INTERFACE = ("gpt-neox", "opt", "gemma2")
+BY_INTERFACE = ("gpt-neox", "opt", "gemma2", "phi3", "phi3-ungrouped", "falcon", "falcon-mqa")
 FAMILIES = (*KNOWN, *BY_INTERFACE)
 TABLES = tables()
 
@@ -193,10 +194,11 @@ METHODS = {
     "prompt": prompt,
 }
 PRE_NORM = ("t5", "gpt2", "llama")
-PER_HEAD = ("gpt-neox",)
+PER_HEAD = ("gpt-neox", "falcon-mqa")
 WITHOUT = [
     *((family, "prompt") for family in ("t5", "bart", "gpt2", "llama", "distilbert")),
     *itertools.product(BY_INTERFACE, ("prompt", "prefix")),
+    *itertools.product(("phi3", "falcon"), ("lora", "ia3")),
     ("opt", "ia3"),
 ]
 """What the library cannot do, as its errors in the file say."""
@@ -247,6 +249,7 @@ def test_what_is_not_compared_fails_in_the_library():
             "prefix": "is not supported by this model",
             "prompt": "tuple index out of range|size of tensor a",
             "ia3": "shape '.*' is invalid for input",
+            "lora": r"shape '\[3, -1\]' is invalid for input",
         }
         assert re.search(reason[method], errors[f"{family}/{method}"])
 

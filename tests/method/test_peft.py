@@ -151,7 +151,7 @@ SINGLE = ("c3a", "deft")
 
 DECODERS = ("gpt-neox", "opt", "gemma2", "phi3", "falcon-gqa")
 UNCOMPARED = {("psoft", family) for family in DECODERS} | {("glora", "falcon-gqa")}
-"""peft starts PSOFT in float32 alone; Falcon's linear layers are a class of their own, on which GLoRA is not compared."""
+"""peft starts PSOFT in float32 alone; GLoRA is not compared on Falcon, whose linear layers are a class of their own."""
 
 
 @pytest.mark.parametrize(
