@@ -13,6 +13,7 @@ from deltacompose.cli.options import AsJson, StudyStore
 
 if TYPE_CHECKING:
     from deltacompose.library.card import Card
+    from deltacompose.library.library import Library
 
 app = typer.Typer(help="Make, list and search libraries of deltas.", no_args_is_help=True)
 
@@ -63,7 +64,7 @@ def make(
 @app.command("list")
 def list_(place: LibraryPlace, as_json: AsJson = False) -> None:
     """List the deltas of a library."""
-    _show(place, lambda library, problems: library.cards(problems), as_json)
+    _show(place, usable_cards, as_json)
 
 
 @app.command()
@@ -78,7 +79,7 @@ def search(
 ) -> None:
     """Search the deltas of a library."""
     wanted: dict[str, Any] = {"task": task, "category": category, "composition": composition, "seed": seed}
-    _show(place, lambda library, problems: library.search(text, **wanted), as_json)
+    _show(place, lambda library: library.search(text, **wanted), as_json)
 
 
 @app.command()
@@ -105,14 +106,20 @@ def add(
     return None
 
 
-def _show(place: str, choose: Callable[[Any, list[str]], dict[str, Card]], as_json: bool) -> None:
-    from deltacompose.library.library import Library
-
+def usable_cards(library: Library) -> dict[str, Card]:
+    """The card of each delta by its name; a sentence on stderr for each delta that cannot be used."""
     problems: list[str] = []
-    library = Library(place)
-    cards = choose(library, problems)
+    cards = library.cards(problems)
     for problem in problems:
         typer.echo(f"left out: {problem}", err=True)
+    return cards
+
+
+def _show(place: str, choose: Callable[[Library], dict[str, Card]], as_json: bool) -> None:
+    from deltacompose.library.library import Library
+
+    library = Library(place)
+    cards = choose(library)
     if as_json:
         deltas = {name: card.described() for name, card in cards.items()}
         return output.write_json({"library": place, "backbone": dict(library.backbone), "deltas": deltas})

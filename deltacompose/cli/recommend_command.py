@@ -57,8 +57,11 @@ def recommend(
         raise BadInput("--scores and --prompts are tables to --evaluate on; a new task needs a library of deltas")
     if source is None or task is None:
         raise BadInput("name a library and a new task with --task, or give --evaluate")
+    from deltacompose.cli.library_commands import usable_cards
+    from deltacompose.library.library import Library
     from deltacompose.library.recommend import recommend as recommended
 
+    usable_cards(Library(source))
     recommendation = recommended(source, task, shots, composition=composition, seed=seed, leave_out=leave_out)
     if as_json:
         return output.write_json(recommendation.described())
@@ -72,11 +75,12 @@ def _evidences(
     from deltacompose.formats.urls import is_url
 
     if source is not None and (is_url(source) or (Path(source) / "library.json").exists()):
+        from deltacompose.cli.library_commands import usable_cards
         from deltacompose.library.library import Library
         from deltacompose.library.library_evidence import gather
 
         library = Library(source)
-        cards = library.cards()
+        cards = usable_cards(library)
         texts = sorted({card.composition for card in cards.values()})
         texts = texts if composition is None else [library.composition(composition, cards)]
         return {text: gather(library, text, shots).zero_shot for text in texts}

@@ -66,6 +66,7 @@ def merge(
 
 def _deltas_of(places: list[str], composition: str | None) -> list[str]:
     """The places themselves, or those of the deltas of a library of one composition."""
+    from deltacompose.cli.library_commands import usable_cards
     from deltacompose.formats.urls import within
     from deltacompose.library.layout import DELTAS, INDEX
     from deltacompose.library.library import Library
@@ -73,7 +74,7 @@ def _deltas_of(places: list[str], composition: str | None) -> list[str]:
     if len(places) != 1 or INDEX not in _names(places[0]):
         return places
     library = Library(places[0])
-    cards = library.cards()
+    cards = usable_cards(library)
     text = library.composition(composition, cards)
     return [str(within(places[0], DELTAS, name)) for name, card in cards.items() if card.composition == text]
 

@@ -1,6 +1,8 @@
 """Recommendations from a library of deltas: the evidence, a new task, and the command."""
 
+import contextlib
 import json
+import shutil
 import sys
 from dataclasses import replace
 
@@ -153,6 +155,25 @@ def test_a_library_of_three_tasks_is_refused(library, tmp_path, made):
         small.add(library.delta(name), library.card(name))
     with pytest.raises(BadInput, match="at least 4 tasks"):
         gather(replace_results(small))
+
+
+@pytest.mark.parametrize(
+    "words", [["recommend", "--task", "NEW", "--shots", "8"], ["recommend", "--evaluate"], ["merge", "OUT"]], ids=str
+)
+def test_deltas_that_cannot_be_used_are_named(words, made, tmp_path, monkeypatch, capsys):
+    shutil.copytree(made / "library", tmp_path / "copy")
+    name = Library(str(tmp_path / "copy")).names()[0]
+    (tmp_path / "copy" / "deltas" / name / "card.json").unlink()
+    places = {"NEW": str(made / "new.yaml"), "OUT": str(tmp_path / "out")}
+    typed_words = [places.get(word, word) for word in words]
+    at = 2 if words[0] == "merge" else 1
+    typed_words.insert(at, str(tmp_path / "copy"))
+    monkeypatch.setattr(sys, "argv", ["deltacompose", *typed_words])
+    with contextlib.suppress(SystemExit):  # four tasks are too few to leave one out
+        cli.main()
+    stderr = capsys.readouterr().err
+    assert f"left out: the delta '{name}' of the library" in stderr
+    assert "is incomplete: there is no card.json" in stderr
 
 
 def replace_results(library):
