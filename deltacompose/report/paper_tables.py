@@ -265,7 +265,7 @@ def _best_sources(matrix: TransferMatrix, value: str, shown: tuple[Sequence[str]
     sources, targets = shown
     for column, target in enumerate(targets, start=1):
         t = matrix.targets.index(target)
-        rows = [
+        rows: list[Mapping[object, object] | None] = [
             None if source == target else {"mean": means[s, t], "sd": spread[s, t], "seeds": known[s, t]}
             for source in sources
             for s in (matrix.sources.index(source),)

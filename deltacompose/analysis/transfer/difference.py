@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.labelled import dataset
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.statistics import adjusted
 from deltacompose.analysis.units import UNITS, check_chance, in_unit
 from deltacompose.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,18 @@ class Difference:
             for t, target in enumerate(self.targets)
         ]
         return pd.DataFrame(rows)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The difference, its interval, p and mark, all (source, target).
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        arrays = {
+            "difference": self.value, "low": self.low, "high": self.high, "p": self.p, "differs": self.differs,
+        }  # fmt: skip
+        names = {"source": self.sources, "target": self.targets}
+        return dataset({name: (tuple(names), values) for name, values in arrays.items()}, names)
 
     def summary(self) -> dict[str, Any]:
         """The means and counts of the difference, ready for JSON."""

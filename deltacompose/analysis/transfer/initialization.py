@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.errors import BadInput, unknown
 from deltacompose.study.new_tasks import MERGE
 from deltacompose.study.queries import Record, is_done
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
 
 Key = tuple[int, str, str]
 
@@ -42,6 +47,33 @@ class InitTransfer:
     own_test: Floats
     failed: Bools
     composition: str
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per seed, source and target: scores, steps, and those of the fresh start."""
+        return tidy(self._arrays(), self._names())
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The arrays with names along their axes.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        return dataset(self._arrays(), self._names())
+
+    def _names(self) -> dict[str, tuple[Any, ...]]:
+        return {"seed": self.seeds, "source": self.sources, "target": self.targets}
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        whole, fresh = ("seed", "source", "target"), ("seed", "target")
+        return {
+            "score": (whole, self.scores),
+            "own": (fresh, self.own),
+            "steps": (whole, self.steps),
+            "own_steps": (fresh, self.own_steps),
+            "test": (whole, self.test),
+            "own_test": (fresh, self.own_test),
+            "failed": (whole, self.failed),
+        }
 
     def lift(self) -> Floats:
         """(seeds, sources, targets): development score from the source's weights minus that from a fresh start."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.transfer.uncertainty import own_differences
 from deltacompose.analysis.units import ordered
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Lift:
     high: float
     seeds: int
     covers: str
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row with the lift, its interval and verdict; rows of several lifts go into one table by `pd.concat`."""
+        import pandas as pd
+
+        return pd.DataFrame([{**asdict(self), "verdict": self.verdict}])
 
     @property
     def verdict(self) -> str:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltacompose.analysis.arrays import Floats
+from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.analysis.recommendation.model import sign_flip
 from deltacompose.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
 
 Record = Mapping[str, Any]
 NOTHING = "nothing"
@@ -38,6 +43,25 @@ class Used:
     targets: tuple[str, ...]
     seeds: tuple[int, ...]
     scores: Floats
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per target and seed, with the score and how the deltas were used."""
+        about = {"composition": self.composition, "way": self.way, "trained": self.trained, "shots": self.shots}
+        return tidy(self._arrays(), self._names()).assign(**about)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The scores with names along their axes.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        return dataset(self._arrays(), self._names())
+
+    def _names(self) -> dict[str, tuple[Any, ...]]:
+        return {"target": self.targets, "seed": self.seeds}
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        return {"score": (("target", "seed"), self.scores)}
 
 
 def used(records: Iterable[Record]) -> list[Used]:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate, estimate
 from deltacompose.analysis.transfer.uncertainty import influence
 from deltacompose.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +37,24 @@ class StackEffect:
     values: Floats
     mean: Estimate | None
     limitations: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per seed, source and target, with the effect of the stack."""
+        return tidy(self._arrays(), self._names())
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The arrays with names along their axes.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        return dataset(self._arrays(), self._names())
+
+    def _names(self) -> dict[str, tuple[Any, ...]]:
+        return {"seed": self.seeds, "source": self.sources, "target": self.targets}
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        return {"effect": (("seed", "source", "target"), self.values)}
 
 
 def stack_effect(stack: TransferMatrix, alone: TransferMatrix) -> StackEffect:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import Estimate, adjusted, estimate
 from deltacompose.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray
 
 Kind = Literal["raw", "relative", "corrected", "lift"]
 Against = Literal["untouched", "chance", "random", "own"]
@@ -125,6 +130,27 @@ class Marks:
     bh: Bools
     by: Bools
     covers: tuple[str, ...]
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per source and target: difference, interval, p and both marks."""
+        return tidy(self._arrays(), self._names())
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The arrays with names along their axes.
+
+        Raises:
+            BadInput: xarray is not installed.
+        """
+        return dataset(self._arrays(), self._names())
+
+    def _names(self) -> dict[str, tuple[str, ...]]:
+        return {"source": self.sources, "target": self.targets}
+
+    def _arrays(self) -> dict[str, tuple[tuple[str, ...], Any]]:
+        names = ("difference", "low", "high", "p", "bh", "by")
+        return {name: (("source", "target"), getattr(self, name)) for name in names}
 
 
 def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.05) -> Marks:
@@ -154,7 +180,7 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
     if np.isnan(p).all():
         raise BadInput(f"no cell can be tested against {against}: it needs two seeds, or per-example scores")
     bh, by = (np.nan_to_num(adjusted(p, dependent), nan=1.0) <= q for dependent in (False, True))
-    return Marks(against, q, difference, low, high, p, bh, by, tuple(sorted(covers)))
+    return Marks(against, q, difference, low, high, p, bh, by, tuple(sorted(covers)), matrix.sources, matrix.targets)
 
 
 def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estimate]:
