@@ -166,8 +166,8 @@ def page(rows: Iterable[Row]) -> Iterator[str]:
         f"and transformers {transformers.__version__}.\n"
     )
     yield (
-        f"Tried are {len(METHODS)} methods: {', '.join(METHODS)}. A number in brackets points to the reason below the "
-        "table.\n"
+        f"Tried are {len(METHODS)} methods: {', '.join(METHODS)}. `arrow` is left out: it routes over the LoRAs of a "
+        "library and acts at their places. A number in brackets points to the reason below the table.\n"
     )
     yield "* *table*: the table of places: one that is shipped, or derived from the names of modules, or none."
     yield "* *acts*: methods whose tensors, moved at random, change the output. *refused*: those that raise an error."
