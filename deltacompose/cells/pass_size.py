@@ -46,17 +46,21 @@ TOLERANCE = 0.05
 
 ROUNDS = 3
 
+STEPS = 200
+"""Steps of a bank's trainings, all together, below which the measurement would take longer than what it saves."""
+
 Seconds = Callable[[int], float]
 """Seconds of one step of a bank of so many deltas."""
 
 
 def tokens_of_pass(backbone: Backbone, jobs: Sequence[Job]) -> int | None:
-    """The most tokens in one pass of a bank of these jobs; None where they are so few that any choice will do.
+    """The most tokens in one pass of a bank of these jobs; None where any choice will do, for few tokens or steps.
 
     On a CPU the first call for a width, a data type and a size of batches takes some seconds; later ones recall it.
     """
     alone, device = [_tokens(job) for job in jobs], backbone.model.device.type
-    if len(jobs) < 2 or device not in LARGEST or sum(alone) <= LEAST:
+    few = sum(alone) <= LEAST or sum(job.recipe.steps for job in jobs) < STEPS
+    if len(jobs) < 2 or device not in LARGEST or few:
         return None
     dtype, width = str(backbone.model.dtype).removeprefix("torch."), _power(backbone.embedding_width, 64, 512)
     own = _power(max(alone), LEAST, LARGEST[device])

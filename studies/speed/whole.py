@@ -13,15 +13,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 import transformers
-from steps import RATE, Peer, backbone_of, lora_of
+from steps import DEVICE, RATE, Peer, backbone_of, lora_of
 from timing import Row, interleaved, ratio
 from words import words
 
 import deltacompose as dc
+from deltacompose.cells.pass_size import tokens_of_pass
 from deltacompose.scoring import Reader, reader
 from deltacompose.study import BackboneChoice, Rows, Study
 from deltacompose.task.task import score
@@ -53,6 +55,8 @@ def whole_study(shape: str, folder: Path, rounds: int, size: Size | None = None)
         "fp32": lambda: scores.update(fp32=ours(model, size, "float32")),
         "bf16": lambda: scores.update(bf16=ours(model, size, "bfloat16")),
     }
+    for precision in ("float32", "bfloat16"):  # what is measured once per machine is not part of a study's time
+        tokens_of_pass(*_first_bank(model, size, precision))
     times = interleaved(arms, rounds, warm=False)
     setting = f"{shape}, {len(TASKS)} tasks, {len(SEEDS)} seeds, {size.steps} steps of {size.batch}"
     peers = {"trainer": "peft + Trainer + generate", "loop": "peft in a bare loop"}
@@ -61,6 +65,14 @@ def whole_study(shape: str, folder: Path, rounds: int, size: Size | None = None)
             pair = {"ours": times[arm], "theirs": times[peer]}
             own = {"score": scores[arm], "peer_score": scores[peer]}
             yield ratio("whole study", f"{name}, fp32", setting, precision, pair, **own)
+
+
+def _first_bank(model: str, size: Size, precision: str) -> tuple[dc.Backbone, list[Any]]:
+    """The backbone, and of each training of the study's bank what the choice of the pass reads."""
+    backbone = dc.load_backbone(model, dtype=precision, device=DEVICE)
+    recipe = dc.Recipe(steps=10_000, batch=size.batch)
+    readers = [reader(backbone, dc.tasks()[name].limited(train=size.train, val=1, test=1), 64) for name in TASKS]
+    return backbone, [SimpleNamespace(reader=read, recipe=recipe) for read in readers for _ in SEEDS]
 
 
 def saved(shape: str, folder: Path) -> str:
@@ -84,7 +96,7 @@ def ours(model: str, size: Size, precision: str) -> float:
         name="whole",
         tasks=TASKS,
         compositions=(lora_of(backbone),),
-        backbone=BackboneChoice(model=model, dtype=precision, device="cuda:0" if torch.cuda.is_available() else None),
+        backbone=BackboneChoice(model=model, dtype=precision, device=DEVICE),
         seeds=SEEDS,
         training=dc.Recipe(
             steps=size.steps, batch=size.batch, evaluate_every=size.steps // 2, learning_rates={"lora": RATE}, limit=64
@@ -189,10 +201,12 @@ class PeerStudy:
                 logging_strategy="no", use_cpu=not torch.cuda.is_available(), disable_tqdm=True, seed=seed,
                 remove_unused_columns=False, dataloader_drop_last=True,
             )  # fmt: skip
-            LossOfReader(
+            trainer = LossOfReader(
                 model=self.backbone.model, args=arguments, train_dataset=list(range(len(read.rows("train")))),
                 data_collator=lambda indices: dict(self.batch(read, indices)), callbacks=[Scores()],
-            ).train()  # fmt: skip
+            )  # fmt: skip
+            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.train()
         self.backbone.model.eval()
 
     def batch(self, read: Reader, indices: Sequence[int]) -> Any:

@@ -96,12 +96,18 @@ def test_one_delta_and_few_tokens_need_no_measurement(jobs, monkeypatch):
     monkeypatch.setattr(pass_size, "steps", refused)
     backbone, own = jobs
     assert tokens_of_pass(backbone, own[:1]) is None
+    assert tokens_of_pass(backbone, own) is None, "16 steps are too few"
+    monkeypatch.setattr(pass_size, "STEPS", 16)
     monkeypatch.setattr(pass_size, "LEAST", 100_000)
-    assert tokens_of_pass(backbone, own) is None
+    assert tokens_of_pass(backbone, own) is None, "a pass of all of them is small"
+    monkeypatch.setattr(pass_size, "LEAST", 256)
+    with pytest.raises(AssertionError, match="nothing is to be measured"):
+        tokens_of_pass(backbone, own)
 
 
 def test_a_bank_passes_in_parts_of_the_measured_size(jobs, monkeypatch):
     backbone, own = jobs
+    monkeypatch.setattr(pass_size, "STEPS", 16)
     monkeypatch.setattr(pass_size, "steps", lambda *_: {1: 1.0, 2: 3.0, 4: 9.0})
     alone = tokens_of_pass(backbone, own)
     assert alone < 2 * 8 * 32, "every bank is slower"
