@@ -679,6 +679,13 @@ def test_a_method_is_checked_on_the_families_where_it_has_places_and_the_others_
     assert reason.startswith("not on bert: no place 'cross_attention' in bert; not on gpt2: no place 'cross_attention'")
 
 
+def test_a_new_plugin_is_announced_by_the_name_that_its_method_has_in_a_composition(tmp_path, capsys):
+    catalogue.new_plugin("lo-reft", tmp_path)
+    (source,) = tmp_path.glob("*/src/*/lo_reft.py")
+    assert 'name: ClassVar[str] = "lo_reft"' in source.read_text()
+    assert "installs the method 'lo_reft';" in capsys.readouterr().out
+
+
 def test_checking_a_plugin_with_a_broken_method_exits_with_1(monkeypatch, capsys):
     row = sound("method", "scale")
     monkeypatch.setattr(plugins, "loaded", lambda: SimpleNamespace(methods={"scale": Mistyped}))
