@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,25 @@ def read_cells(path: Path) -> list[list[Any]]:
         return _workbook(path)
     if path.suffix not in (".csv", ".tsv", ".txt", ""):
         raise BadInput(f"a table ends in {', '.join(SUFFIXES)}, not {quoted(path.name)}")
-    rows = read_csv_rows(path, "\t" if path.suffix == ".tsv" else ",", strict=False)
-    cells = ([cell.strip() for cell in row] for _, row in rows)
+    cells = ([cell.strip() for cell in row] for _, row in text_rows(path, strict=False))
     return [row for row in cells if any(row)]
+
+
+def text_rows(path: Path, strict: bool = True) -> list[tuple[int, list[str]]]:
+    """The rows of a `.csv` or `.tsv` file, as of `read_csv_rows`.
+
+    A CSV whose header has semicolons and no comma is one of a country with decimal commas, as spreadsheets write it
+    there: its cells are separated by semicolons, and a number such as `95,2` is read as `95.2`.
+    """
+    if path.suffix == ".tsv":
+        return read_csv_rows(path, "\t", strict)
+    rows = read_csv_rows(path, ",", strict)
+    if not rows or len(rows[0][1]) != 1 or ";" not in rows[0][1][0]:
+        return rows
+    return [(line, [_DECIMAL.sub(r"\1.\2", cell) for cell in row]) for line, row in read_csv_rows(path, ";", strict)]
+
+
+_DECIMAL = re.compile(r"^(\s*[-+]?\d*),(\d+\s*%?\s*)$")
 
 
 def header_of(path: Path) -> list[str]:

@@ -16,6 +16,7 @@ from deltacompose.formats.files import Missing, read_bytes, read_text
 from deltacompose.formats.json_files import parsed_json, read_json
 from deltacompose.formats.patterns import matches
 from deltacompose.formats.row_files import read_csv_rows, read_json_rows
+from deltacompose.formats.sheets import read_cells
 from deltacompose.formats.tensor_files import TensorEntry, check_shapes, read_header
 
 
@@ -186,3 +187,14 @@ def test_a_pattern_that_takes_exponential_time_or_is_not_valid_is_refused():
         matches("x" * 1001, "x")
     with pytest.raises(BadInput, match="takes more than 1 s to match"):
         matches("(a|a|b)+(a|a)+x", "a" * 60)
+
+
+def test_a_table_of_a_country_with_decimal_commas_is_that_of_one_with_points(tmp_path):
+    comma, point = tmp_path / "comma.csv", tmp_path / "point.csv"
+    comma.write_bytes("\ufeffsource;SST-2 ;a,b;MNLI\nSST-2;95,2;88,1 %;,5\na,b;90;;-0,3\n".encode())
+    point.write_text('source,SST-2,"a,b",MNLI\nSST-2,95.2,88.1 %,.5\n"a,b",90,,-0.3\n')
+    assert read_cells(comma) != read_cells(point)  # a comma in the header leaves the file one of commas
+    comma.write_bytes("\ufeffsource;SST-2 ;ab;MNLI\nSST-2;95,2;88,1 %;,5\na,b;90;;-0,3\n".encode())
+    assert read_cells(comma) == [
+        ["source", "SST-2", "ab", "MNLI"], ["SST-2", "95.2", "88.1 %", ".5"], ["a,b", "90", "", "-0.3"],
+    ]  # fmt: skip

@@ -8,13 +8,12 @@ from typing import Any
 import pandas as pd
 
 from deltacompose.errors import BadInput, quoted
-from deltacompose.formats.row_files import read_csv_rows
-from deltacompose.formats.sheets import read_cells
+from deltacompose.formats.sheets import read_cells, text_rows
 
 
 def frame_of_csv(path: Path) -> pd.DataFrame:
     """A CSV or TSV file with a header, every cell as text."""
-    rows = read_csv_rows(path, "\t" if path.suffix == ".tsv" else ",")
+    rows = text_rows(path)
     if not rows:
         raise BadInput(f"{path} has no rows")
     header = rows[0][1]
