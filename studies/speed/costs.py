@@ -16,6 +16,7 @@ from whole import TASKS, saved
 
 import deltacompose as dc
 from deltacompose.attach import attach
+from deltacompose.registry import load_delta
 from deltacompose.study import BackboneChoice, Rows, Study
 from deltacompose.training import learn
 
@@ -126,7 +127,7 @@ def _own_acts(
         "attach": lambda: attach(backbone, expression).detach(),
         "swap": swap,
         "save": lambda: first.save(folder / f"own{time.monotonic_ns()}"),
-        "load": lambda: dc.load(folder / "kept"),
+        "load": lambda: load_delta(folder / "kept"),
     }
 
 
