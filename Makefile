@@ -16,6 +16,8 @@ SUITE := tests/method/test_methods.py tests/method/test_hostile_methods.py tests
 CHANGED = $(shell git diff --name-only --diff-filter=d $(BASE) -- 'deltacompose/*.py' 'plugins/deltacompose_plugins/*.py')
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM := false
+# The tests start many processes; where no bytecode is written, each compiles the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install study quick test suite lint types docs speed campaign clean gpu
 .DEFAULT_GOAL := install

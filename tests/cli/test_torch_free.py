@@ -20,10 +20,15 @@ HEAVY = {"torch", "transformers", "peft", "accelerate"}
 PROGRAM = """
 import contextlib, io, json, sys
 from deltacompose import cli
-output = io.StringIO()
-with contextlib.redirect_stdout(output):
-    cli.main()
-print(json.dumps({"modules": sorted({name.partition(".")[0] for name in sys.modules}), "output": output.getvalue()}))
+for arguments in json.loads(sys.argv[1]):
+    sys.argv, output, status = ["deltacompose", *arguments], io.StringIO(), 0
+    with contextlib.redirect_stdout(output):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            status = ended.code or 0
+    modules = sorted({name.partition(".")[0] for name in sys.modules})
+    print(json.dumps({"modules": modules, "output": output.getvalue(), "status": status}))
 """
 
 
@@ -38,15 +43,16 @@ def folder(tmp_path_factory):
     return folder
 
 
-def ran(folder, *arguments):
-    """The heavy modules that a command imported, and what it printed."""
+def ran(folder, *commands):
+    """The heavy modules that each command had imported when it ended, and what it printed, all in one new process."""
 
     environment = os.environ | {"DELTACOMPOSE_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *arguments]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(commands)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
-    facts = json.loads(done.stdout.splitlines()[-1])
-    return set(facts["modules"]) & HEAVY, facts["output"]
+    facts = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [each["status"] for each in facts] == [0] * len(commands), done.stderr
+    return [(set(each["modules"]) & HEAVY, each["output"]) for each in facts]
 
 
 READING = (
@@ -61,57 +67,57 @@ READING = (
 )
 
 
-@pytest.mark.parametrize("arguments", READING, ids=lambda arguments: arguments[0])
-def test_a_command_that_reads_a_store_or_a_listing_imports_no_torch(folder, arguments):
-    heavy, output = ran(folder, *arguments)
-    assert heavy == set()
-    assert output
+def test_commands_that_read_a_store_or_a_listing_import_no_torch(folder):
+    for arguments, (heavy, output) in zip(READING, ran(folder, *READING), strict=True):
+        assert heavy == set(), arguments
+        assert output, arguments
 
 
-def test_the_methods_are_listed_without_torch_once_they_were_listed(folder):
-    heavy, first = ran(folder, "methods")
-    assert "torch" in heavy
-    heavy, again = ran(folder, "methods")
-    assert heavy == set()
-    assert again == first
-    assert "lora" in again
-
-
+PLAN = ("plan", "kinds.yaml", "--store", "store")
+STATUS = ("status", "kinds.yaml", "--store", "store")
 OF_A_STUDY = (
-    ("status", "kinds.yaml", "--store", "store"),
-    ("plan", "kinds.yaml", "--store", "store"),
+    STATUS,
+    PLAN,
     ("report", "kinds.yaml", "--store", "store", "--out", "report"),
     ("transfer", "kinds.yaml", "--store", "store"),
 )
 
 
-def test_a_study_is_read_without_torch_once_it_was_planned(folder):
-    heavy, first = ran(folder, *OF_A_STUDY[1])
+def test_methods_are_listed_and_a_study_is_read_without_torch_once_they_were(folder):
+    [(_, methods), (heavy, plan)] = ran(folder, ("methods",), PLAN)
     assert "torch" in heavy
-    for arguments in OF_A_STUDY:
-        heavy, output = ran(folder, *arguments)
+    commands = (("methods",), *OF_A_STUDY)
+    again = dict(zip(commands, ran(folder, *commands), strict=True))
+    for arguments, (heavy, output) in again.items():
         assert heavy == set(), arguments
-        assert output
-    assert ran(folder, *OF_A_STUDY[1])[1] == first
+        assert output, arguments
+    assert again["methods",][1] == methods
+    assert "lora" in methods
+    assert again[PLAN][1] == plan
 
 
-@pytest.mark.parametrize("name", ["mood.jsonl", "model/config.json", "model/tokenizer.json", "kinds.yaml"])
-def test_an_edited_input_is_planned_anew(folder, tmp_path, name):
+EDITS = {
+    "mood.jsonl": lambda text: text.replace("mood", "muud"),
+    "model/config.json": lambda text: text.replace('"model_type"', '"strange": 1,\n  "model_type"'),
+    "model/tokenizer.json": lambda text: text.replace('"truncation": null', '"truncation":  null') + " ",
+    "kinds.yaml": lambda text: text.replace("name: kinds", "name: others"),
+}
+
+
+def test_an_edited_input_is_planned_anew(folder, tmp_path):
+    """One edit after another, each of a study that the command before has planned."""
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    ran(copy, "plan", "kinds.yaml", "--store", "store")
-    before = ran(copy, "status", "kinds.yaml", "--store", "store")
-    assert before[0] == set()
-    path = copy / name
-    edits = {
-        "mood.jsonl": lambda text: text.replace("mood", "muud"),
-        "model/config.json": lambda text: text.replace('"model_type"', '"strange": 1,\n  "model_type"'),
-        "model/tokenizer.json": lambda text: text.replace('"truncation": null', '"truncation":  null') + " ",
-        "kinds.yaml": lambda text: text.replace("name: kinds", "name: others"),
-    }
-    path.write_text(edits[name](path.read_text()))
-    heavy, _ = ran(copy, "status", "kinds.yaml", "--store", "store")
-    assert "torch" in heavy
+    ran(copy, PLAN)
+    [(heavy, _)] = ran(copy, STATUS)
+    assert heavy == set()
+    for name, edited in EDITS.items():
+        path = copy / name
+        text = path.read_text()
+        assert edited(text) != text
+        path.write_text(edited(text))
+        [(heavy, _)] = ran(copy, STATUS)
+        assert "torch" in heavy, name
 
 
 def test_a_wait_of_more_than_two_seconds_is_told_and_a_short_one_is_not(monkeypatch):
