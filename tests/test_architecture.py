@@ -9,6 +9,7 @@ from pathlib import Path
 
 import networkx as nx
 import pytest
+from house_counts import tree
 
 ROOT = Path(__file__).parent.parent
 HOUSE = ROOT / "deltacompose"
@@ -71,7 +72,7 @@ def room(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
-SOURCES = {named(path): ast.parse(path.read_text(encoding="utf-8")) for path in files(HOUSE, MEMBERS)}
+SOURCES = {named(path): tree(path) for path in files(HOUSE, MEMBERS)}
 PATHS = {named(path): path for path in files(HOUSE, MEMBERS)}
 OWN = [path for path in files(HOUSE, ROOT / "plugins") if "tests" not in path.parts]
 
