@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -44,41 +45,63 @@ def check_clusters(study: Study) -> None:
         raise BadInput(f"study {study.name!r}: clusters by {by} need its {need}; name {by} under `measures` as well")
 
 
+@dataclass(frozen=True)
+class ClusterSpec:
+    """Spec of a cluster cell.
+
+    Attributes:
+        composition: the expression whose deltas are compared, as text.
+        by: `weights`, `transfer` or the name of a measure.
+        count: how many clusters; None takes the number with the best silhouette.
+    """
+
+    tasks: tuple[str, ...]
+    composition: str
+    by: str
+    count: int | None
+
+    @classmethod
+    def of(cls, spec: Mapping[str, Any]) -> Self:
+        """The spec of a cell, from plain data."""
+        count = None if spec["count"] == "auto" else spec["count"]
+        return cls(tuple(spec["tasks"]), spec["composition"], spec["by"], count)
+
+
 def cluster(inputs: Inputs) -> Result:
     """Puts the tasks into clusters; its result names the tasks of each."""
-    spec = inputs.cell.spec
-    tasks, by = tuple(spec["tasks"]), spec["by"]
-    similarity = _transfer(inputs.parents, tasks) if by == "transfer" else _similarity(inputs, tasks, by)
-    partition = clusters_of(similarity, None if spec["count"] == "auto" else spec["count"])
+    spec = ClusterSpec.of(inputs.cell.spec)
+    similarity = _transfer(inputs.parents, spec.tasks) if spec.by == "transfer" else _similarity(inputs, spec)
+    partition = clusters_of(similarity, spec.count)
     quality = None if math.isnan(partition.silhouette) else partition.silhouette
-    result = {"clusters": partition.groups(tasks), "silhouette": quality, "similarity": similarity.tolist()}
+    result = {"clusters": partition.groups(spec.tasks), "silhouette": quality, "similarity": similarity.tolist()}
     return result, _nothing
 
 
-def _similarity(inputs: Inputs, tasks: Sequence[str], by: str) -> Floats:
+def _similarity(inputs: Inputs, spec: ClusterSpec) -> Floats:
     """(tasks, tasks): the mean over seeds of the similarity of deltas trained with one seed."""
     trained: dict[int, dict[str, str]] = defaultdict(dict)
     for record in inputs.parents:
         if record["kind"] == "train":
             trained[record["spec"]["seed"]][record["spec"]["task"]] = record["key"]
-    of_seeds = [_of_seed(inputs, {task: keys[task] for task in tasks}, by, seed) for seed, keys in trained.items()]
+    of_seeds = [
+        _of_seed(inputs, spec, {task: keys[task] for task in spec.tasks}, seed) for seed, keys in trained.items()
+    ]
     return np.asarray(np.mean(of_seeds, axis=0))
 
 
-def _of_seed(inputs: Inputs, keys: Mapping[str, str], by: str, seed: int) -> Floats:
+def _of_seed(inputs: Inputs, spec: ClusterSpec, keys: Mapping[str, str], seed: int) -> Floats:
     weights = {task: tensors.read(inputs.folder(key)) for task, key in keys.items()}
-    if by == "weights":
+    if spec.by == "weights":
         return _of_weights(list(weights.values()))
-    measure = named(by, registry.measures())
-    text = inputs.cell.spec["composition"]
+    measure = named(spec.by, registry.measures())
     if measure.needs == "weights":
         arrays: dict[str, Any] = {task: flatten(own) for task, own in weights.items()}
     elif measure.needs in _OF_TENSORS:
-        arrays = {task: from_weights(measure.needs, text, own) for task, own in weights.items()}
+        arrays = {task: from_weights(measure.needs, spec.composition, own) for task, own in weights.items()}
     elif measure.needs in PROBED:
         arrays = _probed(inputs, tuple(keys), measure.needs, seed)
     else:
-        raise _answers(by)
+        raise _answers(spec.by)
     return np.asarray(measure.nearness(compare(measure, arrays)))
 
 
