@@ -103,7 +103,7 @@ def _factorial(answer: Record, look: Style, title: str) -> Figure:
 
 
 def _facts(answer: Record, key: str, effects: bool) -> str:
-    """What the numbers are means over, what the signs are, what is missing."""
+    """Facts below the headline: tasks and seeds of the means, the signs, and the means that are missing."""
     count, seeds = len(answer["units"]) or 1, len(answer["seeds"]) or 1
     reach = answer["intervals"]
     facts = [
