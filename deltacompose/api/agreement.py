@@ -51,7 +51,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class _Read:
-    """What one delta gives in one data type: its evaluation and its mean loss on the split."""
+    """One delta in one data type: its evaluation and its mean loss on the split."""
 
     evaluation: Evaluation
     loss: float

@@ -59,7 +59,7 @@ def recalled(study: Study | Prepared, store: Store | None = None) -> Prepared:
 
 
 def _entry(study: Study, version: int) -> Path | None:
-    """Where the plan of a study is remembered; None where the installed members cannot be told apart by files."""
+    """Where the plan of a study is remembered; None where no files identify the installed members."""
     code = registry.code()
     if code is None:
         return None

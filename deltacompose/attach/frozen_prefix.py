@@ -208,7 +208,7 @@ class _Stack:
 
         The pass ends where the first touched layer would begin, so a bank's edits see no rows that are not theirs.
         """
-        # Of one row it cannot be told whether a bias is the same for all rows, so that one is read twice.
+        # One row alone does not show whether a bias is the same for all rows, so that one is read twice.
         chosen = rows if len(rows) > 1 else rows * 2
         batch = len(self.texts or ())
         own = {

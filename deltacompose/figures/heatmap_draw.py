@@ -163,7 +163,7 @@ def below(
 
 
 def _coloured(kinds: Sequence[str], look: Style) -> bool:
-    """Whether categories are told apart by colour; there are as many as have one of their own."""
+    """Whether colours identify categories; there are as many as have one of their own."""
     return len({*kinds, *look.categories}) <= COLOURED
 
 

@@ -258,7 +258,7 @@ def _levels_known(levels: Mapping[str, object]) -> str:
 
 
 def _best_sources(matrix: TransferMatrix, value: str, shown: tuple[Sequence[str], Sequence[str]]) -> Iterator[Any]:
-    """(row, column) of the best source of each target, where it is told from every other."""
+    """(row, column) of the best source of each target, where it differs from every other."""
     values = in_unit(matrix, value, matrix.values)
     known = (~np.isnan(values)).sum(axis=0)
     means, spread = mean_over_seeds(values), deviation(values)
