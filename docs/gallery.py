@@ -153,8 +153,9 @@ def similarity(path: Path) -> None:
 
 
 def similarity_transfer(path: Path) -> None:
-    """Transfer against that similarity, a point per ordered pair of the six tasks. The p-value permutes tasks. The similarity
-    is of LoRAs of 24 steps (`studies/gallery.md`), the transfer of LoRAs of 60 steps (`studies/which_tasks_help.md`)."""
+    """Transfer against that similarity, a point per ordered pair of the six tasks. The p-value permutes tasks. The
+    similarity is of LoRAs of 24 steps (`studies/gallery.md`), the transfer of LoRAs of 60 steps
+    (`studies/which_tasks_help.md`)."""
     import deltacompose as dc
 
     dc.figures.similarity_transfer(SIMILARITY, LORA, path, value="corrected")
