@@ -88,7 +88,8 @@ class _Backbone:
     """The study's backbone in one data type, and how it reads tasks."""
 
     def __init__(self, study: Study, dtype: str) -> None:
-        self.sources = Sources.of(replace(study, backbone=replace(study.backbone, dtype=dtype)))
+        choice = replace(study.backbone, dtype=dtype)  # type: ignore[arg-type]
+        self.sources = Sources.of(replace(study, backbone=choice))
         self.backbone: Backbone = backbone_of(self.sources.backbone)
 
     def reads(self, data: TaskData, task: str, delta: Delta | None, split: str) -> _Read:

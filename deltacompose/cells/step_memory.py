@@ -96,7 +96,7 @@ class _Living(TorchDispatchMode):
     """
 
     def __init__(self, apart: Set[int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.apart, self.bytes, self.peak = apart, 0, 0
         self._known: set[int] = set()
 

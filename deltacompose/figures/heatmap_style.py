@@ -51,8 +51,8 @@ class Mosaic(QuadMesh):
             [corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1], corners[:-1, :-1]], axis=2
         ).reshape(-1, 5, 2)
         colours, which = np.unique(np.asarray(self.get_facecolor()), axis=0, return_inverse=True)
-        pen = renderer.new_gc()  # type: ignore[no-untyped-call]
-        self._set_gc_clip(pen)
+        pen = renderer.new_gc()
+        self._set_gc_clip(pen)  # type: ignore[attr-defined]
         pen.set_linewidth(float(np.ravel(self.get_linewidth())[0]))
         pen.set_foreground("white")
         turns = np.array([Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY], dtype=Path.code_type)

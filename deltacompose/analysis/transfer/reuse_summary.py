@@ -46,7 +46,12 @@ class Used:
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per target and seed, with the score and how the deltas were used."""
-        about = {"composition": self.composition, "way": self.way, "trained": self.trained, "shots": self.shots}
+        about: dict[str, Any] = {
+            "composition": self.composition,
+            "way": self.way,
+            "trained": self.trained,
+            "shots": self.shots,
+        }
         return tidy(self._arrays(), self._names()).assign(**about)
 
     def to_xarray(self) -> xarray.Dataset:
