@@ -123,6 +123,7 @@ class Ink:
         mesh = Mosaic(
             np.dstack(np.meshgrid(np.arange(columns + 1.0), edges)),
             array=np.ma.masked_invalid(means),
+            antialiased=False,
             cmap=self.palette,
             edgecolors="white",
             linewidth=0.4 if self.cell >= 6 else 0.0,

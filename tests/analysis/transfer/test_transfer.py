@@ -65,7 +65,7 @@ def same(one: TransferMatrix, other: TransferMatrix) -> bool:
 
 scores = st.one_of(st.floats(-1, 1), st.just(float("nan")))
 names = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=6).filter(
-    lambda name: name not in ("untouched", "random")
+    lambda name: name.strip() and name not in ("untouched", "random")  # a blank name is refused
 )
 
 
