@@ -48,7 +48,7 @@ quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and t
 test: $(INSTALLED) ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-suite: $(INSTALLED) ## run the hostile suite: every method, every table, every broken method; under 5 minutes on two cores
+suite: $(INSTALLED) ## run the hostile suite: every method, every table, every broken method; 7 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SUITE)
 
 lint: $(INSTALLED) ## check style and formatting
@@ -58,7 +58,7 @@ lint: $(INSTALLED) ## check style and formatting
 types: $(INSTALLED) ## check types
 	$(BIN)/mypy
 
-speed: $(INSTALLED) ## compare speed with peft's and without each lever; adds to results/speed; about 25 minutes
+speed: $(INSTALLED) ## compare speed with peft's and without each lever; adds to results/speed; half an hour, by estimate
 	OMP_NUM_THREADS=1 $(BIN)/python studies/speed/speed.py
 
 gpu: $(INSTALLED) ## on a machine with CUDA: the tests marked gpu, then speed, memory and agreement as a table

@@ -1,6 +1,6 @@
 """Speed of deltacompose against the same work without each lever, and against peft, on this machine's device.
 
-    make speed                                                   # all, about 25 minutes of two cores
+    make speed                                                   # all, half an hour by estimate
     OMP_NUM_THREADS=1 python studies/speed/speed.py --only steps matrix --rounds 7
     OMP_NUM_THREADS=1 python studies/speed/speed.py --budget 300  # begins nothing new after five minutes
     python studies/speed/speed.py --list                         # names of all measurements
