@@ -74,7 +74,7 @@ def analysed(
     Args:
         step: called with each composition when it is finished, see `steps`.
         measures: similarities of the tasks' deltas by composition and name, (seeds, tasks, tasks); recommendations use
-            them beside popularity and scores on few examples.
+            them as predictors, with popularity and scores on few examples.
     """
     lifts: list[Lift] = []
     parts: list[AnalysedTransfer] = []

@@ -117,7 +117,7 @@ def written(folder: Path, name: str, dtype: str) -> Path:
 
 
 def planned(study: Path, cache: Path) -> dict[str, Any]:
-    """What `deltacompose plan` takes and says, in a process of its own with one thread."""
+    """Time, memory and output of `deltacompose plan`, in a process of its own with one thread."""
     environment = os.environ | {"DELTACOMPOSE_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     arguments = ["plan", str(study), "--json", "--bank", "1"]
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, *arguments]
