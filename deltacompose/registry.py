@@ -128,7 +128,8 @@ def load_backbone(
         model: a name that a plugin gives, a folder, a GGUF file, a name on the Hugging Face hub, or a model in hand.
         tokenizer: in hand, or a folder; the checkpoint's own if None.
         head: `mlm` for an encoder with its masked-language head.
-        dtype: `float32`, `bfloat16`, `float16`, or `int8`, `nf4` by bitsandbytes.
+        dtype: `auto` (bfloat16 where the device has instructions for it, else float32), `float32`, `bfloat16`,
+            `float16`, or `int8`, `nf4` by bitsandbytes.
         device: `cpu`, `cuda:1`, `auto`, `sharded`; if None, a backbone that is read from files goes to a GPU if there
             is one, and a model in hand stays where it is.
         table: the table of places: a name, a mapping, a `Table`, or "derived".

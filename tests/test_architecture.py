@@ -50,6 +50,8 @@ NO_TORCH = {
     "store",
     "figures",
 }
+ASKS_OF_A_GPU = "deltacompose.study.machine"
+"""Imports torch in functions, where the system shows a GPU or torch is imported already."""
 NO_TORCH |= {"planning", "report", "limits", "validation", "formats"}
 LIGHT = ("errors", "moved", "plugins.hookspecs", "plugins.members", "plugins.loader", "plugins.scaffold")
 TORCH = {"torch", "transformers", "peft", "torchvision", "accelerate"}
@@ -121,7 +123,8 @@ def test_no_module_imports_itself_in_a_round():
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if room(module) in NO_TORCH])
 def test_rooms_without_torch_import_none(module):
-    assert {imported.split(".")[0] for imported in imports(SOURCES[module])} & TORCH == set()
+    imported = {name.split(".")[0] for name in imports(SOURCES[module])} & TORCH
+    assert imported == ({"torch"} if module == ASKS_OF_A_GPU else set())
 
 
 def modules_after_importing(*names: str) -> set[str]:

@@ -14,7 +14,6 @@ from pydantic import TypeAdapter
 
 from deltacompose import registry
 from deltacompose.cache.remembered import remembered
-from deltacompose.cells import machine
 from deltacompose.cells.calibration import calibrated, speeds
 from deltacompose.cells.process_memory import process_bytes
 from deltacompose.planning.cost import Cost, cost
@@ -22,6 +21,7 @@ from deltacompose.planning.facts import Facts
 from deltacompose.planning.fitting import PROCESS, Greediest, advice, greediest
 from deltacompose.planning.plan import Prepared
 from deltacompose.store.store import Store
+from deltacompose.study import machine
 from deltacompose.study.config import Study
 from deltacompose.validation import plain
 
@@ -55,6 +55,7 @@ def cost_of(
     remarks = [
         f"{known.absent}: keys are not final, and stored cells are not counted" if known.absent else "",
         unfit(prepared, workers, bank),
+        slow_precision(asked),
     ]
     parameters = tuple(
         {"composition": text, "parameters": delta.trained, "share": f"{delta.trained / known.shape.total:.2%}"}
@@ -69,6 +70,16 @@ def unfit(prepared: Prepared, workers: int, bank: int) -> str:
     largest, gpu = _largest(prepared, bank), _on_gpu(prepared.study)
     room = machine.free_bytes(gpu)
     return advice(prepared.study, prepared.facts, registry.parse, largest, room, workers, gpu)
+
+
+def slow_precision(study: Study) -> str:
+    """A sentence where this machine has no instructions for products in the precision of a study's backbone; or ""."""
+    if study.backbone.dtype != "bfloat16" or machine.multiplies_bfloat16(study.backbone.device):
+        return ""
+    return (
+        f"study {study.name!r}: this processor has no instructions for bfloat16, whose products take many times as "
+        "long here as those in float32; write `dtype: auto`, which is bfloat16 where a processor has them"
+    )
 
 
 def unfit_to_run(prepared: Prepared, workers: int, bank: int) -> str:

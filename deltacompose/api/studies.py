@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose import registry
-from deltacompose.api.estimates import default_bank, unfit_to_run, workers_of
+from deltacompose.api.estimates import default_bank, slow_precision, unfit_to_run, workers_of
 from deltacompose.api.observers import observers
 from deltacompose.api.planned import prepare
 from deltacompose.cells.carry_out import under_way
@@ -82,8 +82,10 @@ def run(
         opened.keep_labels({name: task.category for name, task in prepared.facts.tasks.items()})
         group = partial(by_expression, known=prepared.facts.tasks)
         work = Work(group=group, extend=prepared.extend, peek=under_way, processes=processes_of)
-        if engine in _HERE and (sentence := unfit_to_run(prepared, executor.slots, settings["bank"])):
-            logging.getLogger(__name__).warning(sentence)
+        if engine in _HERE:
+            for sentence in (unfit_to_run(prepared, executor.slots, settings["bank"]), slow_precision(prepared.study)):
+                if sentence:
+                    logging.getLogger(__name__).warning(sentence)
         sent = options_of(prepared.study) | settings
         with observers(prepared.study.name, opened, progress, log_to) as tell:
             return run_plan(prepared.plan, opened, executor, work, sent, tell)

@@ -59,7 +59,8 @@ def load_backbone(
     Args:
         tokenizer: in hand, or a folder; the checkpoint's own if None, and none for a model in hand.
         head: `mlm` for an encoder with its masked-language head.
-        dtype: `float32`, `bfloat16`, `float16`, or `int8`, `nf4` by bitsandbytes; applies to models read from files.
+        dtype: `auto` (bfloat16 where the device has instructions for it, else float32), `float32`, `bfloat16`,
+            `float16`, or `int8`, `nf4` by bitsandbytes; applies to models read from files.
         device: where to, `cpu` or `cuda:1`; `auto` and its like spread the layers over all GPUs by accelerate;
             `sharded` deals them out over the processes that torchrun started, and is the CPU where there are none.
         tables: what the plugins give by name: tables, and loaders that give a `loading.Checkpoint`.

@@ -25,6 +25,7 @@ from deltacompose.cache.file_digests import WEIGHTS, file_digest
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.files import is_folder
 from deltacompose.plugins.checkpoint import Checkpoint
+from deltacompose.study import machine
 from deltacompose.study.config import SHARDED
 
 __all__ = ["Checkpoint", "Manner", "class_name", "find", "kind_of", "read_config", "read_model", "read_tokenizer"]
@@ -54,6 +55,10 @@ class Manner:
     dtype: str | torch.dtype = "float32"
     device: str | torch.device | None = None
     attention: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.dtype, str) and self.dtype == "auto":
+            object.__setattr__(self, "dtype", machine.suitable_dtype(None if self.device is None else str(self.device)))
 
     def options(self) -> dict[str, Any]:
         """Arguments of transformers' `from_pretrained`.
@@ -223,7 +228,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
-        raise unknown("dtype", dtype, [*DTYPES, *QUANTISED])
+        raise unknown("dtype", dtype, ["auto", *DTYPES, *QUANTISED])
     return DTYPES[dtype]
 
 

@@ -5,6 +5,6 @@
 
 These read their inputs by `context`, `task_data`, `loaded`, `worker_sources` and `stored_evidence`, and write
 `training_state` and `scored_answers`. For a plan, `grouping` decides which cells go to a worker together, `study_facts`
-and `shapes` describe the study, `calibration`, `step_memory`, `process_memory` and `machine` time, memory and
-processor. `pass_size` chooses how many deltas of a bank pass at once.
+and `shapes` describe the study, `calibration`, `step_memory` and `process_memory` time and memory. `pass_size` chooses
+how many deltas of a bank pass at once.
 """

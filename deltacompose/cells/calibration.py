@@ -19,14 +19,16 @@ from annotated_types import Ge, Gt
 from typing_extensions import TypedDict
 
 from deltacompose.cache.remembered import remembered
-from deltacompose.cells import machine
 from deltacompose.planning import flops
 from deltacompose.planning.flops import DeltaShape, Lengths, Shape
+from deltacompose.study import machine
 
 NARROW, WIDE = 64, 1024
 LAYERS, ROWS, TOKENS = 2, 4, 64
 TOGETHER = 32
 """Rows of a pass in evaluation."""
+ENOUGH = 2.0
+"""Seconds of a call that is not repeated: noise is small beside them."""
 
 _DTYPES = ("float32", "float16")
 
@@ -111,9 +113,10 @@ def _measured(name: str, dtype: str, device: str) -> dict[str, Any]:
     solved: dict[str, Any] = {"machine": name}
     with timing(device):
         models = {width: random_model(width, dtype, device) for width in (NARROW, WIDE)}
+        rows = ROWS if dtype != "bfloat16" or machine.multiplies_bfloat16(device) else 1
         for kind, act in (("train", learn), ("evaluate", _look)):
-            times = {width: timed(partial(act, model), device) for width, model in models.items()}
-            solved[kind] = asdict(_solved({width: (_operations(width, kind), times[width]) for width in models}))
+            times = {width: timed(partial(act, model, rows), device) for width, model in models.items()}
+            solved[kind] = asdict(_solved({width: (_operations(width, kind, rows), times[width]) for width in models}))
     return solved
 
 
@@ -124,8 +127,8 @@ def _solved(passes: Mapping[int, tuple[float, float]]) -> Speed:
     return Speed(rate, max(0.0, short - few / rate) / LAYERS)
 
 
-def _operations(width: int, kind: str) -> float:
-    tokens = ROWS * TOKENS
+def _operations(width: int, kind: str, rows: int) -> float:
+    tokens = rows * TOKENS
     layer = 4 * width * width + 3 * width * 3 * width
     forward = LAYERS * tokens * (2 * layer + 4 * width * TOKENS)
     return forward * (2 if kind == "train" else 1)
@@ -158,16 +161,19 @@ def learn(model: Any, rows: int = ROWS, tokens: int = TOKENS) -> None:
     torch.autograd.grad(output.sum(), states)
 
 
-def _look(model: Any) -> None:
+def _look(model: Any, rows: int = ROWS) -> None:
     import torch
 
-    ids = torch.ones(ROWS, TOKENS, dtype=torch.int64, device=model.device)
+    ids = torch.ones(rows, TOKENS, dtype=torch.int64, device=model.device)
     with torch.no_grad():
         model(input_ids=ids, use_cache=False)
 
 
 def timed(act: Callable[[], object], device: str, calls: int = 4, warm: int = 1) -> float:
-    """Seconds of one call: the least of all but the first `warm`; on a CPU those of the processor."""
+    """Seconds of one call: the least of all but the first `warm`, on a CPU those of the processor.
+
+    After a call that takes longer than `ENOUGH` no other is made, and that one counts.
+    """
     import torch
 
     clock = time.perf_counter if device.startswith("cuda") else time.process_time
@@ -178,6 +184,8 @@ def timed(act: Callable[[], object], device: str, calls: int = 4, warm: int = 1)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         seconds.append(clock() - started)
+        if seconds[-1] > ENOUGH:
+            return seconds[-1]
     return min(seconds[warm:])
 
 

@@ -24,8 +24,9 @@ from deltacompose.attach.attachment import Attachment, attach
 from deltacompose.attach.bound import Stacked
 from deltacompose.backbone.backbone import Backbone
 from deltacompose.cache.remembered import remembered
-from deltacompose.cells import calibration, machine
+from deltacompose.cells import calibration
 from deltacompose.method.weights import init_weights
+from deltacompose.study import machine
 from deltacompose.training.flat import Matrices, Row, clip, step
 from deltacompose.training.learner import Job
 

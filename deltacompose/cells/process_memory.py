@@ -14,8 +14,8 @@ import sys
 from importlib.metadata import version
 
 from deltacompose.cache.remembered import remembered
-from deltacompose.cells import machine
 from deltacompose.errors import BadInput
+from deltacompose.study import machine
 
 STEPS = 2
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BackboneName = Annotated[str, typer.Option(help="Name of a backbone, a folder, or a name on the hub.")]
 Split = Annotated[str, typer.Option(help="Split to evaluate: train, val or test.")]
-Dtype = Annotated[str, typer.Option(help="Data type of the backbone: float32, bfloat16 or float16.")]
+Dtype = Annotated[str, typer.Option(help="Data type of the backbone: auto, float32, bfloat16 or float16.")]
 OwnBackbone = Annotated[
     str | None, typer.Option(help="Name of a backbone, a folder, or a name on the hub.  [default: the delta's own]")
 ]

@@ -22,6 +22,7 @@ from deltacompose.errors import BadInput, unknown
 from deltacompose.formats.yaml_files import read_yaml
 from deltacompose.limits import ENTRIES, EXPRESSION_CHARACTERS, NAME_CHARACTERS, PROCESSES
 from deltacompose.notebook import counted, table
+from deltacompose.study import machine
 from deltacompose.study.new_tasks import MERGE, MERGES, ClusterChoice, ReuseChoice
 from deltacompose.study.recipe import Count, Recipe
 from deltacompose.validation import checked, plain
@@ -80,7 +81,8 @@ class BackboneChoice:
     Attributes:
         model: a name that a plugin gives (`embedded`), a folder, or a name on the Hugging Face hub.
         dtype: precision of the frozen weights and of the pass; deltas are fp32. `int8` and `nf4` hold the frozen
-            matrices in few bits by bitsandbytes, and pass in bfloat16.
+            matrices in few bits by bitsandbytes, and pass in bfloat16. `auto` becomes `bfloat16` where the device has
+            instructions for it and `float32` elsewhere, when the study is read; keys have what it became.
         head: `mlm` for an encoder with its masked-language head.
         table: the name of the table of places, `derived`, or a table written out; None finds it by the model's type.
         attention: how transformers computes attention; its own choice for the model if None.
@@ -94,7 +96,7 @@ class BackboneChoice:
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
 
     model: str = "embedded"
-    dtype: Literal["float32", "bfloat16", "float16", "int8", "nf4"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "nf4"] = "float32"
     head: Literal["mlm"] | None = None
     table: str | dict[str, Any] | None = None
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
@@ -105,6 +107,8 @@ class BackboneChoice:
     def __post_init__(self) -> None:
         if self.system is not None and not self.chat:
             raise BadInput("backbone: a system prompt is part of a chat; set `chat: true` too, or leave out `system`")
+        if self.dtype == "auto":
+            object.__setattr__(self, "dtype", machine.suitable_dtype(self.device))
 
 
 @dataclass(frozen=True)

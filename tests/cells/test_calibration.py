@@ -67,3 +67,26 @@ def test_overhead_counts_less_in_a_bank_and_more_where_text_is_generated_token_b
 def test_without_overhead_the_speed_is_the_rate():
     fast = Calibration("m", Speed(2e9, 0.0), Speed(3e9, 0.0))
     assert speeds(fast, SHAPE, LENGTHS, 8) == pytest.approx({"train": 2e9, "evaluate": 3e9})
+
+
+@pytest.mark.parametrize(("seconds", "calls", "time"), [((9.0, 1.0), 1, 9.0), ((1.0, 0.5, 0.25, 0.125), 4, 0.125)])
+def test_a_call_that_takes_long_is_not_repeated(monkeypatch, seconds, calls, time):
+    clock, done = [0.0], []
+
+    def act():
+        clock[0] += seconds[len(done)]
+        done.append(act)
+
+    monkeypatch.setattr(calibration.time, "process_time", lambda: clock[0])
+    assert calibration.timed(act, "cpu") == time
+    assert len(done) == calls
+
+
+def test_a_processor_without_bfloat16_passes_fewer_rows(monkeypatch):
+    rows = []
+    monkeypatch.setattr(calibration, "timed", lambda act, device: rows.append(act.args[1]) or float(len(rows)))
+    for able, expected in ((True, calibration.ROWS), (False, 1)):
+        monkeypatch.setattr(calibration.machine, "multiplies_bfloat16", lambda device, answer=able: answer)
+        calibration._measured("a processor", "bfloat16", "cpu")
+        assert set(rows) == {expected}
+        rows.clear()

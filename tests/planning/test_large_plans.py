@@ -20,7 +20,7 @@ import deltacompose as dc
 from deltacompose import api, registry
 from deltacompose.api import estimates
 from deltacompose.backbone.pico import pico, pico_tokenizer
-from deltacompose.cells import machine, process_memory
+from deltacompose.cells import process_memory
 from deltacompose.cells.process_memory import process_bytes
 from deltacompose.cells.step_memory import StepBytes, _Living, step_bytes
 from deltacompose.cells.study_facts import facts, greediest_of, sample
@@ -28,7 +28,7 @@ from deltacompose.cli import app
 from deltacompose.errors import BadInput
 from deltacompose.planning.fitting import advice, greediest
 from deltacompose.store import open_store
-from deltacompose.study import Study
+from deltacompose.study import Study, machine
 from deltacompose.study.recipe import Recipe
 
 SHAPES = {

@@ -7,6 +7,10 @@ import os
 import sys
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")
+"""The names that Linux gives to instructions for bfloat16 products: two of x86, one of ARM."""
+
 _UNLIMITED = 1 << 62
 
 
@@ -34,17 +38,32 @@ def _may_have_gpu() -> bool:
     return "torch" in sys.modules or os.name == "nt" or any(device.exists() for device in devices)
 
 
+def multiplies_bfloat16(device: str | None = None) -> bool:
+    """Whether a device has instructions for products of bfloat16 matrices; without them they take many times as long.
+
+    Args:
+        device: as of a backbone; every one but `cpu` is a GPU where there is one.
+    """
+    if device != "cpu" and has_gpu():
+        import torch
+
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    words = {word for line in _of_processor() if line[0] in ("flags", "Features") for word in line[1].split()}
+    return not words.isdisjoint(BFLOAT16)
+
+
+def suitable_dtype(device: str | None = None) -> str:
+    """The precision that `dtype: auto` means: `bfloat16` where the device multiplies it, else `float32`."""
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
 def processor(gpu: bool = False) -> str:
     """The name of the processor, as Linux gives it, or of the first GPU."""
     if gpu:
         import torch
 
         return str(torch.cuda.get_device_name())
-    names: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown processor"
+    return next((value for name, value in _of_processor() if name == "model name"), "unknown processor")
 
 
 def free_bytes(gpu: bool = False) -> int:
@@ -62,6 +81,14 @@ def left_in_group(group: Path) -> int | None:
     with contextlib.suppress(OSError, ValueError):
         return int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
     return None
+
+
+def _of_processor() -> list[tuple[str, str]]:
+    """What Linux tells of the processors, as names and values; nothing on other systems."""
+    with contextlib.suppress(OSError):
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+        return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+    return []
 
 
 def _free_of_machine() -> int | None:
