@@ -22,11 +22,11 @@ from deltacompose.backbone.quantization import values
 from deltacompose.backbone.quiet import evaluating, has_values, quiet
 from deltacompose.cache.file_digests import Files
 from deltacompose.errors import BadInput, NoPlace, unknown
-from deltacompose.places.notation import Part, Place, matches
+from deltacompose.places.notation import FusedPart, Place, matches
 from deltacompose.places.numbers import read_number
 from deltacompose.places.table import Table, join, locate
 
-__all__ = ["Backbone", "Part", "Place", "Stream", "bind", "evaluating"]
+__all__ = ["Backbone", "FusedPart", "Place", "Stream", "bind", "evaluating"]
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Backbone:
             return torch.zeros(self.width(place), dtype=like.dtype, device=like.device)
         return self.part(place, values(module, own).mT if transposed else values(module, own))
 
-    def parameter_location(self, place: Place, name: str) -> tuple[str, str, bool, Part | None]:
+    def parameter_location(self, place: Place, name: str) -> tuple[str, str, bool, FusedPart | None]:
         """Where a parameter is: module path, its name there, whether it is held transposed, and which slice of it.
 
         The bias of a module without one is a location too.

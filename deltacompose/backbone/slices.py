@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltacompose.places.notation import Part
+from deltacompose.places.notation import FusedPart
 
 
 @dataclass(frozen=True)
 class Slice:
     """Where a place lies in its module's output: all of it, or a part of it."""
 
-    part: Part | None = None
+    part: FusedPart | None = None
 
     def take(self, x: Tensor) -> Tensor:
         """`(..., fused)` -> `(..., width)`."""

@@ -18,10 +18,10 @@ from deltacompose.library.card import Result
 from deltacompose.library.layout import examples_of
 from deltacompose.library.library import Arrays, Library
 from deltacompose.store.store import Store
+from deltacompose.study.queries import Record
 from deltacompose.task.mixture import mix_of_name
 from deltacompose.task.task import Task
 
-Record = Mapping[str, Any]
 Scores = Mapping[tuple[str, str, int], list[Result]]
 """Results by composition, source and seed of the delta."""
 

@@ -3,6 +3,6 @@
 `notation` reads places, `table` tables, `numbers` the numbers of a table.
 """
 
-from deltacompose.places.notation import KINDS, Part, Place, Spot, read_spot, split_name
+from deltacompose.places.notation import KINDS, FusedPart, Place, Spot, read_spot, split_name
 
-__all__ = ["KINDS", "Part", "Place", "Spot", "read_spot", "split_name"]
+__all__ = ["FusedPart", "KINDS", "Place", "Spot", "read_spot", "split_name"]

@@ -77,10 +77,10 @@ OTHER = "other."
 
 
 @dataclass(frozen=True)
-class Part:
+class FusedPart:
     """A piece of a fused output, which consists of equal blocks, each of pieces of the same relative sizes.
 
-    >>> grouped = Part(index=1, sizes=(2, 1, 1), blocks=2)  # two groups, each of two queries, a key and a value
+    >>> grouped = FusedPart(index=1, sizes=(2, 1, 1), blocks=2)  # two groups, each of two queries, a key and a value
     >>> grouped.width(32), grouped.bounds(32)
     (8, (8, 12))
 
@@ -150,7 +150,7 @@ class Place:
     layer: int | None
     module: str
     until: str | None = None
-    part: Part | None = None
+    part: FusedPart | None = None
     port: str = "output"
     parameter: str = ""
 

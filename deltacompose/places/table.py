@@ -52,7 +52,7 @@ import yaml
 
 from deltacompose.errors import BadInput, quoted, unknown
 from deltacompose.formats.yaml_files import read_yaml
-from deltacompose.places.notation import KINDS, OTHER, Cut, Part, Place, Spot, read_spot, split_name
+from deltacompose.places.notation import KINDS, OTHER, Cut, FusedPart, Place, Spot, read_spot, split_name
 from deltacompose.places.numbers import Number, is_formula, plain, read_number
 
 BACKBONE_KINDS = {
@@ -173,13 +173,13 @@ def locate(table: Table, config: Any, base: str, modules: frozenset[str]) -> tup
     return tuple(located)
 
 
-def _part(cut: Cut, stack: Stack, config: Any) -> Part:
+def _part(cut: Cut, stack: Stack, config: Any) -> FusedPart:
     """The part of a fused output with its numbers, in which `heads` is the stack's number of key-value heads."""
     formulas = (*cut.sizes, *([cut.per] if cut.per else []))
     heads = read_number(stack.heads, config) if any({"head", "heads"} & set(text.split()) for text in formulas) else 0
     sizes = tuple(read_number(size, config, {"heads": heads}) for size in cut.sizes)
     blocks = heads if cut.per == "head" else read_number(cut.per, config, {"heads": heads}) if cut.per else 1
-    return Part(cut.index, sizes, blocks)
+    return FusedPart(cut.index, sizes, blocks)
 
 
 def _layers(table: Table, stack: Stack, config: Any, base: str, modules: frozenset[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ Every way is compared with a fresh delta that was trained on the same examples, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.analysis.recommendation.model import sign_flip
 from deltacompose.errors import BadInput
+from deltacompose.study.queries import Record
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray
 
-Record = Mapping[str, Any]
+
 NOTHING = "nothing"
 _RESAMPLES = 2000
 
