@@ -26,8 +26,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from steps import DEVICE
 from summary import Summary, rows_of, table, with_table
 from timing import Row, device_name, machine
+
+from deltacompose.study.machine import multiplies_bfloat16
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = HERE / "summary.json"
@@ -106,6 +109,8 @@ def carry_out(summary: Summary, chosen: list[Measurement], budget: float, again:
 def attempted(each: Measurement) -> list[Row]:
     """The rows of a measurement with the machine's state; one with the reason where it fails."""
     before = machine()
+    if "bfloat16" in each.name and not multiplies_bfloat16(DEVICE):
+        return [{"reason": "this processor has no instructions for bfloat16"}]
     try:
         return [{**row, **before} for row in each.rows()]
     except Exception as error:
@@ -151,6 +156,7 @@ def measurements(rounds: int, folder: Path) -> list[Measurement]:
             Measurement("study", f"study/{shape}", partial(whole_study, shape, folder, few))
             for shape in ("embedded", "t5-small")
         ),
+        *(() if multiplies_bfloat16(DEVICE) else (Measurement("study", "study/bfloat16", partial(iter, ())),)),
         *(
             Measurement("matrix", f"matrix/{shape}/{own}/{peer}",
                         partial(transfer_matrix, shape, own, peer, max(2, few)))
@@ -176,7 +182,7 @@ def measurements(rounds: int, folder: Path) -> list[Measurement]:
             for shape in ("tiny-t5", "gpt2-like")
         ),
         *(
-            Measurement("levers", f"levers/bf16/{shape}", partial(levers.half_precision, shape, 8, 4, rounds))
+            Measurement("levers", f"levers/bfloat16/{shape}", partial(levers.half_precision, shape, 8, 4, rounds))
             for shape in ("embedded", "t5-small")
         ),
         *(

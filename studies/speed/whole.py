@@ -26,6 +26,7 @@ import deltacompose as dc
 from deltacompose.cells.pass_size import tokens_of_pass
 from deltacompose.scoring import Reader, reader
 from deltacompose.study import BackboneChoice, Rows, Study
+from deltacompose.study.machine import multiplies_bfloat16
 from deltacompose.task.task import score
 
 TASKS = ("sentiment_movie", "sentiment_tweet", "topic_gloss", "package_section")
@@ -45,22 +46,30 @@ class Size:
 
 
 def whole_study(shape: str, folder: Path, rounds: int, size: Size | None = None) -> Iterator[Row]:
-    """Rows: ours against each peer, in fp32 and with a backbone in bf16 against the peers in fp32."""
+    """Rows: ours against each peer, in fp32 and with a backbone in bf16 against the peers in fp32.
+
+    On a device without instructions for bf16 there are no rows in bf16.
+    """
     size = size or Size()
+    half = multiplies_bfloat16(DEVICE)
     model = saved(shape, folder)
     scores: dict[str, float] = {}
     arms: dict[str, Callable[[], None]] = {
         "trainer": _kept(scores, "trainer", lambda: PeerStudy(model, size, trainer=True)),
         "loop": _kept(scores, "loop", lambda: PeerStudy(model, size, trainer=False)),
         "fp32": lambda: scores.update(fp32=ours(model, size, "float32")),
-        "bf16": lambda: scores.update(bf16=ours(model, size, "bfloat16")),
     }
-    for precision in ("float32", "bfloat16"):  # what is measured once per machine is not part of a study's time
+    if half:
+        arms["bf16"] = lambda: scores.update(bf16=ours(model, size, "bfloat16"))
+    for precision in (
+        "float32",
+        *(("bfloat16",) if half else ()),
+    ):  # what is measured once per machine is not part of a study's time
         tokens_of_pass(*_first_bank(model, size, precision))
     times = interleaved(arms, rounds, warm=False)
     setting = f"{shape}, {len(TASKS)} tasks, {len(SEEDS)} seeds, {size.steps} steps of {size.batch}"
     peers = {"trainer": "peft + Trainer + generate", "loop": "peft in a bare loop"}
-    for arm, precision in (("fp32", "float32"), ("bf16", "bfloat16")):
+    for arm, precision in (("fp32", "float32"), *((("bf16", "bfloat16"),) if half else ())):
         for peer, name in peers.items():
             pair = {"ours": times[arm], "theirs": times[peer]}
             own = {"score": scores[arm], "peer_score": scores[peer]}

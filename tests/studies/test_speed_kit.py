@@ -131,3 +131,15 @@ def test_every_group_of_the_page_is_measured(kit, tmp_path):
     page = kit.PAGE.read_text(encoding="utf-8")
     groups = {line.split("`")[1] for line in page.splitlines() if line.startswith("| `")}
     assert groups == {each.group for each in known}
+
+
+def test_what_a_processor_cannot_multiply_is_not_measured(kit, monkeypatch, tmp_path):
+    monkeypatch.setattr(kit, "multiplies_bfloat16", lambda device: False)
+    calls = []
+    [without] = kit.attempted(kit.Measurement("matrix", "matrix/tiny-t5/bfloat16/float32", lambda: calls.append(0)))
+    assert (without, calls) == ({"reason": "this processor has no instructions for bfloat16"}, [])
+    assert "study/bfloat16" in {each.name for each in kit.measurements(1, tmp_path)}
+    monkeypatch.setattr(kit, "multiplies_bfloat16", lambda device: True)
+    assert "study/bfloat16" not in {each.name for each in kit.measurements(1, tmp_path)}
+    [row] = kit.attempted(kit.Measurement("matrix", "matrix/tiny-t5/bfloat16/float32", lambda: [{"value": 1.0}]))
+    assert row["value"] == 1.0
