@@ -46,3 +46,12 @@ def test_a_package_imports_a_name_when_it_is_first_used():
 def test_a_name_that_a_package_lacks_is_an_attribute_error(package):
     with pytest.raises(AttributeError, match=f"^module '{package}' has no attribute 'nothing'$"):
         _ = importlib.import_module(package).nothing
+
+
+def test_an_old_name_warns_and_gives_the_new_object():
+    import deltacompose.backbone
+
+    with pytest.warns(DeprecationWarning, match="FusedPart"):
+        assert deltacompose.backbone.Part is deltacompose.backbone.FusedPart
+    with pytest.raises(AttributeError, match="no attribute 'Whole'"):
+        _ = deltacompose.backbone.Whole

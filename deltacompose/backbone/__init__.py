@@ -8,6 +8,16 @@ reads its input; `overview` prints places. The test models are `pico`, `pico_fam
 `pico_diffusion`.
 """
 
-from deltacompose.backbone.backbone import Backbone, Part, Place, Stream, bind
+import warnings
+from typing import Any
 
-__all__ = ["Backbone", "Part", "Place", "Stream", "bind"]
+from deltacompose.backbone.backbone import Backbone, FusedPart, Place, Stream, bind
+
+__all__ = ["Backbone", "FusedPart", "Place", "Stream", "bind"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Part":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn("deltacompose.backbone.Part is FusedPart now", DeprecationWarning, stacklevel=2)
+    return FusedPart

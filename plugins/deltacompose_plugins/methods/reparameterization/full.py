@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
-from deltacompose.backbone import Backbone, Part, Place
+from deltacompose.backbone import Backbone, FusedPart, Place
 from deltacompose.errors import BadInput
 from deltacompose.method import Category, Edit, Method, Tensors, WeightEdit
 
@@ -76,7 +76,7 @@ def _report(backbone: str, left: tuple[str, ...]) -> None:
 def parameters(backbone: Backbone, places: Iterable[Place]) -> list[tuple[Place, str]]:
     """Each parameter of these places once: slices of a fused one by their places, a tied one by the first."""
     located: list[tuple[Place, str]] = []
-    taken: set[tuple[int, Part | None]] = set()
+    taken: set[tuple[int, FusedPart | None]] = set()
     for place in places:
         for name in backbone.parameter_names(place):
             path, own, _, part = backbone.parameter_location(place, name)
