@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,6 +19,14 @@ HEAVY = {"torch", "transformers", "peft", "accelerate"}
 PROGRAM = """
 import contextlib, io, json, sys
 from deltacompose import cli
+
+class Refusing:  # ends the command that looks for torch, before the seconds that its import takes
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise SystemExit("torch")
+
+if sys.argv[2:]:
+    sys.meta_path.insert(0, Refusing())
 for arguments in json.loads(sys.argv[1]):
     sys.argv, output, status = ["deltacompose", *arguments], io.StringIO(), 0
     with contextlib.redirect_stdout(output):
@@ -45,14 +52,26 @@ def folder(tmp_path_factory):
 
 def ran(folder, *commands):
     """The heavy modules that each command had imported when it ended, and what it printed, all in one new process."""
+    facts, errors = in_one_process(folder, commands)
+    assert [each["status"] for each in facts] == [0] * len(commands), errors
+    return [(set(each["modules"]) & HEAVY, each["output"]) for each in facts]
 
+
+def wants_torch(folder, command):
+    """Whether a command looks for torch, at which it is ended."""
+    [facts], errors = in_one_process(folder, [command], "refuse")
+    assert facts["status"] in (0, "torch"), errors
+    return facts["status"] == "torch"
+
+
+def in_one_process(folder, commands, *further):
+    """What a new process told of each command, and its standard error."""
     environment = os.environ | {"DELTACOMPOSE_CACHE": str(folder / "cache")}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(commands)]
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(commands), *further]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
     assert done.returncode == 0, done.stderr
     facts = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [each["status"] for each in facts] == [0] * len(commands), done.stderr
-    return [(set(each["modules"]) & HEAVY, each["output"]) for each in facts]
+    return facts, done.stderr
 
 
 READING = (
@@ -83,9 +102,16 @@ OF_A_STUDY = (
 )
 
 
-def test_methods_are_listed_and_a_study_is_read_without_torch_once_they_were(folder):
+@pytest.fixture(scope="module")
+def first(folder):
+    """What the methods' listing and the study's plan print the first time."""
     [(_, methods), (heavy, plan)] = ran(folder, ("methods",), PLAN)
     assert "torch" in heavy
+    return methods, plan
+
+
+def test_methods_are_listed_and_a_study_is_read_without_torch_once_they_were(folder, first):
+    methods, plan = first
     commands = (("methods",), *OF_A_STUDY)
     again = dict(zip(commands, ran(folder, *commands), strict=True))
     for arguments, (heavy, output) in again.items():
@@ -104,20 +130,17 @@ EDITS = {
 }
 
 
-def test_an_edited_input_is_planned_anew(folder, tmp_path):
-    """One edit after another, each of a study that the command before has planned."""
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    ran(copy, PLAN)
-    [(heavy, _)] = ran(copy, STATUS)
-    assert heavy == set()
+def test_an_edited_input_is_planned_anew(folder, first):
+    """A plan needs torch; the study as it was planned needs none, also after an edit that is taken back."""
+    assert not wants_torch(folder, STATUS)
     for name, edited in EDITS.items():
-        path = copy / name
+        path = folder / name
         text = path.read_text()
         assert edited(text) != text
         path.write_text(edited(text))
-        [(heavy, _)] = ran(copy, STATUS)
-        assert "torch" in heavy, name
+        assert wants_torch(folder, STATUS), name
+        path.write_text(text)
+    assert not wants_torch(folder, STATUS)
 
 
 def test_a_wait_of_more_than_two_seconds_is_told_and_a_short_one_is_not(monkeypatch):
