@@ -182,8 +182,13 @@ def surroundings(spec):
 
 
 def ranks(spec):
-    """Each of several processes leaves its rank and the size of their world."""
-    text = json.dumps([int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])])
+    """Each of several processes joins their group, and leaves its rank and the ranks that the group gathers."""
+    import torch
+
+    from deltacompose.distributed import process_group
+
+    with process_group(on_cpu=True) as processes:
+        text = json.dumps([processes.rank, processes.gathered(processes.rank, torch.device("cpu"))])
     (Path(spec["folder"]) / f"rank{os.environ['RANK']}").write_text(text)
 
 

@@ -46,7 +46,7 @@ def _compared(processes, family, head, kind, expression, checkpointing):
     shard(parts)
     task, recipe = (
         {"choice": CHOICE, "generation": SPOKEN}[kind],
-        Recipe(3, 5, evaluate_every=2, checkpointing=checkpointing),
+        Recipe(3, 5, evaluate_every=3, checkpointing=checkpointing),
     )
     jobs = [Job(dc.parse(expression), reader(one, task), 0, recipe, processes=processes) for one in (whole, parts)]
     [one], [two] = (train(job.reader.backbone, [job]) for job in jobs)

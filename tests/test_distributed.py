@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import forkedranks
 import picostudy
 import pytest
 import torch
@@ -90,7 +91,8 @@ def test_two_processes_train_what_one_does(tmp_path):
     text = "prompt(length=2) + lora(rank=2) + adapter(bottleneck=2)"
     study = on_cpu(picostudy.make(tmp_path, tasks=("mood",), seeds=(0,), transfer=False, compositions=(text,)))
     [(alone, one)] = deltas(study, tmp_path / "alone")
-    [(together, two)] = deltas(replace(study, processes=2), tmp_path / "together")
+    with forkedranks.in_place_of_torchrun():
+        [(together, two)] = deltas(replace(study, processes=2), tmp_path / "together")
     assert one.weights.keys() == two.weights.keys()
     for name, tensor in one.weights.items():
         torch.testing.assert_close(two.weights[name], tensor, rtol=1e-3, atol=1e-5)
@@ -103,7 +105,8 @@ def test_two_processes_train_what_one_does(tmp_path):
 def test_what_goes_wrong_in_several_processes_is_told_as_in_one(tmp_path):
     recipe = Recipe(steps=4, batch=4, evaluate_every=2, limit=32, learning_rates={"lora": 1e30}, clip=1e30)
     study = picostudy.make(tmp_path, tasks=("mood",), seeds=(0,), transfer=False, compositions=("lora",), processes=2)
-    outcome = dc.run(on_cpu(replace(study, training=recipe)), tmp_path / "store")
+    with forkedranks.in_place_of_torchrun():
+        outcome = dc.run(on_cpu(replace(study, training=recipe)), tmp_path / "store")
     [reason] = outcome.failed.values()
     assert reason.startswith("Diverged: lora on mood, seed 0")
 
