@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM := false
 # The tests start many processes; where no bytecode is written, each compiles the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install study quick test suite lint types docs speed campaign clean gpu
+.PHONY: help install study quick test thorough suite lint types docs speed campaign clean gpu
 .DEFAULT_GOAL := install
 
 help: ## list the targets
@@ -47,6 +47,9 @@ quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and t
 
 test: $(INSTALLED) ## run every test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+
+thorough: $(INSTALLED) ## run the tests that repeat over real trainings what make test shows over cells of arithmetic
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough
 
 suite: $(INSTALLED) ## run the hostile suite: every method, every table, every broken method; 7 minutes on two cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SUITE)

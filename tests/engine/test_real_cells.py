@@ -118,7 +118,7 @@ def test_sigterm_inside_a_training_stops_the_run_and_the_next_one_ends_alike(stu
     assert realwork.contents(store) == undisturbed
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_nothing_is_lost_or_changed_when_driver_and_workers_are_killed_in_real_trainings(study, left_alone, tmp_path):
     """By this seed a worker and then a driver; `make campaign` kills fifty over a larger study."""
     study.write(file := Path(study.folder) / "study.yaml")
