@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.example_scores import usable
 from deltacompose.analysis.matrix_tables import frame, to_xarray
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import table
@@ -156,10 +157,29 @@ class TransferMatrix:
                 own[:, t] = self.values[:, self.sources.index(name), t]
         return own
 
+    @cached_property
+    def example_scores(self) -> Mapping[tuple[str, str], Floats]:
+        """(seeds, examples) scores by source and target where intervals can use them (`example_scores.usable`).
+
+        The source `untouched` has the same row for every seed.
+        """
+        if not self.examples:
+            return {}
+        cells = {
+            (source, target): self.values[:, s, t]
+            for s, source in enumerate(self.sources)
+            for t, target in enumerate(self.targets)
+        }
+        untouched = {
+            ("untouched", target): np.repeat(self.untouched[t], len(self.seeds))
+            for t, target in enumerate(self.targets)
+        }
+        return usable(self.examples, self.seeds, {**cells, **untouched})
+
     @property
     def off_diagonal(self) -> Bools:
         """(sources, targets): whether source and target are different tasks."""
-        return np.array([[source != target for target in self.targets] for source in self.sources])
+        return np.array(self.sources, dtype=object)[:, None] != np.array(self.targets, dtype=object)
 
     @property
     def same_category(self) -> Bools:

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
+
 from deltacompose.errors import BadInput, quoted
 from deltacompose.formats.files import read_bytes
 from deltacompose.limits import JSON_BYTES, JSON_DEPTH
 from deltacompose.validation import validated
+
+_DOUBTFUL = ("[", "\r", "\\u")
+_INFINITE = (math.inf, -math.inf)
 
 
 def read_json(path: Path, kind: Any, limit: int = JSON_BYTES) -> Any:
@@ -51,6 +56,23 @@ def parsed_json(content: bytes | str, name: str, finite: bool = True) -> Any:
         raise BadInput(f"{name} is not valid JSON: {' '.join(str(error).split())}") from None
     _check_depth(data, name)
     return data
+
+
+def lines_of_objects(text: str) -> list[dict[str, Any]] | None:
+    """The objects of a text of JSON lines, parsed as one list; None where `parsed_json` must read each line.
+
+    It must where a line is anything but one object of numbers, texts and constants between `{` and `}`, or where a
+    text has a bracket, a colon or an escape that leaves this in doubt. An object has as many colons as keys, unless a
+    key stands twice or a text has one.
+    """
+    lines = text.removesuffix("\n")
+    count = lines.count("\n") + 1
+    counts = (lines.count("{"), lines.count("}"), lines.count("}\n{") + 1)
+    if counts != (count,) * 3 or lines[0] != "{" or lines[-1] != "}" or any(sign in lines for sign in _DOUBTFUL):
+        return None
+    rows: list[dict[str, Any]] = from_json(f"[{lines}]".replace("\n", ","), allow_inf_nan=False)
+    whole = len(rows) == count and sum(map(len, rows)) == lines.count(":")
+    return rows if whole and not any(value in _INFINITE for row in rows for value in row.values()) else None
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

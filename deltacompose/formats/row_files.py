@@ -1,7 +1,7 @@
 """Rows of CSV and JSON-lines files: bounded in the size of a row and the number of columns.
 
 A file is read twice: first to check it, keeping nothing, so that a file whose last row is damaged is refused without
-all others having been kept.
+all others having been kept. JSON lines of up to a row's limit together are read once: a store has many small files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from deltacompose.errors import BadInput, quoted
-from deltacompose.formats.files import opened, read_bytes
-from deltacompose.formats.json_files import parsed_json
+from deltacompose.formats.files import opened, read_bytes, size_of
+from deltacompose.formats.json_files import lines_of_objects, parsed_json
 from deltacompose.limits import COLUMNS, ROW_CHARACTERS, ROWS_BYTES
 
 
@@ -39,6 +39,8 @@ def read_json_rows(path: Path) -> list[dict[str, Any]]:
         BadInput: it cannot be read, is larger than the limit, is not UTF-8, or has a line that is not a JSON object
             or is too long.
     """
+    if (rows := _short_file(path)) is not None:
+        return rows
     for _ in _json_rows(path):
         pass
     return list(_json_rows(path))
@@ -88,6 +90,20 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
         row = parsed_json(line, f"{path}, line {number}")
         _check_object(row, f"{path}, line {number}")
         yield row
+
+
+def _short_file(path: Path) -> list[dict[str, Any]] | None:
+    """The objects of a file no longer than one row may be; None where it is longer or has anything unusual.
+
+    What is unusual is then read line by line, which finds the line of an error.
+    """
+    if size_of(path) > ROW_CHARACTERS:
+        return None
+    try:
+        rows = lines_of_objects(read_bytes(path, ROW_CHARACTERS).decode("utf-8"))
+    except (ValueError, RecursionError, BadInput):
+        return None
+    return rows if rows is None or all(len(row) <= COLUMNS for row in rows) else None
 
 
 def _check_object(row: Any, where: str) -> None:

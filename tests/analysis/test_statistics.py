@@ -17,6 +17,7 @@ from deltacompose.analysis.statistics import (
     correlation,
     disattenuated,
     estimate,
+    estimates,
     lengthened,
     reliability,
 )
@@ -98,6 +99,29 @@ def test_estimates_refuse_unknown_values_and_influences_of_other_seeds():
         estimate(np.array([]))
     with pytest.raises(BadInput, match=r"influences of shape \(3, 9\), expected \(2, examples\)"):
         estimate(np.array([0.5, 0.6]), [np.zeros((3, 9))])
+
+
+@laws
+@given(st.integers(0, 10_000), st.integers(1, 5), st.sampled_from([None, 2, 5, 40]), st.booleans())
+def test_many_cells_at_once_have_the_estimates_of_each(seed, seeds, examples, counts):
+    generator = np.random.default_rng(seed)
+    scores = generator.normal(0.05 * generator.integers(0, 8, (30, 1, 1)), 0.3, (30, seeds, examples or 9))
+    scores = scores.round() if counts else scores + generator.normal(0, 0.05, (30, seeds, 1))
+    scores[0], scores[1] = 0.5, -scores[2]
+    means = scores.mean(axis=2)
+    found = estimates(means, None if examples is None else scores)
+    single = [estimate(mean, [] if examples is None else [cell]) for mean, cell in zip(means, scores, strict=True)]
+    for name in ("value", "low", "high", "error", "p"):
+        expected = [getattr(each, name) for each in single]
+        np.testing.assert_allclose(getattr(found, name), expected, rtol=0, atol=1e-12)
+    assert found.covers == tuple(each.covers for each in single)
+
+
+def test_estimates_of_cells_refuse_what_does_not_fit():
+    with pytest.raises(BadInput, match=r"\(cells, seeds\) of known values, found shape \(2,\)"):
+        estimates(np.zeros(2))
+    with pytest.raises(BadInput, match=r"influences of shape \(2, 3, 1\), expected \(2, 3\) and two examples"):
+        estimates(np.zeros((2, 3)), np.zeros((2, 3, 1)))
 
 
 # -- many tests --------------------------------------------------------------------------------------------------------

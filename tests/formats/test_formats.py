@@ -2,15 +2,21 @@
 
 import json
 import os
+import re
 import struct
+import tempfile
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from deltacompose.errors import BadInput
+from deltacompose.formats import row_files
 from deltacompose.formats.array_files import read_arrays
 from deltacompose.formats.files import Missing, read_bytes, read_text
 from deltacompose.formats.json_files import parsed_json, read_json
@@ -176,6 +182,42 @@ def test_rows_are_bounded_in_length_and_columns(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n[1]\n')
     with pytest.raises(BadInput, match=r"line 2: a row is a JSON object"):
         read_json_rows(tmp_path / "a.jsonl")
+
+
+LINES = st.lists(
+    st.one_of(
+        st.dictionaries(st.text(max_size=3), st.none() | st.booleans() | st.integers() | st.floats() | st.text()).map(
+            json.dumps
+        ),
+        st.sampled_from(
+            ['{"a":1,"a":2}', '{"a":1},{"b":2}', '{"a":1e999}', '{"a":\t1}', "", "[1]", '{"a"', ":1}", '{"a": [{}]}']
+        ),
+        st.sampled_from(['{"a": "\\ud800"}', '{"a": "x', 'y"}', ' {"a": 1}', "{}", '{"a" :1, "b":"x:"}', "1", "{}{}"]),
+    ),
+    max_size=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(LINES, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans())
+def test_a_short_file_of_rows_is_what_its_lines_are(lines, end, ended):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.jsonl"
+        path.write_bytes((end.join(lines) + (end if ended else "")).encode())
+        try:
+            expected = list(row_files._json_rows(path))
+        except BadInput as error:
+            with pytest.raises(BadInput, match=re.escape(str(error))):
+                read_json_rows(path)
+        else:
+            assert read_json_rows(path) == expected
+
+
+def test_rows_of_a_store_are_read_with_one_decoder(tmp_path, monkeypatch):
+    rows = [{"id": str(i), "prediction": "yes", "target": "no", "score": i / 7} for i in range(50)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(row_files, "parsed_json", lambda *args: pytest.fail("a decoder for each line"))
+    assert read_json_rows(tmp_path / "a.jsonl") == rows
 
 
 def test_a_pattern_that_takes_exponential_time_or_is_not_valid_is_refused():

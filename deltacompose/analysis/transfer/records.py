@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -39,15 +39,24 @@ def with_examples(
             continue
         path = folder(str(record["key"])) / "predictions.jsonl"
         try:
-            rows = validated(list[_Answer], read_json_rows(path), str(path))
-            if not rows:
-                raise BadInput(f"{path} has no rows")
+            scores = _scores(path)
         except BadInput as error:
             if damaged is None:
                 raise BadInput(f"the predictions {path} cannot be read: {error}") from None
             damaged(str(record["key"]), str(error))
         else:
-            yield {**record, "example_scores": [float(row["score"]) for row in rows]}
+            yield {**record, "example_scores": scores}
+
+
+def _scores(path: Path) -> list[float]:
+    """The score of each row of a file of predictions."""
+    rows = read_json_rows(path)
+    if not rows:
+        raise BadInput(f"{path} has no rows")
+    scores = [row.get("score") for row in rows]
+    if any(type(score) is not float for score in scores):  # checking each row's type takes as long as reading it
+        return [float(row["score"]) for row in validated(list[_Answer], rows, str(path))]
+    return cast(list[float], scores)
 
 
 class _Answer(TypedDict):

@@ -102,8 +102,9 @@ def _examples(stack: TransferMatrix, alone: TransferMatrix, of: TransferMatrix, 
     source that `of`, the common part, has not.
     """
     groups = []
+    of_seeds = [matrix.selected(matrix.sources, matrix.targets, of.seeds) for matrix in (stack, alone)]
     for t in np.flatnonzero(used.any(axis=0)):
-        stacked, other = (_derivative(matrix, of, used[:, t] / used.sum(), int(t)) for matrix in (stack, alone))
+        stacked, other = (_derivative(matrix, of, used[:, t] / used.sum(), int(t)) for matrix in of_seeds)
         if stacked is None or other is None or stacked.shape != other.shape:
             return []
         groups.append(stacked - other)
@@ -111,11 +112,10 @@ def _examples(stack: TransferMatrix, alone: TransferMatrix, of: TransferMatrix, 
 
 
 def _derivative(whole: TransferMatrix, part: TransferMatrix, weights: Floats, t: int) -> Floats | None:
-    """(seeds, examples) of the part's seeds and its t-th target, the weights being of the part's sources."""
+    """(seeds, examples) of the part's t-th target, the weights being of the part's sources; seeds are the same."""
     every = np.zeros(len(whole.sources))
     every[[whole.sources.index(name) for name in part.sources]] = weights
-    of_seeds = whole.selected(whole.sources, whole.targets, part.seeds)
-    return influence(of_seeds, "corrected", every, whole.targets.index(part.targets[t]))
+    return influence(whole, "corrected", every, whole.targets.index(part.targets[t]))
 
 
 def _about_common(stack: TransferMatrix, alone: TransferMatrix, used: Bools, off_diagonal: Bools) -> Iterator[str]:

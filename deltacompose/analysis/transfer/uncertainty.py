@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.labelled import dataset, tidy
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.statistics import Estimate, adjusted, estimate
+from deltacompose.analysis.statistics import Estimate, Estimates, adjusted, estimate, estimates
 from deltacompose.errors import BadInput, unknown
 
 if TYPE_CHECKING:
@@ -54,41 +55,22 @@ def weighted(matrix: TransferMatrix, kind: Kind, weights: Floats) -> Estimate:
 
 def influence(matrix: TransferMatrix, kind: Kind, weights: Floats, t: int) -> Floats | None:
     """(seeds, examples): the derivative of one target's share of the sum by its examples; None where unknown."""
-    own, target = matrix.own[:, t], matrix.targets[t]
+    own, target, used = matrix.own[:, t], matrix.targets[t], np.flatnonzero(weights)
     ratio, floor = kind in ("relative", "corrected"), matrix.chance[t] if kind == "corrected" else 0.0
     scale = own - floor if ratio else np.ones_like(own)
+    known = [matrix.example_scores.get((matrix.sources[s], target)) for s in used]
+    scores = [each for each in known if each is not None]
+    if not scores or len(scores) < len(known) or len({each.shape for each in scores}) > 1:
+        return None
+    total: Floats = np.tensordot(weights[used], np.stack(scores), axes=1) / scale[:, None]
     against = {"relative": target, "corrected": target, "lift": "untouched"}.get(kind)
-    base = _examples(matrix, against, target) if against else np.zeros(1)
-    total: Floats | None = None
-    for s in np.flatnonzero(weights):
-        scores = _examples(matrix, matrix.sources[s], target)
-        if scores is None or base is None or (total is not None and np.shape(total) != scores.shape):
-            return None
-        through_base = (matrix.values[:, s, t] - floor) / scale**2 if ratio else np.ones_like(own)
-        share = weights[s] * (scores / scale[:, None] - through_base[:, None] * base)
-        total = share if total is None else total + share
-    return total
-
-
-def _examples(matrix: TransferMatrix, source: str, target: str) -> Floats | None:
-    """(seeds, examples) scores of a cell, or None unless every seed has as many, two at least, and they average to it.
-
-    The score of a metric like macro-F1 is not a mean over examples, and its examples say nothing of its variance.
-    """
-    t = matrix.targets.index(target)
-    if source == "untouched":
-        by_seed = [next((e for key, e in matrix.examples.items() if key[1:] == (source, target)), None)]
-        expected = matrix.untouched[[t]]
-    else:
-        by_seed = [matrix.examples.get((seed, source, target)) for seed in matrix.seeds]
-        expected = matrix.values[:, matrix.sources.index(source), t]
-    known = [scores for scores in by_seed if scores is not None]
-    if len(known) < len(by_seed) or len({len(scores) for scores in known}) != 1 or len(known[0]) < 2:
+    if against is None:
+        return total
+    base = matrix.example_scores.get((against, target))
+    if base is None or base.shape != total.shape:
         return None
-    scores = np.stack(known)
-    if not np.allclose(scores.mean(axis=1), expected, atol=1e-6):
-        return None
-    return np.broadcast_to(scores, (len(matrix.seeds), scores.shape[1]))
+    through_base = (matrix.values[:, used, t] - floor) @ weights[used] / scale**2 if ratio else weights[used].sum()
+    return total - np.broadcast_to(through_base, len(own))[:, None] * base
 
 
 def complete(matrix: TransferMatrix, kind: Kind) -> Bools:
@@ -100,12 +82,32 @@ def complete(matrix: TransferMatrix, kind: Kind) -> Bools:
 def intervals(matrix: TransferMatrix, kind: Kind) -> tuple[Floats, Floats]:
     """Lower and upper ends (sources, targets) of each cell's 95 % interval; NaN where a seed is missing."""
     low, high = np.full((2, len(matrix.sources), len(matrix.targets)), np.nan)
-    for s, t in np.argwhere(~np.isnan(values_of(matrix, kind)).any(axis=0)):
-        weights = np.zeros(low.shape)
-        weights[s, t] = 1
-        cell = weighted(matrix, kind, weights)
-        low[s, t], high[s, t] = cell.low, cell.high
+    values = values_of(matrix, kind)
+    single = np.eye(len(matrix.sources))
+    for t in range(len(matrix.targets)):
+        known = np.flatnonzero(~np.isnan(values[:, :, t]).any(axis=0))
+        derivatives = [influence(matrix, kind, single[s], t) for s in known]
+        for rows, cells in _alike(known, values[:, known, t].T, derivatives):
+            low[rows, t], high[rows, t] = cells.low, cells.high
     return low, high
+
+
+def _alike(
+    rows: NDArray[np.intp], per_seed: Floats, derivatives: Sequence[Floats | None]
+) -> Iterator[tuple[NDArray[np.intp], Estimates]]:
+    """The estimates of a target's cells, those with equally many examples at once: the rows and their estimates.
+
+    Args:
+        rows: (cells,) where the cells stand.
+        per_seed: (cells, seeds) the values.
+        derivatives: of each cell (seeds, examples), None without examples.
+    """
+    groups: dict[int, list[int]] = {}
+    for place, derivative in enumerate(derivatives):
+        groups.setdefault(0 if derivative is None else derivative.shape[1], []).append(place)
+    for size, places in groups.items():
+        stacked = np.stack([each for place in places if (each := derivatives[place]) is not None]) if size else None
+        yield rows[places], estimates(per_seed[places], stacked)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +174,10 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
     shape = (len(matrix.sources), len(matrix.targets))
     difference, low, high, p = np.full((4, *shape), np.nan)
     covers, off_diagonal = set(), matrix.off_diagonal
-    for s, t, cell in _differences(matrix, against):
-        difference[s, t], low[s, t], high[s, t] = cell.value, cell.low, cell.high
-        if off_diagonal[s, t]:
-            p[s, t] = cell.p
-            covers.add(cell.covers)
+    for rows, t, cells in _differences(matrix, against):
+        difference[rows, t], low[rows, t], high[rows, t] = cells.value, cells.low, cells.high
+        p[rows, t] = np.where(off_diagonal[rows, t], cells.p, np.nan)
+        covers.update(cover for s, cover in zip(rows, cells.covers, strict=True) if off_diagonal[s, t])
     if np.isnan(p).all():
         raise BadInput(f"no cell can be tested against {against}: it needs two seeds, or per-example scores")
     bh, by = (np.nan_to_num(adjusted(p, dependent), nan=1.0) <= q for dependent in (False, True))
@@ -185,31 +186,45 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
 
 def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estimate]:
     """A(t → t) minus the level of reference, for every task whose own score and level are known in every seed."""
-    return {matrix.targets[t]: cell for _, t, cell in _differences(matrix, against, ~matrix.off_diagonal)}
+    return {
+        matrix.targets[t]: Estimate(value, low, high, error, p, cover)
+        for _, t, cells in _differences(matrix, against, ~matrix.off_diagonal)
+        for value, low, high, error, p, cover in _each(cells)
+    }
+
+
+def _each(cells: Estimates) -> Iterator[tuple[float, float, float, float, float, str]]:
+    numbers = (cells.value, cells.low, cells.high, cells.error, cells.p)
+    return zip(*(array.tolist() for array in numbers), cells.covers, strict=True)
 
 
 def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
     """Whether `marks` would find a cell to test."""
     if len(matrix.seeds) < 2 and not matrix.examples:
         return False
-    off_diagonal = matrix.off_diagonal
-    return any(off_diagonal[s, t] and not np.isnan(cell.p) for s, t, cell in _differences(matrix, against))
+    return any(not np.isnan(cells.p).all() for _, _, cells in _differences(matrix, against, matrix.off_diagonal))
 
 
 def _differences(
     matrix: TransferMatrix, against: Against, wanted: Bools | None = None
-) -> Iterator[tuple[int, int, Estimate]]:
-    """Each cell's difference from the level, where it is known in every seed; of the wanted cells alone if given."""
-    level = _level(matrix, against)
-    gap = matrix.values - level[:, None, :]
+) -> Iterator[tuple[NDArray[np.intp], int, Estimates]]:
+    """Differences from the level, of cells where it is known in every seed: sources, a target, their estimates.
+
+    Args:
+        wanted: (sources, targets) the cells to estimate; all if None.
+    """
+    gap = matrix.values - _level(matrix, against)[:, None, :]
     known = ~np.isnan(gap).any(axis=0)
-    for s, t in np.argwhere(known if wanted is None else known & wanted):
-        scores = _examples(matrix, matrix.sources[s], matrix.targets[t])
-        other = _level_examples(matrix, against, t)
-        paired = scores is not None and other is not None and other.shape in ((), scores.shape)
+    known = known if wanted is None else known & wanted
+    for t in np.flatnonzero(known.any(axis=0)).tolist():
+        rows, other = np.flatnonzero(known[:, t]), _level_examples(matrix, against, t)
+        scores = [matrix.example_scores.get((matrix.sources[s], matrix.targets[t])) for s in rows]
         # Without pairs the examples say nothing of the difference, and the interval is of seeds alone.
-        groups = [scores - other] if scores is not None and other is not None and paired else []
-        yield int(s), int(t), estimate(gap[:, s, t], groups)
+        paired = [
+            None if each is None or other is None or other.shape not in ((), each.shape) else each - other
+            for each in scores
+        ]
+        yield from ((at, t, cells) for at, cells in _alike(rows, gap[:, rows, t].T, paired))
 
 
 def _level(matrix: TransferMatrix, against: Against) -> Floats:
@@ -228,7 +243,7 @@ def _level_examples(matrix: TransferMatrix, against: Against, t: int) -> Floats 
     """(seeds, examples), or one number where the level has no examples of its own; None where they are unknown."""
     target = matrix.targets[t]
     if against == "own":
-        return _examples(matrix, target, target)
+        return matrix.example_scores.get((target, target))
     if against == "untouched":
-        return _examples(matrix, "untouched", target)
+        return matrix.example_scores.get(("untouched", target))
     return np.array(0.0)
