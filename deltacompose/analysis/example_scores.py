@@ -24,15 +24,15 @@ def usable(
         examples: (examples,) scores by seed, source and target. The untouched backbone has one row for all seeds.
         expected: (seeds,) score of each cell by source and target.
     """
-    found = {cell: scores for cell, scores in _stacked(examples, seeds, expected) if scores.shape[1] >= 2}
+    stacks = {cell: scores for cell, scores in _stacked(examples, seeds, expected) if scores.shape[1] >= 2}
     by_size: dict[int, list[tuple[str, str]]] = {}
-    for cell, scores in found.items():
+    for cell, scores in stacks.items():
         by_size.setdefault(scores.shape[1], []).append(cell)
     kept = {}
     for cells in by_size.values():
-        means = np.stack([found[cell].mean(axis=1) for cell in cells])
+        means = np.stack([stacks[cell].mean(axis=1) for cell in cells])
         close = np.isclose(means, np.stack([expected[cell] for cell in cells]), atol=1e-6).all(axis=1)
-        kept.update({cell: found[cell] for cell, fits in zip(cells, close.tolist(), strict=True) if fits})
+        kept.update({cell: stacks[cell] for cell, fits in zip(cells, close.tolist(), strict=True) if fits})
     return kept
 
 

@@ -179,7 +179,8 @@ class TransferMatrix:
     @property
     def off_diagonal(self) -> Bools:
         """(sources, targets): whether source and target are different tasks."""
-        return np.array(self.sources, dtype=object)[:, None] != np.array(self.targets, dtype=object)
+        different: Bools = np.array(self.sources, dtype=object)[:, None] != np.array(self.targets, dtype=object)
+        return different
 
     @property
     def same_category(self) -> Bools:

@@ -95,6 +95,11 @@ class Estimates:
     p: Floats
     covers: tuple[str, ...]
 
+    def cell(self, place: int) -> Estimate:
+        """The estimate of one cell."""
+        numbers = (float(array[place]) for array in (self.value, self.low, self.high, self.error, self.p))
+        return Estimate(*numbers, covers=self.covers[place])
+
 
 def estimates(per_seed: Floats, influences: Floats | None = None, level: float = 0.95) -> Estimates:
     """`estimate` of many cells at once, each with one group of examples or none: the same numbers in a few passes.
@@ -146,7 +151,8 @@ def _variances_of_cells(per_seed: Floats, influences: Floats | None) -> tuple[Fl
 def _half_widths(tail: Floats, variances: tuple[Floats, Floats], freedoms: tuple[int, int]) -> Floats:
     """(cells,): `_half_width` of each cell at its tail."""
     squares = [v * special.stdtrit(f, tail) ** 2 for v, f in zip(variances, freedoms, strict=True)]
-    return np.sqrt(squares[0] + squares[1])
+    widths: Floats = np.sqrt(squares[0] + squares[1])
+    return widths
 
 
 def _two_sided_of_cells(distance: Floats, variances: tuple[Floats, Floats], freedoms: tuple[int, int]) -> Floats:
@@ -181,7 +187,8 @@ def _at_width(distance: Floats, variances: tuple[Floats, Floats], freedoms: tupl
         still = still + 1 if (np.abs(middle - before) < 1e-13).all() else 0
         if still == 2:
             break
-    return np.exp(middle)
+    p: Floats = np.exp(middle)
+    return p
 
 
 def _variances(per_seed: Floats, influences: Sequence[Floats]) -> tuple[float, float]:

@@ -35,7 +35,7 @@ def report(
     ] = False,
     all_figures: Annotated[
         bool,
-        typer.Option("--all-figures", help="Heatmaps and task graphs of every composition, also of large studies."),
+        typer.Option("--all-figures", help="Heatmaps, task graphs and lifts of large studies too."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -106,7 +106,7 @@ def _not_drawn(study: Path, results: Analysed) -> str:
     """A sentence on the figures of a large study that were left out, with the commands that draw them."""
     first = results.parts[0].matrix.composition
     return (
-        f"the heatmaps and task graphs of {len(results.parts)} compositions are in the page and not in files: "
+        f"the heatmaps, task graphs and lifts of {len(results.parts)} compositions are in the page and not in files: "
         f"--all-figures draws them, `deltacompose heatmap {study} heatmap.pdf --composition {first!r}` draws one"
     )
 

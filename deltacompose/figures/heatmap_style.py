@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -10,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backend_bases import RendererBase
 from matplotlib.collections import PolyCollection, QuadMesh
+from matplotlib.colors import Colormap
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.path import Path
@@ -156,7 +158,7 @@ class Ink:
     def colour(self, mean: float) -> str:
         """The colour of a value as `#rrggbb`; beyond the limits that of the limit."""
         share = np.clip((mean - self.low) / (self.high - self.low), 0, 1)
-        return str(mpl.colors.to_hex(mpl.colormaps[self.palette](share)))
+        return str(mpl.colors.to_hex(_colours(self.palette)(share)))
 
     def exact(self, mean: float) -> str:
         """A value as it is printed, with its sign where zero is neutral; in hundredths only minus signs fit."""
@@ -168,6 +170,12 @@ class Ink:
     def readable(self, mean: float) -> str:
         """Black or white, whichever can be read on the colour of this value."""
         return readable_on(self.colour(mean))
+
+
+@cache
+def _colours(palette: str) -> Colormap:
+    """A palette of matplotlib, which gives a copy at each look-up and computes its colours anew at their first use."""
+    return mpl.colormaps[palette]
 
 
 def readable_on(colour: str) -> str:

@@ -15,7 +15,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.matrix import TransferMatrix
-from deltacompose.analysis.transfer.published import matrix_of
+from deltacompose.analysis.transfer.published import matrix_in_shares
 from deltacompose.analysis.transfer.uncertainty import Marks
 from deltacompose.errors import BadInput
 from deltacompose.figures.frames import figure_of
@@ -85,7 +85,7 @@ def heatmap(
         annotate: `spread` prints the value and its spread in each cell, `value` the value, `none` nothing, `auto` what
             fits at a legible size.
         digits: digits after the point.
-        percent: numbers in hundredths.
+        percent: numbers in hundredths; a table may have percentages too.
         transpose: targets as rows.
         baselines: whether the rows of reference are drawn; without them the title says so.
         colorbar: whether there is a colour scale.
@@ -101,7 +101,7 @@ def heatmap(
     >>> axes.get_xlabel(), axes.get_ylabel()
     ('target', 'source')
     """
-    matrix, look = matrix_of(data), style_of(style)
+    matrix, look = matrix_in_shares(data, percent), style_of(style)
     if path is not None:
         format_of(Path(path))
     options = Options(title, limits, annotate, digits, percent, transpose, baselines, colorbar)

@@ -44,8 +44,7 @@ def parsed_json(content: bytes | str, name: str, finite: bool = True) -> Any:
     """
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
-        checks: dict[str, Any] = {"parse_constant": _constant, "parse_float": _finite} if finite else {}
-        data = json.loads(text, object_pairs_hook=_object, **checks)
+        data = (_STRICT if finite else _LENIENT).decode(text)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair cannot be printed or hashed later
     except UnicodeEncodeError:
@@ -54,7 +53,8 @@ def parsed_json(content: bytes | str, name: str, finite: bool = True) -> Any:
         raise BadInput(f"{name} is not UTF-8 text") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{name} is not valid JSON: {' '.join(str(error).split())}") from None
-    _check_depth(data, name)
+    if text.count("{") + text.count("[") > JSON_DEPTH:
+        _check_depth(data, name)
     return data
 
 
@@ -109,3 +109,8 @@ def _check_depth(data: Any, name: str) -> None:
             if isinstance(child, dict | list)
         ]
         depth += 1
+
+
+# Making a decoder takes as long as parsing a short line.
+_STRICT = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_finite)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_object)

@@ -102,7 +102,7 @@ def write_page(
 
 
 def is_large(study: Analysed) -> bool:
-    """Whether the heatmaps and graphs of every composition would take minutes to draw."""
+    """Whether the heatmaps, graphs and lifts of every composition would take minutes to draw."""
     return sum(len(part.matrix.sources) * len(part.matrix.targets) for part in study.parts) > LARGE
 
 
@@ -111,7 +111,7 @@ def names_of_files(study: Analysed, every_figure: bool = True) -> dict[str, list
     names: dict[str, list[str]] = {}
     findings = study.findings
     whole = [f"{stem}{suffix}" for stem in _tables(study) for suffix in TABLES]
-    whole += [f"{drawing.name}.{kind}" for drawing in pictures.overall(findings, study.lifts) for kind in FORMATS]
+    whole += [f"{drawing.name}.{kind}" for drawing in _overall(study, every_figure) for kind in FORMATS]
     stems = slugs(findings.matrices)
     for part in study.parts:
         stem = stems[part.matrix.composition]
@@ -128,7 +128,7 @@ def write_files(study: Analysed, out: str | Path, every_figure: bool = True) -> 
     """Write the files of `write_figures`, giving each path when it is written.
 
     Args:
-        every_figure: also the heatmaps and the task graph of each composition.
+        every_figure: also the heatmaps and the task graph of each composition, and the lifts with a row for each task.
     """
     folder, stems = Path(out), slugs(study.findings.matrices)
     for part in study.parts:
@@ -145,7 +145,7 @@ def write_files(study: Analysed, out: str | Path, every_figure: bool = True) -> 
             yield from _saved(drawing, folder, f"{stem}.")
     for stem, write in _tables(study).items():
         yield from (write(folder / f"{stem}{suffix}") for suffix in TABLES)
-    for drawing in pictures.overall(study.findings, study.lifts):
+    for drawing in _overall(study, every_figure):
         yield from _saved(drawing, folder)
     yield write_text(folder / "notes.md", _notes(study))
 
@@ -175,6 +175,12 @@ def _drawings(study: Analysed, part: AnalysedTransfer) -> Iterator[pictures.Draw
         yield pictures.network(part.matrix, part.tasks, part.stability, study.look)
     if part.advice is not None:
         yield pictures.advice(part.matrix.composition, part.advice)
+
+
+def _overall(study: Analysed, every_figure: bool) -> list[pictures.Drawing]:
+    """The figures of the whole study."""
+    drawings = pictures.overall(study.findings, study.lifts)
+    return [drawing for drawing in drawings if every_figure or drawing.name != "lift"]
 
 
 def _notes(study: Analysed) -> str:

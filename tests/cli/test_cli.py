@@ -170,11 +170,12 @@ def test_a_report_on_a_large_study_says_which_figures_are_not_in_files_and_what_
     status, out, _ = typed("report", "store", "--out", "some")
     assert status == 0
     assert "--all-figures draws them, `deltacompose heatmap store heatmap.pdf --composition " in out
-    assert not list(Path("some").glob("*.relative.pdf"))
+    assert not [*Path("some").glob("*.relative.pdf"), *Path("some").glob("lift.pdf")]
     assert ".relative.pdf" not in Path("some/report.html").read_text()
     status, out, _ = typed("report", "store", "--out", "whole", "--all-figures")
     assert (status, "--all-figures draws" in out) == (0, False)
     assert list(Path("whole").glob("*.relative.pdf"))
+    assert Path("whole/lift.pdf").exists()
 
 
 def test_every_command_that_prints_facts_prints_them_as_json():

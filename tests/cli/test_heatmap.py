@@ -46,6 +46,17 @@ def test_three_lines_of_python(folder, monkeypatch):
     assert b"/MediaBox [ 0 0 234 " in content or b"/MediaBox [0 0 234 " in content
 
 
+def test_published_percentages_need_no_division(folder):
+    with dc.style("icml"):
+        dc.heatmap(folder / "matrix.csv", folder / "python.pdf", value="corrected", percent=True)
+    command(folder / "matrix.csv", folder / "figure.pdf", "--value", "corrected", "--style", "icml", "--percent")
+    assert (folder / "figure.pdf").read_bytes() == (folder / "python.pdf").read_bytes()
+    dc.heatmap(folder / "shares.csv", folder / "shares.pdf", value="corrected", style="icml", percent=True)
+    assert (folder / "figure.pdf").read_bytes() == (folder / "shares.pdf").read_bytes()
+    with pytest.raises(BadInput, match=r"found the score 90, .*\(a heatmap takes percent=True"):
+        dc.heatmap(folder / "matrix.csv")
+
+
 def test_one_command_line_draws_the_same(folder):
     said = command(folder / "shares.csv", folder / "figure.pdf", "--value", "corrected", "--style", "icml")
     assert said.strip() == str(folder / "figure.pdf")

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up_study import CATEGORIES, CHANCE, COMPOSITIONS, HOSTILE, TASKS, Page, study, with_holes, without
+from matplotlib.colors import LinearSegmentedColormap
 
 from deltacompose.analysis.transfer.findings import gather
 from deltacompose.figures.heatmap_values import cells
@@ -325,6 +326,14 @@ def test_names_in_settings_are_no_methods():
 def test_sixty_tasks_and_twenty_compositions_are_small(large):
     assert len(large.encode()) < 5 * MEGABYTE
     assert len(Page(large).elements) < 5000
+
+
+def test_the_colours_of_a_scale_are_computed_once(monkeypatch):
+    part, computed = analysed(gather(study(), CATEGORIES)).parts[0], []
+    shown, init = page_data.cells_of(part)["corrected"], LinearSegmentedColormap._init
+    monkeypatch.setattr(LinearSegmentedColormap, "_init", lambda self: computed.append(self) or init(self))
+    assert len(page_data._unit("corrected", [shown])["ramp"]) == page_data.RAMP
+    assert len(computed) <= 1
 
 
 def test_each_composition_of_a_large_study_is_parsed_alone(large):

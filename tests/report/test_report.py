@@ -277,7 +277,8 @@ def test_a_large_study_has_its_heatmaps_in_the_page_and_its_tables_in_files(tmp_
     written = {path.name for path in report.write_files(whole, tmp_path, every_figure=False)}
     named = report.names_of_files(whole, every_figure=False)
     assert {name for names in named.values() for name in names} == written
-    assert {"lora.sources.tex", "lora.graph.graphml", "lift.pdf", "categories.md"} <= written
+    assert {"lora.sources.tex", "lora.graph.graphml", "lift.tex", "convergence.pdf", "categories.md"} <= written
+    assert "lift.pdf" not in written  # has a row for each task of each composition
     assert not {name for name in written if name.startswith("lora.") and name.endswith((".pdf", ".png"))}
 
 

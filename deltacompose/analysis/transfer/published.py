@@ -19,6 +19,7 @@ from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.csv_cells import cells_of_text
 from deltacompose.analysis.transfer.labelled_arrays import from_xarray
 from deltacompose.analysis.transfer.plain_scores import scores_of
+from deltacompose.analysis.transfer.score_checks import Percentages
 from deltacompose.analysis.transfer.tidy_scores import is_tidy
 from deltacompose.analysis.transfer.tidy_tables import from_frame, table_of
 from deltacompose.errors import BadInput, unknown
@@ -68,6 +69,24 @@ def matrix_of(data: Any, composition: str | None = None, about: About | None = N
         f"a {type(data).__name__} is not a transfer matrix; expected a TransferMatrix, a DataFrame, an xarray, or the "
         f"path of a {', '.join(SUFFIXES)} file"
     )
+
+
+def matrix_in_shares(data: Any, percent: bool) -> TransferMatrix:
+    """The matrix of `matrix_of`; with `percent`, scores beyond 1.5 are read as percentages in place of refused.
+
+    >>> matrix_in_shares(pd.DataFrame({"source": ["a", "b"], "a": [90, 70], "b": [60, 80]}), True).values[0]
+    array([[0.9, 0.6],
+           [0.7, 0.8]])
+
+    Raises:
+        BadInput: as `matrix_of`.
+    """
+    try:
+        return matrix_of(data)
+    except Percentages:
+        if not percent:
+            raise
+        return matrix_of(data, about=About(percent=True))
 
 
 def matrices_of(data: Any, about: About | None = None, by: str = "composition") -> dict[str, TransferMatrix]:

@@ -15,6 +15,10 @@ MOST = 1.5
 """No metric gives a score so far from zero: larger ones are percentages, for which no margin over chance holds."""
 
 
+class Percentages(BadInput):
+    """Scores are percentages where shares are expected."""
+
+
 def check_size(name: str, sources: Sequence[str], targets: Sequence[str]) -> None:
     """Refuses a table so large that tests of its cells would not end in reasonable time."""
     if max(len(sources), len(targets)) > SCORES:
@@ -26,8 +30,9 @@ def checked(matrix: TransferMatrix, name: str) -> TransferMatrix:
     levels = (matrix.values, matrix.chance, matrix.untouched, matrix.random)
     beyond = [score for level in levels for score in level[np.abs(level) > MOST].tolist()]
     if beyond:
-        raise BadInput(
-            f"{name}: found the score {beyond[0]:g}, expected scores of 1 at most; divide percentages by 100"
+        raise Percentages(
+            f"{name}: found the score {beyond[0]:g}, expected scores of 1 at most; divide percentages by 100 "
+            "(a heatmap takes percent=True, commands take --percent)"
         )
     return matrix
 

@@ -186,16 +186,7 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
 
 def own_differences(matrix: TransferMatrix, against: Against) -> dict[str, Estimate]:
     """A(t → t) minus the level of reference, for every task whose own score and level are known in every seed."""
-    return {
-        matrix.targets[t]: Estimate(value, low, high, error, p, cover)
-        for _, t, cells in _differences(matrix, against, ~matrix.off_diagonal)
-        for value, low, high, error, p, cover in _each(cells)
-    }
-
-
-def _each(cells: Estimates) -> Iterator[tuple[float, float, float, float, float, str]]:
-    numbers = (cells.value, cells.low, cells.high, cells.error, cells.p)
-    return zip(*(array.tolist() for array in numbers), cells.covers, strict=True)
+    return {matrix.targets[t]: cells.cell(0) for _, t, cells in _differences(matrix, against, ~matrix.off_diagonal)}
 
 
 def can_be_tested(matrix: TransferMatrix, against: Against) -> bool:
