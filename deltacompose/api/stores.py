@@ -118,7 +118,9 @@ def of_transfer(records: Iterable[Record]) -> list[Record]:
 
 
 def categories_of(records: Iterable[Record], store: Store | None = None, study: Study | None = None) -> dict[str, str]:
-    """The present category of every target task of the evaluations; empty if a task has none.
+    """The present category of every target task of the evaluations; empty if a target has none.
+
+    Tasks that were trained and not evaluated yet, or whose cells failed, are there too where their category is known.
 
     Cells and their keys do not contain categories. The category is that of the study or of the installed task; without
     a study, that of the store's latest run. Records of a store of version 1 hold a category, which is the last resort.
@@ -127,9 +129,12 @@ def categories_of(records: Iterable[Record], store: Store | None = None, study: 
     >>> categories_of(dc.records(store))
     {'intent': 'intent', 'sentiment_movie': 'sentiment'}
     """
+    records = list(records)
     evaluations = done(records, "evaluate")
+    specs = [record["spec"] for record in of_kind(records, "train", "evaluate")]
+    named = {spec[key] for spec in specs for key in ("task", "source", "target") if isinstance(spec.get(key), str)}
     recorded = {record["spec"]["target"]: record["result"].get("category", "") for record in evaluations}
-    installed = {name: registry.tasks()[name].category for name in recorded if name in registry.tasks()}
+    installed = {name: registry.tasks()[name].category for name in {*recorded, *named} if name in registry.tasks()}
     kept = store.labels() if store is not None else {}
     if study is not None:
         own = {name: str(rows["category"]) for name, rows in study.own_tasks.items() if rows.get("category")}
@@ -138,8 +143,9 @@ def categories_of(records: Iterable[Record], store: Store | None = None, study: 
         known = recorded | installed | kept
     if not all(known[name] for name in recorded):
         return {}
-    first = [] if study is None else [name for name in study.named_tasks if name in recorded]
-    return {name: known[name] for name in dict.fromkeys([*first, *sorted(recorded)])}
+    shown = {*recorded, *(name for name in named if known.get(name))}
+    first = [] if study is None else [name for name in study.named_tasks if name in shown]
+    return {name: known[name] for name in dict.fromkeys([*first, *sorted(shown)])}
 
 
 def transfer_matrix(store: Store | str | Path, composition: str, split: str = "test") -> TransferMatrix:

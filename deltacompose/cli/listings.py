@@ -37,7 +37,7 @@ def methods(
     Category, places, parameters, settings, learning rate, abilities, source, and faults.
     """
     columns: tuple[str, ...]
-    with waiting("reading the methods"):
+    with waiting("reading the methods", first=0.5):  # the first time torch is imported, which takes seconds
         rows = _remembered("peft" if peft else "methods", _peft_types if peft else _methods)
     if peft:
         columns = ("type", "works", "acts", "places", "neutral", "banked", "mergeable", "note")

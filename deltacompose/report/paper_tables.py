@@ -27,6 +27,7 @@ from deltacompose.figures.heatmaps import runs
 from deltacompose.figures.rounding import counts, interval, number, p_value, plus_minus
 
 _SIGNIFICANT = 0.05
+BOLD_RESULTS = "Bold: the best, where Welch's test (5 %) tells it from all others."
 _WIDE = 7
 """From more columns of numbers than this on a LaTeX table spans two columns of the page, in smaller letters."""
 _SIGNS = {
@@ -160,11 +161,25 @@ def results(table: pd.DataFrame, percent: bool = False) -> PaperTable:
     caption = (
         f"{metrics or 'Score'} of deltas on the task they were trained on, test split: mean "
         f"{'and standard deviation ' if table['sd'].notna().any() else ''}over {counts(seeds or [0], 'seed')}"
-        f"{', in hundredths' if percent else ''}. Bold: the best, where Welch's test (5 %) tells it from all others. "
+        f"{', in hundredths' if percent else ''}. {BOLD_RESULTS} "
         "Chance is the best answer that does not use the input; untouched is the backbone without a delta."
     )
     heads = (*(["category"] if kinds else []), "task", "chance", "untouched", *names)
     return PaperTable(heads, tuple(rows), caption, "results", frozenset(bold), frozenset(rules), 2 if kinds else 1)
+
+
+def best_compositions(table: pd.DataFrame) -> dict[str, str]:
+    """The composition whose mean is the best of a task, for each task where Welch's test tells it from all others.
+
+    Args:
+        table: of `result_tables.own_task`.
+    """
+    best = {}
+    for task, rows in table.groupby("task", sort=False):
+        own = rows.to_dict("records")
+        if (place := _best(own)) is not None:
+            best[str(task)] = str(own[place]["composition"])
+    return best
 
 
 def _number(value: float, percent: bool) -> str:

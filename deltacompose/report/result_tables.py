@@ -110,9 +110,12 @@ def _csv(table: pd.DataFrame) -> str:
 
 def markdown(table: pd.DataFrame) -> str:
     """The wide table in Markdown, with a note on what its cells say."""
-    body = wide(table)
-    rows = [list(body.columns), ["---"] * len(body.columns), *body.to_numpy().tolist()]
-    lines = ["| " + " | ".join(plain(cell) for cell in row) + " |" for row in rows]
+    body, best = wide(table), paper_tables.best_compositions(table)
+    rows = [
+        [f"**{plain(cell)}**" if best.get(row["task"]) == name else plain(cell) for name, cell in row.items()]
+        for row in body.to_dict("records")
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in (map(plain, body.columns), ["---"] * len(body.columns), *rows)]
     return "\n".join([*lines, "", NOTE, ""])
 
 
@@ -124,7 +127,10 @@ def plain(cell: object) -> str:
     return line
 
 
-NOTE = "Mean ± standard deviation over seeds (number of seeds), of deltas on the task they were trained on; test split."
+NOTE = (
+    "Mean ± standard deviation over seeds (number of seeds), of deltas on the task they were trained on; test split. "
+    f"{paper_tables.BOLD_RESULTS}"
+)
 
 
 def latex(table: pd.DataFrame) -> str:

@@ -31,6 +31,14 @@ def test_the_best_is_bold_only_where_its_interval_separates_it():
     assert paper_tables.results(table(seeds=1, sd=np.nan)).bold == frozenset()
 
 
+def test_markdown_of_results_has_the_same_bold_cells():
+    text = result_tables.markdown(table())
+    assert "| **.80 ± .01 (3)** |" in text
+    assert text.count("**") == 2
+    assert "Welch's test (5 %) tells it from all others" in text
+    assert "**" not in result_tables.markdown(table(best=0.005))
+
+
 def test_the_caption_says_seeds_spread_and_chance_and_a_row_has_the_means():
     printed = paper_tables.results(table(), percent=True)
     assert "mean and standard deviation over 3 seeds, in hundredths" in printed.caption

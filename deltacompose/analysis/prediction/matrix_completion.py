@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
 from deltacompose.analysis.arrays import Bools, Floats
+from deltacompose.analysis.labelled import tidy
 from deltacompose.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METHODS = ("additive", "target mean", "rank-2")
 NOT_DEFAULT = (
@@ -35,6 +40,11 @@ class Completion:
     observed: Bools
     method: str
     limitations: tuple[str, ...]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per cell: the places of its source and target, the value, and whether it was observed."""
+        names = dict(zip(("source", "target"), map(range, self.values.shape), strict=True))
+        return tidy({name: (tuple(names), getattr(self, name)) for name in ("values", "observed")}, names)
 
 
 def complete(observed: Floats, method: str = "additive") -> Completion:

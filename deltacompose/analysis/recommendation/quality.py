@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from deltacompose.analysis.prediction.evaluate import ndcg, ndcg_of_chance, regr
 from deltacompose.analysis.recommendation.evidence import LEAST_TASKS, POPULARITY, TRIED, Evidence, Table
 from deltacompose.analysis.recommendation.model import COVERAGE, LEVEL, fit, sign_flip
 from deltacompose.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODEL, RANDOM, POPULAR, BEST, UNTOUCHED, ORACLE = (
     "model",
@@ -52,6 +55,13 @@ class HeldOut:
     told_apart: bool
     alone: str
     coefficients: Mapping[str, float]
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per strategy: seed, target, strategy and its metrics."""
+        import pandas as pd
+
+        about = {"seed": self.seed, "target": self.target}
+        return pd.DataFrame([{**about, "strategy": name, **metrics} for name, metrics in self.values.items()])
 
 
 def outcomes(evidence: Evidence) -> list[HeldOut]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from safetensors.numpy import save
@@ -20,6 +20,9 @@ from deltacompose.analysis.subspace import autoencoder
 from deltacompose.analysis.subspace import linear as subspace
 from deltacompose.analysis.subspace.autoencoder import Settings, TaskLoss
 from deltacompose.errors import BadInput, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Way = Literal["pca", "autoencoder"]
 _NETWORK = tuple(autoencoder.Network.__dataclass_fields__)
@@ -38,6 +41,17 @@ class Learned:
     way: Way
     arrays: Mapping[str, Floats]
     loss: float = 0.0
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per array of the file: way, name, shape and norm."""
+        import pandas as pd
+
+        return pd.DataFrame(
+            [
+                {"way": self.way, "array": name, "shape": str(array.shape), "norm": float(np.linalg.norm(array))}
+                for name, array in self.arrays.items()
+            ]
+        )
 
     def reconstructed(self, deltas: Floats) -> Floats:
         """Each delta encoded and decoded, (tasks, parameters)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from deltacompose.analysis.arrays import Floats
 from deltacompose.analysis.similarity.measure import stack
 from deltacompose.analysis.subspace import random_baseline as directions
 from deltacompose.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Ints = NDArray[np.intp]
 
@@ -40,6 +43,15 @@ class Subspace:
     mean: Floats
     basis: Floats
     singular_values: Floats
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row per direction of the stack: singular value, share of the variance, whether it is in the subspace."""
+        import pandas as pd
+
+        squares = np.square(self.singular_values)
+        kept = np.arange(len(squares)) < len(self.basis)
+        shares = squares / squares.sum() if squares.any() else squares
+        return pd.DataFrame({"singular_value": self.singular_values, "share": shares, "kept": kept})
 
     def encode(self, deltas: Floats) -> Floats:
         """Coordinates in the subspace, (tasks, parameters) to (tasks, dimensions)."""
