@@ -89,6 +89,7 @@ def summary(snapshot: Snapshot) -> str:
 def page(snapshot: Snapshot, name: str) -> RenderableType:
     """The whole display."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
@@ -96,7 +97,7 @@ def page(snapshot: Snapshot, name: str) -> RenderableType:
     finished = sum(snapshot.counts[state] for state in ("done", "failed", "blocked"))
     parts: list[RenderableType] = [
         Text(name, style="bold", no_wrap=True, overflow="ellipsis"),
-        ProgressBar(total=max(1, snapshot.counts["cells"]), completed=finished, width=60),
+        Padding(ProgressBar(total=max(1, snapshot.counts["cells"]), completed=finished, width=60), 0),  # ends its line
         Text(summary(snapshot)),
     ]
     for rows, columns in _tables(snapshot):

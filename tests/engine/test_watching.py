@@ -129,6 +129,13 @@ def test_the_page_fits_a_narrow_terminal_and_shows_markup_as_text(tmp_path):
     assert "[bold]" in text.replace("\n", "")
 
 
+def test_the_counts_stand_whole_below_the_bar(tmp_path):
+    store = open_store(tmp_path)
+    run(study(2, 1), store)
+    snapshot = Watch(store).look()
+    assert summary(snapshot) in [line.strip() for line in printed(snapshot, width=100).splitlines()]
+
+
 def test_the_command_prints_one_page_one_document_or_lines(tmp_path):
     store = open_store(tmp_path / "store")
     run(study(2, 1), store)
