@@ -94,6 +94,12 @@ def missing_weights(folder: Path) -> list[str]:
         raise BadInput(f"the model in {folder} cannot be read: {str(error)[:200]} ({type(error).__name__})") from error
 
 
+def state_without_weights(folder: Path) -> str:
+    """SHA-256 (hex) of all that a skeleton is made from: the folder's other files, and which weights it lacks."""
+    others = {path.name: file_digest(path) for path in sorted(folder.iterdir()) if _is_read(path)}
+    return hashlib.sha256(json.dumps([missing_weights(folder), sorted(others.items())]).encode()).hexdigest()
+
+
 def tensor_names(folder: Path) -> frozenset[str]:
     """The names of all tensors in the files of weights of a model, whose digests have been taken."""
     return frozenset(name for path in _weight_files(folder) for name in _tensors(path))

@@ -17,6 +17,7 @@ from typing import Any
 
 from deltacompose import registry
 from deltacompose.backbone.backbone import Backbone
+from deltacompose.cache.file_digests import state_without_weights
 from deltacompose.cells.task_data import Cut, TaskData
 from deltacompose.cells.worker_sources import BackboneSource, OwnTasks
 from deltacompose.delta.delta import Delta
@@ -64,7 +65,7 @@ class TaskSource:
 
 
 _backbones: OrderedDict[BackboneSource, Backbone] = OrderedDict()
-_skeletons: OrderedDict[BackboneSource, Backbone] = OrderedDict()
+_skeletons: OrderedDict[BackboneSource, tuple[Backbone, str]] = OrderedDict()
 _tasks: OrderedDict[tuple[TaskSource, str], Task] = OrderedDict()
 _last: dict[TaskSource, tuple[str, Task]] = {}
 _deltas: OrderedDict[Path, Delta] = OrderedDict()
@@ -84,11 +85,19 @@ def backbone_of(source: BackboneSource) -> Backbone:
 
 
 def skeleton_of(source: BackboneSource) -> Backbone:
-    """The backbone that a study names, with shapes in place of weights: what a plan is made from."""
-    backbone = _skeletons.pop(source, None)
-    if backbone is None or backbone.files is None or not backbone.files.unchanged:
+    """The backbone that a study names, with shapes in place of weights: what a plan is made from.
+
+    It is made anew when its files differ; without weights, also where the model is not a folder on this machine.
+    """
+    backbone, state = _skeletons.pop(source, (None, ""))
+    if backbone is not None and backbone.files is not None:
+        current = backbone.files.unchanged
+    else:
+        now = state_without_weights(Path(source.model)) if Path(source.model).is_dir() else ""
+        current, state = backbone is not None and state == now != "", now
+    if backbone is None or not current:
         backbone = registry.load_skeleton(source.model, **source.options())
-    _skeletons[source] = backbone
+    _skeletons[source] = backbone, state
     while len(_skeletons) > BACKBONES:
         _skeletons.popitem(last=False)
     return backbone

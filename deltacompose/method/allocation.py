@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -39,9 +40,15 @@ class Bounded(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@cache
+def _arguments(func: Any) -> tuple[str, ...]:
+    """The names of an operator's arguments; torch builds the list of its schema anew each time."""
+    return tuple(argument.name for argument in func._schema.arguments)
+
+
 def _made(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
     """The number of elements that a factory makes; 0 of what is not a factory."""
-    named = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    named = dict(zip(_arguments(func), args, strict=False)) | kwargs
     if isinstance(named.get("self"), Tensor) and ".new_" not in str(func):
         return 0
     for name in _SIZES:
