@@ -16,7 +16,7 @@ from deltacompose import registry
 from deltacompose.cache.remembered import remembered
 from deltacompose.cells.calibration import calibrated, speeds
 from deltacompose.cells.process_memory import process_bytes
-from deltacompose.planning.cost import Cost, cost
+from deltacompose.planning.cost import Cost, cost, looks
 from deltacompose.planning.facts import Facts
 from deltacompose.planning.fitting import PROCESS, Greediest, advice, greediest
 from deltacompose.planning.plan import Prepared
@@ -49,7 +49,7 @@ def cost_of(
     lengths = {name: task.lengths for name, task in known.tasks.items()}
 
     def rates() -> dict[str, float]:
-        return speeds(calibration, known.shape, lengths, asked.training.batch, bank)
+        return speeds(calibration, known.shape, lengths, asked.training.batch, bank, looks(asked, known))
 
     estimate = cost(prepared.plan, None if known.absent else store, rates, workers, largest.peak)
     remarks = [
@@ -85,7 +85,7 @@ def slow_precision(study: Study) -> str:
 def unfit_to_run(prepared: Prepared, workers: int, bank: int) -> str:
     """As `unfit`, without looking closely where a formula says that there is several times the room."""
     room = machine.free_bytes(_on_gpu(prepared.study)) / workers
-    rough = greediest(prepared.study, prepared.facts, registry.parse, bank).bytes
+    rough = greediest(prepared.study, prepared.facts, registry.parse, bank, _on_gpu(prepared.study)).bytes
     return "" if _MARGIN * rough + PROCESS <= room else unfit(prepared, workers, bank)
 
 

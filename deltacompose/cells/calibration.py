@@ -2,7 +2,9 @@
 
 A pass through L layers is taken to last F / rate + L · overhead seconds for F operations. Both numbers come from passes
 of two small models that are drawn at random, a narrow and a wide one, so neither a study's weights nor its data are
-needed. The estimate is an assumption about other models, which stored cells correct.
+needed. A generated token is taken to last a fixed time and a time for each layer of the decoder, from two narrow models
+of different depth that generate with LoRA attached: the loop of `generate` and the hooks take far longer than the
+operations of one token. The estimate is an assumption about other models, which stored cells correct.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ NARROW, WIDE = 64, 1024
 LAYERS, ROWS, TOKENS = 2, 4, 64
 TOGETHER = 32
 """Rows of a pass in evaluation."""
+GENERATED = 8
+"""Tokens that are generated in a measurement."""
 ENOUGH = 2.0
 """Seconds of a call that is not repeated: noise is small beside them."""
 
@@ -38,10 +42,16 @@ class _Measured(TypedDict):
     overhead: Annotated[float, Ge(0)]
 
 
+class _MeasuredToken(TypedDict):
+    fixed: Annotated[float, Ge(0)]
+    layer: Annotated[float, Ge(0)]
+
+
 class _Calibration(TypedDict):
     machine: str
     train: _Measured
     evaluate: _Measured
+    token: _MeasuredToken
 
 
 @dataclass(frozen=True)
@@ -57,8 +67,20 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class TokenTime:
+    """Seconds that the generation of one token takes besides its operations: once, and for each layer."""
+
+    fixed: float
+    layer: float
+
+    def seconds(self, layers: int) -> float:
+        """The time of one token of all rows in a pass, through so many layers."""
+        return self.fixed + layers * self.layer
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """The speed of training, forward and backward, and of evaluation, on a machine.
+    """The speed of training, forward and backward, of evaluation, and of generation, on a machine.
 
     Attributes:
         machine: the processor or the GPU.
@@ -67,6 +89,7 @@ class Calibration:
     machine: str
     train: Speed
     evaluate: Speed
+    token: TokenTime
 
     def __str__(self) -> str:
         return f"{self.train.rate / 1e9:.3g} GFLOP/s in wide layers and {self.train.overhead * 1e3:.2g} ms a layer"
@@ -81,31 +104,46 @@ def calibrated(dtype: str = "float32", device: str = "cpu") -> Calibration:
     """
     computed = dtype if dtype in _DTYPES else "bfloat16"
     machine_name, kind = machine.processor(gpu=device.startswith("cuda")), device.partition(":")[0]
-    inputs = [machine_name, computed, kind, version("torch"), [NARROW, WIDE, LAYERS, TOKENS]]
-    measured = remembered("speed", inputs, lambda: _measured(machine_name, computed, device), _Calibration)
-    return Calibration(measured["machine"], Speed(**measured["train"]), Speed(**measured["evaluate"]))
+    inputs = [machine_name, computed, kind, version("torch"), [NARROW, WIDE, LAYERS, TOKENS, GENERATED]]
+
+    def find() -> dict[str, Any]:
+        return {**_measured(machine_name, computed, device), "token": asdict(_token_time(computed, device))}
+
+    measured = remembered("speed", inputs, find, _Calibration)
+    train, evaluate, token = (measured[name] for name in ("train", "evaluate", "token"))
+    return Calibration(measured["machine"], Speed(**train), Speed(**evaluate), TokenTime(**token))
 
 
 def speeds(
-    calibration: Calibration, shape: Shape, lengths: Mapping[str, Lengths], batch: int, bank: int = 1
+    calibration: Calibration,
+    shape: Shape,
+    lengths: Mapping[str, Lengths],
+    batch: int,
+    bank: int = 1,
+    looks: Mapping[str, float] | None = None,
 ) -> dict[str, float]:
     """Operations per second of `train` and `evaluate` that a study will see, on the average over its tasks.
 
     Args:
         lengths: of each task.
         bank: how many deltas share a pass in training, and with it the overhead.
+        looks: of each task, the development examples that a training predicts for each of its steps; none if None.
     """
     layers = sum(stack.layers for stack in shape.stacks.values())
+    last = list(shape.stacks.values())[-1].layers
     operations = {"train": 0.0, "evaluate": 0.0}
     seconds = {"train": 0.0, "evaluate": 0.0}
-    for own in lengths.values():
+    for name, own in lengths.items():
         step = bank * flops.training(shape, own, DeltaShape(), batch)
         operations["train"] += step
         seconds["train"] += calibration.train.seconds(step, layers)
         ranked = flops.evaluation(shape, own, DeltaShape(), TOGETHER, TOGETHER)
-        passes = 1 if own.candidates else 1 + own.longest
-        operations["evaluate"] += ranked
-        seconds["evaluate"] += calibration.evaluate.seconds(ranked, layers * passes)
+        generated = 0.0 if own.candidates else own.longest * calibration.token.seconds(last)
+        predicted = calibration.evaluate.seconds(ranked, layers) + generated
+        share = bank * (looks or {}).get(name, 0.0) / TOGETHER
+        for kind, times in (("evaluate", 1.0), ("train", share)):
+            operations[kind] += times * ranked
+            seconds[kind] += times * predicted
     return {kind: operations[kind] / seconds[kind] for kind in operations if seconds[kind]}
 
 
@@ -118,6 +156,46 @@ def _measured(name: str, dtype: str, device: str) -> dict[str, Any]:
             times = {width: timed(partial(act, model, rows), device) for width, model in models.items()}
             solved[kind] = asdict(_solved({width: (_operations(width, kind, rows), times[width]) for width in models}))
     return solved
+
+
+def _token_time(dtype: str, device: str) -> TokenTime:
+    """Seconds of one generated token, from two narrow models of different depth with LoRA attached."""
+    from deltacompose import registry
+    from deltacompose.attach.attachment import attach
+    from deltacompose.method.weights import init_weights
+
+    each, lora = {}, registry.parse("lora")
+    with timing(device):
+        for depth in (LAYERS, 3 * LAYERS):
+            model = random_model(NARROW, dtype, device, depth, head=True)
+            backbone = registry.load_backbone(model)
+            attachment = attach(backbone, lora, probe=False)
+            attachment.put({name: x.to(device) for name, x in init_weights(backbone, lora).items()})
+            many, one = (timed(partial(_generate, model, tokens), device) for tokens in (1 + GENERATED, 1))
+            each[depth] = max(0.0, many - one) / GENERATED
+    return _token_of_depths(each)
+
+
+def _token_of_depths(seconds: Mapping[int, float]) -> TokenTime:
+    """The fixed time and that of a layer, from the seconds of a token by the layers of two models."""
+    shallow, deep = sorted(seconds)
+    layer = max(0.0, seconds[deep] - seconds[shallow]) / (deep - shallow)
+    return TokenTime(max(0.0, seconds[shallow] - shallow * layer), layer)
+
+
+def _generate(model: Any, tokens: int) -> None:
+    import torch
+
+    ids = torch.ones(ROWS, 1, dtype=torch.int64, device=model.device)
+    with torch.no_grad():
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            min_new_tokens=tokens,
+            max_new_tokens=tokens,
+            pad_token_id=0,
+        )
 
 
 def _solved(passes: Mapping[int, tuple[float, float]]) -> Speed:
@@ -134,20 +212,20 @@ def _operations(width: int, kind: str, rows: int) -> float:
     return forward * (2 if kind == "train" else 1)
 
 
-def random_model(width: int, dtype: str, device: str) -> Any:
-    """A frozen Llama of `LAYERS` layers and of a width, a multiple of 64, drawn at random."""
+def random_model(width: int, dtype: str, device: str, layers: int = LAYERS, head: bool = False) -> Any:
+    """A frozen Llama of a width, a multiple of 64, drawn at random; with `head`, one that generates."""
     import torch
     import transformers
 
     config = transformers.LlamaConfig(
         hidden_size=width,
         intermediate_size=3 * width,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=width // 64,
         vocab_size=16,
     )
     torch.manual_seed(0)
-    model: Any = transformers.LlamaModel(config)
+    model: Any = (transformers.LlamaForCausalLM if head else transformers.LlamaModel)(config)
     return model.to(device, getattr(torch, dtype)).requires_grad_(False).eval()
 
 

@@ -27,13 +27,14 @@ from deltacompose.cache.remembered import remembered
 from deltacompose.cells import calibration
 from deltacompose.method.weights import init_weights
 from deltacompose.study import machine
+from deltacompose.study.recipe import PASS_TOKENS
 from deltacompose.training.flat import Matrices, Row, clip, step
 from deltacompose.training.learner import Job
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = {"cpu": 4096, "cuda": 1 << 17}
+LARGEST = dict(PASS_TOKENS)
 """Tokens of the largest pass that is timed."""
 
 LEAST = 256

@@ -19,9 +19,10 @@ from deltacompose.composition import Composition
 from deltacompose.method.parameter_overlap import overlaps
 from deltacompose.planning import search_cells as search
 from deltacompose.planning.analysis_cells import SUBSPACE_METHOD
+from deltacompose.planning.cost import looks
 from deltacompose.planning.facts import Facts, TaskFacts
 from deltacompose.planning.fitting import Greediest, greediest
-from deltacompose.planning.flops import DeltaShape, delta_bytes
+from deltacompose.planning.flops import DeltaShape
 from deltacompose.planning.new_task_cells import ARROW
 from deltacompose.scoring import Reader
 from deltacompose.study.config import KEYS, SHARDED, Study
@@ -46,7 +47,10 @@ def facts(study: Study, version: int = KEYS) -> Facts:
     return Facts(
         absent or (backbone.content if version > 1 else backbone.fingerprint),
         shape_of(backbone),
-        {name: _task_facts(study, name, sample(study, name)) for name in study.named_tasks},
+        {
+            name: _task_facts(study, name, sample(study, name, backbone if version > 1 else None))
+            for name in study.named_tasks
+        },
         {str(part): _shape_of_delta(sources, backbone, part) for part in beginnings},
         tuple(sorted(needs)),
         {name: registry.implementation_of(name) for name in sorted(methods)},
@@ -63,7 +67,7 @@ def speed_of(study: Study, known: Facts, bank: int = 1) -> dict[str, float]:
     """
     lengths = {name: task.lengths for name, task in known.tasks.items()}
     calibration = calibrated(study.backbone.dtype, device_of(study))
-    return speeds(calibration, known.shape, lengths, study.training.batch, bank)
+    return speeds(calibration, known.shape, lengths, study.training.batch, bank, looks(study, known))
 
 
 def device_of(study: Study) -> str:
@@ -73,7 +77,7 @@ def device_of(study: Study) -> str:
 
 def greediest_of(study: Study, known: Facts, bank: int) -> Greediest:
     """The training of a study that takes the most memory, from its step on shapes where that is possible."""
-    largest = greediest(study, known, registry.parse, bank)
+    largest = greediest(study, known, registry.parse, bank, device_of(study) == "cuda")
     expression = registry.parse(largest.composition)
     recipe, reader = study.recipe(len(expression.stages) - 1), sample(study, largest.task)
     if recipe.checkpointing or study.backbone.device == SHARDED or has_values(reader.backbone.model):
@@ -82,7 +86,7 @@ def greediest_of(study: Study, known: Facts, bank: int) -> Greediest:
     step = step_bytes(reader, expression, batch)
     if step is None:
         return largest
-    return largest.with_step(step.peak + delta_bytes(known.deltas[largest.composition]))
+    return largest.with_step(known.deltas[largest.composition], step.peak, len(study.seeds) * len(study.grid))
 
 
 def _shape_of_delta(sources: Sources, backbone: Backbone, part: Composition) -> DeltaShape:
@@ -95,13 +99,18 @@ def _shape_of_delta(sources: Sources, backbone: Backbone, part: Composition) -> 
         return delta_shape(backbone_of(sources.backbone), part)
 
 
-def sample(study: Study, task: str) -> Reader:
-    """The examples by which it is learned how long those of a task are, whatever the study reads."""
+def sample(study: Study, task: str, skeleton: Backbone | None = None) -> Reader:
+    """The examples by which it is learned how long those of a task are, whatever the study reads.
+
+    Args:
+        skeleton: of the study's backbone, if it was made already.
+    """
     sources = Sources.of(study)
     source = TaskSource(task, sources.own_tasks, study.template, study.ranking)
     cut = Cut((8 * study.training.batch, None, None))
     fingerprint = present_task(source).fingerprint
-    return reader_of_content(skeleton_of(sources.backbone), source, fingerprint, cut, study.training.limit)
+    backbone = skeleton or skeleton_of(sources.backbone)
+    return reader_of_content(backbone, source, fingerprint, cut, study.training.limit)
 
 
 def notes(study: Study) -> list[str]:

@@ -8,8 +8,9 @@ from typing import Any
 
 import networkx as nx
 
+from deltacompose.planning.facts import Facts
 from deltacompose.store.store import Store
-from deltacompose.study.config import Cell
+from deltacompose.study.config import Cell, Study
 
 Speeds = Callable[[], Mapping[str, float]]
 """Gives operations per second by kind of cell; asked only where no stored cell has shown them."""
@@ -63,6 +64,13 @@ def cost(plan: nx.DiGraph, store: Store | None, speeds: Speeds, workers: int = 1
     ]
     wall = max(sum(seconds.values()) / workers, _chain(plan, seconds))
     return Cost(tuple(kinds), workers, wall, memory)
+
+
+def looks(study: Study, facts: Facts) -> dict[str, float]:
+    """Of each task, the development examples that a training predicts for each of its steps."""
+    recipe = study.training
+    times = (1 + -(-recipe.steps // recipe.evaluate_every)) / max(1, recipe.steps)
+    return {name: times * task.rows["val"] for name, task in facts.tasks.items()}
 
 
 def _row(kind: str, cells: Mapping[str, Cell], stored: set[str], seconds: Mapping[str, float]) -> dict[str, Any]:

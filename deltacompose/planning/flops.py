@@ -8,6 +8,7 @@ less, are not counted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -121,8 +122,31 @@ def memory(shape: Shape, lengths: Lengths, delta: DeltaShape, batch: int, how: M
     tokens = _tokens(shape, lengths, delta)
     kept = sum(_activations(stack, tokens[name], how) for name, stack in shape.stacks.items())
     head = batch * (lengths.answer or 1.0) * shape.vocabulary * (how.bytes + 8)
-    own = delta_bytes(delta) + how.bytes * delta.dense
-    return frozen_bytes(shape, how) + how.bank * (batch * kept * how.bytes + head + own)
+    step = batch * kept * how.bytes + head + how.bytes * delta.dense
+    return frozen_bytes(shape, how) + how.bank * delta_bytes(delta) + passing(lengths, batch, how) * step
+
+
+def passing(lengths: Lengths, batch: int, how: Memory) -> int:
+    """How many deltas of a bank pass together: as many as the tokens of one pass allow, and one at least."""
+    together = how.budget / max(1.0, batch * (lengths.padded + lengths.answer))
+    return max(1, min(how.bank, math.floor(min(how.bank, together))))
+
+
+def bank_bytes(delta: DeltaShape, step: float, bank: int, together: int, alike: int = 1) -> float:
+    """Bytes of the training of a bank besides the frozen weights.
+
+    All deltas hold what the optimiser reads. Steps are taken by some deltas at a time, which are copied, with their
+    gradients, if they are not the whole bank. An evaluation holds two copies of the deltas of one task in place of a
+    step.
+
+    Args:
+        step: bytes that one delta's step takes, its gradients among them.
+        together: how many deltas pass at once.
+        alike: how many are of one task, so that they are evaluated together.
+    """
+    copies = 8.0 * delta.trained
+    steps = together * (step + (copies if 1 < together < bank else 0.0))
+    return bank * delta_bytes(delta) + max(steps, min(bank, alike) * copies)
 
 
 def delta_bytes(delta: DeltaShape) -> float:
@@ -150,13 +174,14 @@ def held(shape: Shape, shards: int = 1) -> float:
 @dataclass(frozen=True)
 class Memory:
     """How a backbone is held: bytes of a weight and of an activation, deltas in a bank, recomputed or not, in how many
-    shards."""
+    shards, and how many tokens a pass of the bank may have."""
 
     weights: float = 4.0
     bytes: float = 4.0
     bank: int = 1
     checkpointing: bool = False
     shards: int = 1
+    budget: float = math.inf
 
 
 def _activations(stack: StackShape, tokens: float, how: Memory) -> float:

@@ -15,6 +15,10 @@ from deltacompose.limits import COUNT
 Count = Annotated[int, Ge(1), Le(COUNT)]
 """A number of steps, rows, dimensions, ...: at least one, and bounded."""
 
+PASS_TOKENS = {"cpu": 4096, "cuda": 1 << 17}
+"""The most tokens that the deltas of a bank share in one pass, by device, where nothing else is asked: on a CPU a
+larger pass leaves the caches; a GPU wants far more work at once."""
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -25,6 +25,7 @@ from deltacompose.errors import Diverged
 from deltacompose.method.contract import Tensors
 from deltacompose.method.weights import parts
 from deltacompose.scoring import Reader
+from deltacompose.study.recipe import PASS_TOKENS
 from deltacompose.task.metrics import Score
 from deltacompose.task.task import score
 
@@ -143,8 +144,8 @@ def is_banked(attachment: Attachment, expression: Composition) -> bool:
 
 
 def tokens_at_once(backbone: Backbone) -> int:
-    """The tokens of one pass: on a CPU a larger pass leaves the caches; a GPU wants far more work at once."""
-    return 4096 if backbone.model.device.type == "cpu" else 1 << 17
+    """The most tokens of one pass of a bank on the backbone's device."""
+    return PASS_TOKENS["cpu" if backbone.model.device.type == "cpu" else "cuda"]
 
 
 def _scored(reader: Reader, split: str, predictions: Sequence[str]) -> Evaluation:

@@ -87,7 +87,7 @@ def reckoned(given: argparse.Namespace) -> dict[str, Any]:
     prepared = planning.prepare(study, facts, api.parse)
     plan = prepared.plan
     seconds = time.monotonic() - started
-    memory = greediest(study, facts, api.parse, given.bank).bytes
+    memory = greediest(study, facts, api.parse, given.bank, gpu=True).bytes
     rates = {"train": given.rate, "evaluate": given.rate}
     found = cost(plan, None, lambda: rates, given.workers, memory)
     cells = [cell for _, cell in plan.nodes(data="cell")]

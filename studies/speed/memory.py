@@ -4,8 +4,8 @@
     OMP_NUM_THREADS=1 python studies/speed/memory.py --backbones smollm2   # needs the plugin deltacompose-smollm2
 
 A row for each backbone and composition: megabytes of the whole process, predicted by `deltacompose plan` and measured
-in a fresh process that loads the backbone and trains one delta for a few steps of the 8 longest rows (VmHWM of Linux,
-counted anew when training begins); `ratio` is predicted over measured.
+in a fresh process that loads the backbone and trains a bank of deltas (`--bank`, one by default) for a few steps of the
+8 longest rows (VmHWM of Linux, counted anew when training begins); `ratio` is predicted over measured.
 """
 
 from __future__ import annotations
@@ -36,16 +36,19 @@ def main() -> None:
     names = [*(f"pico {family}" for family in PICO), "embedded"]
     parser.add_argument("--backbones", nargs="+", default=names, help="names, folders, or `pico FAMILY`")
     parser.add_argument("--compositions", nargs="+", default=list(COMPOSITIONS), metavar="TEXT")
-    parser.add_argument("--dtype", default="", help="of the frozen weights; pico backbones float32, others bfloat16")
+    parser.add_argument("--dtype", default="", help="of the frozen weights; pico backbones float32, others `auto`")
+    parser.add_argument("--bank", type=int, default=1, help="number of deltas trained together")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
-    parser.add_argument("--measure", type=Path, metavar="STUDY", help="train the study's only cell and print its peak")
+    parser.add_argument(
+        "--measure", type=Path, metavar="STUDY", help="train the study's deltas as one bank and print the peak"
+    )
     settings = parser.parse_args()
     if settings.measure:
         typer.echo(measured_here(Study.read(settings.measure)))
         return None
     with tempfile.TemporaryDirectory() as folder:
         rows = [
-            row(Path(folder), name, text, settings.dtype)
+            row(Path(folder), name, text, settings.dtype, settings.bank)
             for name in settings.backbones
             for text in settings.compositions
         ]
@@ -55,12 +58,12 @@ def main() -> None:
     return None
 
 
-def row(folder: Path, name: str, text: str, dtype: str) -> dict[str, Any]:
-    """Predicted and measured megabytes of one training."""
-    study = asked(folder, name, text, dtype)
+def row(folder: Path, name: str, text: str, dtype: str, bank: int) -> dict[str, Any]:
+    """Predicted and measured megabytes of the training of one bank."""
+    study = asked(folder, name, text, dtype, bank)
     path = folder / "study.yaml"
     study.write(path)
-    predicted = api.cost_of(study, workers=1, bank=1).memory
+    predicted = api.cost_of(study, workers=1, bank=bank).memory
     command = [sys.executable, "-W", "ignore", __file__, "--measure", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -70,6 +73,7 @@ def row(folder: Path, name: str, text: str, dtype: str) -> dict[str, Any]:
         "backbone": name,
         "dtype": study.backbone.dtype,
         "composition": text,
+        "bank": bank,
         "predicted MB": round(predicted / 1e6),
         "measured MB": round(measured / 1e6),
         "ratio": round(predicted / measured, 2),
@@ -78,9 +82,9 @@ def row(folder: Path, name: str, text: str, dtype: str) -> dict[str, Any]:
     return compared
 
 
-def asked(folder: Path, name: str, text: str, dtype: str) -> Study:
-    """A study of one training, whose every step reads all of its rows."""
-    model, chosen = name, dtype or ("float32" if name.startswith("pico ") else "bfloat16")
+def asked(folder: Path, name: str, text: str, dtype: str, bank: int) -> Study:
+    """A study of one training for each delta of a bank, whose every step reads all of its rows."""
+    model, chosen = name, dtype or ("float32" if name.startswith("pico ") else "auto")
     if name.startswith("pico "):
         family = name.removeprefix("pico ")
         model = str(folder / family)
@@ -93,13 +97,14 @@ def asked(folder: Path, name: str, text: str, dtype: str) -> Study:
         compositions=(text,),
         backbone=BackboneChoice(model, chosen, device="cpu"),  # type: ignore[arg-type]
         training=Recipe(steps=STEPS, batch=BATCH, evaluate_every=STEPS, limit=96),
+        seeds=tuple(range(bank)),
         rows=Rows(BATCH, BATCH, BATCH),
         folder=str(folder),
     )
 
 
 def measured_here(study: Study) -> int:
-    """The most bytes of this process while it trains the only cell of a study."""
+    """The most bytes of this process while it trains the cells of a study as one bank."""
     import torch
 
     from deltacompose.cells.loaded import backbone_of
@@ -117,10 +122,10 @@ def measured_here(study: Study) -> int:
     longest = sorted(range(len(rows)), key=lambda i: -sum(read.lengths(rows[i])))[:BATCH]
     examples = tuple(read.task.examples("train")[i] for i in longest)
     task = replace(read.task, read=lambda split: examples)
-    job = Job(registry.parse(study.compositions[0]), reader(backbone, task, study.training.limit), 0, study.recipe(0))
-    [outcome] = train(backbone, [job])
-    if isinstance(outcome, Exception):
-        raise outcome
+    shared, expression = reader(backbone, task, study.training.limit), registry.parse(study.compositions[0])
+    for outcome in train(backbone, [Job(expression, shared, seed, study.recipe(0)) for seed in study.seeds]):
+        if isinstance(outcome, Exception):
+            raise outcome
     return peak(torch.device("cpu"))
 
 

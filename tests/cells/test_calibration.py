@@ -6,8 +6,17 @@ import pytest
 import torch
 
 from deltacompose.cells import calibration
-from deltacompose.cells.calibration import Calibration, Speed, _solved, calibrated, speeds
-from deltacompose.planning.flops import Lengths, Shape, StackShape
+from deltacompose.cells.calibration import (
+    Calibration,
+    Speed,
+    TokenTime,
+    _solved,
+    _token_of_depths,
+    calibrated,
+    speeds,
+)
+from deltacompose.planning import flops
+from deltacompose.planning.flops import DeltaShape, Lengths, Shape, StackShape
 
 SHAPE = Shape(1000, "decoder", {"decoder": StackShape(1000, 4, 16, 64, 4, 64)}, 100, 10)
 LENGTHS = {"a": Lengths(20, 32, 2, 2, 2), "b": Lengths(10, 16, 5, longest=8)}
@@ -32,9 +41,11 @@ def test_a_machine_is_measured_once_for_a_data_type(monkeypatch, tmp_path):
         speed = {"rate": 1e9, "overhead": 1e-3}
         return {"machine": machine, "train": speed, "evaluate": speed}
 
+    token = TokenTime(2e-3, 1e-4)
     monkeypatch.setattr(calibration, "_measured", measured)
+    monkeypatch.setattr(calibration, "_token_time", lambda dtype, device: token)
     first = calibrated("float32")
-    assert calibrated("float32") == first == Calibration(first.machine, Speed(1e9, 1e-3), Speed(1e9, 1e-3))
+    assert calibrated("float32") == first == Calibration(first.machine, Speed(1e9, 1e-3), Speed(1e9, 1e-3), token)
     calibrated("nf4")
     calibrated("bfloat16")
     assert calls == ["float32", "bfloat16"], "a quantised backbone computes in bfloat16"
@@ -54,10 +65,29 @@ def test_a_measurement_gives_positive_numbers_and_leaves_threads_and_random_stat
     assert torch.equal(torch.get_rng_state(), state)
     assert min(found.train.rate, found.evaluate.rate) > 1e6
     assert min(found.train.overhead, found.evaluate.overhead) >= 0
+    assert found.token.seconds(6) > 1e-5
+
+
+def test_the_time_of_a_token_is_the_one_that_explains_a_shallow_and_a_deep_model():
+    found = _token_of_depths({depth: 3e-3 + depth * 5e-4 for depth in (2, 6)})
+    assert (found.fixed, found.layer) == (pytest.approx(3e-3), pytest.approx(5e-4))
+    assert _token_of_depths({2: 4e-3, 6: 3e-3}) == TokenTime(4e-3, 0.0), "noise does not make a layer free of time"
+
+
+def test_the_development_examples_of_a_training_count_with_the_tokens_that_they_generate():
+    calm = Speed(1e9, 0.0)
+    known = Calibration("m", calm, calm, TokenTime(1e-3, 1e-4))
+    lengths = {"b": LENGTHS["b"]}
+    step = flops.training(SHAPE, lengths["b"], DeltaShape(), 8)
+    look = flops.evaluation(SHAPE, lengths["b"], DeltaShape(), 32)
+    seconds = step / 1e9 + look / 1e9 + 8 * (1e-3 + 4 * 1e-4)  # 32 examples a step, eight tokens, four layers
+    found = speeds(known, SHAPE, lengths, 8, looks={"b": 32.0})["train"]
+    assert found == pytest.approx((step + look) / seconds)
+    assert found < speeds(known, SHAPE, lengths, 8)["train"] / 2
 
 
 def test_overhead_counts_less_in_a_bank_and_more_where_text_is_generated_token_by_token():
-    slow = Calibration("m", Speed(1e9, 1e-3), Speed(1e9, 1e-3))
+    slow = Calibration("m", Speed(1e9, 1e-3), Speed(1e9, 1e-3), TokenTime(5e-3, 1e-3))
     one, eight = (speeds(slow, SHAPE, LENGTHS, 8, bank)["train"] for bank in (1, 8))
     assert one < eight < 1e9
     ranked, generated = (speeds(slow, SHAPE, {n: LENGTHS[n]}, 8)["evaluate"] for n in ("a", "b"))
@@ -65,7 +95,7 @@ def test_overhead_counts_less_in_a_bank_and_more_where_text_is_generated_token_b
 
 
 def test_without_overhead_the_speed_is_the_rate():
-    fast = Calibration("m", Speed(2e9, 0.0), Speed(3e9, 0.0))
+    fast = Calibration("m", Speed(2e9, 0.0), Speed(3e9, 0.0), TokenTime(0.0, 0.0))
     assert speeds(fast, SHAPE, LENGTHS, 8) == pytest.approx({"train": 2e9, "evaluate": 3e9})
 
 

@@ -26,7 +26,9 @@ from deltacompose.cells.step_memory import StepBytes, _Living, step_bytes
 from deltacompose.cells.study_facts import facts, greediest_of, sample
 from deltacompose.cli import app
 from deltacompose.errors import BadInput
+from deltacompose.planning import flops
 from deltacompose.planning.fitting import advice, greediest
+from deltacompose.planning.flops import DeltaShape, Lengths, Memory
 from deltacompose.store import open_store
 from deltacompose.study import Study, machine
 from deltacompose.study.recipe import Recipe
@@ -120,6 +122,21 @@ def test_a_large_shape_is_planned_without_its_weights(name, tmp_path, calibrated
     parameters = {row["composition"]: row["parameters"] for row in answer["parameters"]}
     assert parameters["full"] > 0.9 * SHAPES[name][2]
     assert 0 < parameters["lora"] < 0.01 * SHAPES[name][2]
+
+
+def test_a_shape_without_weights_is_made_once_for_a_plan_and_anew_when_a_file_differs(tmp_path, monkeypatch):
+    study = wide(tmp_path, "llama")
+    (tmp_path / "llama" / "model.safetensors").unlink()
+    made, original = [], registry.load_skeleton
+    monkeypatch.setattr(
+        registry, "load_skeleton", lambda *args, **options: made.append(1) or original(*args, **options)
+    )
+    greediest_of(study, facts(study), 1)
+    assert len(made) == 1
+    config = tmp_path / "llama" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"num_hidden_layers": 1}))
+    assert facts(study).shape.stacks["decoder"].layers == 1
+    assert len(made) == 2
 
 
 def test_planning_makes_no_large_tensor(tmp_path, monkeypatch):
@@ -304,3 +321,24 @@ def test_the_memory_of_a_process_is_measured_once_and_its_failure_is_one_sentenc
     monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert process_bytes() == 1234
+
+
+def test_a_bank_holds_every_delta_and_the_step_of_those_that_pass_together():
+    lengths = Lengths(input=60, padded=64, answer=2)
+    how = Memory(bank=8, budget=4096)
+    assert [flops.passing(lengths, batch, how) for batch in (1, 16, 24, 128)] == [8, 3, 2, 1]
+    delta = DeltaShape(trained=100)
+    assert flops.bank_bytes(delta, 5000.0, 8, 1) == 8 * 2000 + 5000
+    assert flops.bank_bytes(delta, 5000.0, 8, 3) == 8 * 2000 + 3 * (5000 + 800), (
+        "their weights and gradients are copied"
+    )
+    assert flops.bank_bytes(delta, 5000.0, 3, 3) == 3 * 2000 + 3 * 5000
+    assert flops.bank_bytes(delta, 900.0, 8, 1, alike=3) == 8 * 2000 + 3 * 800, "an evaluation copies the deltas"
+
+
+def test_the_memory_of_a_bank_is_bounded_by_the_tokens_of_a_pass_and_a_gpu_passes_more(tmp_path):
+    study = wide(tmp_path, "bert", compositions=("lora",), training=Recipe(steps=4, batch=16, limit=64))
+    known = facts(study)
+    on_cpu, on_gpu = (greediest(study, known, registry.parse, 16, gpu) for gpu in (False, True))
+    assert 1 <= on_cpu.together < on_gpu.together == 16
+    assert on_cpu.bytes < on_gpu.bytes
