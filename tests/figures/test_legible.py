@@ -1,4 +1,4 @@
-"""Every heatmap at every size: no two texts overlap, none leaves the canvas, none is too small to read."""
+"""Heatmaps of few and many tasks: no two texts overlap, none leaves the canvas, none is too small to read."""
 
 import pytest
 from pictures import assert_legible, matrix_of_size, texts_of
@@ -6,16 +6,16 @@ from pictures import assert_legible, matrix_of_size, texts_of
 from deltacompose.figures.heatmaps import heatmap
 from deltacompose.figures.venues import style
 
-SIZES = (5, 12, 30, 60)
+MISSING, ONE_SEED = (3, 0.05, 5), (1, 0.0, 9)
+"""Numbers of seeds, shares of missing cells and numbers of categories."""
 
 
-@pytest.mark.parametrize("tasks", SIZES)
-@pytest.mark.parametrize(("venue", "columns"), [("icml", 1), ("icml", 2)])
 @pytest.mark.parametrize(
-    ("seeds", "missing", "kinds"), [(3, 0.05, 5), (1, 0.0, 9)], ids=["missing cells", "one seed, nine categories"]
+    ("tasks", "columns", "study"),
+    [(5, 1, ONE_SEED), (5, 2, MISSING), (12, 1, MISSING), (12, 2, ONE_SEED), (60, 1, MISSING), (60, 2, ONE_SEED)],
 )
-def test_a_heatmap_of_long_names_can_be_read(tasks, venue, columns, seeds, missing, kinds):
-    look = style(venue, columns)
+def test_a_heatmap_of_long_names_can_be_read(tasks, columns, study):
+    (seeds, missing, kinds), look = study, style("icml", columns)
     axes = heatmap(matrix_of_size(tasks, seeds, kinds, missing), value="corrected", style=look)
     assert_legible(axes.figure)
     assert axes.figure.get_figwidth() == look.width

@@ -13,15 +13,15 @@ from deltacompose.analysis.transfer.uncertainty import marks
 from deltacompose.errors import BadInput
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 8])
+@pytest.mark.parametrize("seeds", [3, 8])
 @pytest.mark.parametrize("world", interval_coverage.WORLDS, ids=lambda world: world.name)
 def test_the_interval_covers_between_92_and_98_percent_and_the_percentile_bootstrap_too_little(world, seeds):
     found = interval_coverage.coverage_of_a_cell(world, seeds, repeats=1000)
     assert 0.92 <= found["crossed"] <= 0.98
-    assert found["percentile"] <= {3: 0.80, 5: 0.87, 8: 0.92}[seeds]
+    assert found["percentile"] <= {3: 0.80, 8: 0.92}[seeds]
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 8])
+@pytest.mark.parametrize("seeds", [3, 8])
 @pytest.mark.parametrize("world", interval_coverage.WORLDS, ids=lambda world: world.name)
 def test_the_interval_of_a_mean_of_corrected_values_covers_between_92_and_98_percent(world, seeds):
     """Of 400 simulated matrices: at a coverage of .98 two standard errors of the share that is counted are .014.
