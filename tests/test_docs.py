@@ -91,6 +91,8 @@ def run_command(line, folder, monkeypatch):
         import_from(folder / words[-1] / "src", words[-1], monkeypatch)
         return
     assert program == "deltacompose", f"no test runs {line}"
+    if words[0] == "run" and "--engine" not in words:
+        words += ["--engine", "inprocess"]  # workers would import torch anew
     ended = CliRunner().invoke(app, words)
     assert ended.exit_code == 0, f"{line}: {ended.output[-2000:]} {ended.exception!r}"
 

