@@ -341,7 +341,8 @@ def test_positions_average_over_the_orders_that_have_the_stage_there():
     assert record["positions"]["bitfit"]["gains"][1] == pytest.approx(fmean(gains))
 
 
-def test_the_runs_that_were_analysed_are_written_and_read_again(results, tmp_path):
+def test_the_runs_that_were_analysed_are_written_and_read_again(results, tmp_path, monkeypatch):
+    monkeypatch.setattr("deltacompose.cli.interaction._draw", lambda *given: None)
     command(results, "--where", "shots == 16", "--out", tmp_path)
     written = ["--composition", "composition", "--unit", "task", "--dev", "dev", "--chance", "chance", "--json"]
     (again,) = json.loads(command(tmp_path / "runs.csv", *written))
