@@ -97,8 +97,9 @@ class Estimates:
 
     def cell(self, place: int) -> Estimate:
         """The estimate of one cell."""
-        numbers = (float(array[place]) for array in (self.value, self.low, self.high, self.error, self.p))
-        return Estimate(*numbers, covers=self.covers[place])
+        arrays = (self.value, self.low, self.high, self.error, self.p)
+        value, low, high, error, p = (float(array[place]) for array in arrays)
+        return Estimate(value, low, high, error, p, self.covers[place])
 
 
 def estimates(per_seed: Floats, influences: Floats | None = None, level: float = 0.95) -> Estimates:

@@ -173,7 +173,8 @@ def marks(matrix: TransferMatrix, against: Against = "untouched", q: float = 0.0
         raise BadInput(f"q={q!r}: a false discovery rate lies between 0 and 1")
     shape = (len(matrix.sources), len(matrix.targets))
     difference, low, high, p = np.full((4, *shape), np.nan)
-    covers, off_diagonal = set(), matrix.off_diagonal
+    covers: set[str] = set()
+    off_diagonal = matrix.off_diagonal
     for rows, t, cells in _differences(matrix, against):
         difference[rows, t], low[rows, t], high[rows, t] = cells.value, cells.low, cells.high
         p[rows, t] = np.where(off_diagonal[rows, t], cells.p, np.nan)
@@ -205,8 +206,9 @@ def _differences(
         wanted: (sources, targets) the cells to estimate; all if None.
     """
     gap = matrix.values - _level(matrix, against)[:, None, :]
-    known = ~np.isnan(gap).any(axis=0)
-    known = known if wanted is None else known & wanted
+    known: Bools = np.asarray(~np.isnan(gap).any(axis=0))
+    if wanted is not None:
+        known = known & wanted
     for t in np.flatnonzero(known.any(axis=0)).tolist():
         rows, other = np.flatnonzero(known[:, t]), _level_examples(matrix, against, t)
         scores = [matrix.example_scores.get((matrix.sources[s], matrix.targets[t])) for s in rows]
