@@ -52,7 +52,7 @@ thorough: $(INSTALLED) ## run the tests that repeat over real trainings what mak
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough
 
 suite: $(INSTALLED) ## run the hostile suite: every method, every table, every broken method; 7 minutes on two cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(SUITE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(SUITE)
 
 lint: $(INSTALLED) ## check style and formatting
 	$(BIN)/ruff check

@@ -6,6 +6,7 @@ remembered in a folder of the run, not in the user's.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import signal
@@ -63,3 +64,9 @@ def pytest_collection_modifyitems(items):
     names = [f"tests/{name}" for name in LONGEST]
     order = {name: rank for rank, name in enumerate(names)}
     items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
+
+def pytest_collection_finish(session):
+    """Leaves what is imported and collected out of garbage collection: each full one would look at all of it."""
+    gc.collect()
+    gc.freeze()

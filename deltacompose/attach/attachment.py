@@ -24,7 +24,7 @@ from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
 from deltacompose.attach.soft_prompts import Stream, takes_positions
-from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.backbone import Backbone, Place, submodule
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.backbone.slices import Slice
 from deltacompose.composition import Term, composition
@@ -36,6 +36,10 @@ from deltacompose.places.notation import lists
 __all__ = ["Attachment", "attach", "attached"]
 
 
+Holders = dict[tuple[str, str], tuple[nn.Module, str]]
+"""The modules that hold one parameter and its name there, by the module's path and that name."""
+
+
 class Attachments:
     """All that is attached to one model."""
 
@@ -43,6 +47,7 @@ class Attachments:
         self.sites: dict[nn.Module, Site] = {}
         self.streams: dict[str, Stream] = {}
         self.prefixes: Prefixes | None = None
+        self._holders: dict[int, Holders] | None = None
 
     def site(self, module: nn.Module) -> Site:
         if module not in self.sites:
@@ -53,6 +58,19 @@ class Attachments:
         if name not in self.streams:
             self.streams[name] = _stream(backbone, name)
         return self.streams[name]
+
+    def holders(self, model: nn.Module, parameter: Tensor) -> Holders:
+        """Every module that holds a parameter; the model is walked once, until `forget_holders`."""
+        if self._holders is None:
+            self._holders = {}
+            for path, owner in model.named_modules():
+                for own, held in owner._parameters.items():
+                    self._holders.setdefault(id(held), {})[path, own] = (owner, own)
+        return self._holders[id(parameter)]
+
+    def forget_holders(self) -> None:
+        """Forgets which modules hold a parameter: they may be others at the next attachment."""
+        self._holders = None
 
     def remove(self, bound_tensors: BoundTensors) -> None:
         """Takes out everything that reads `bound_tensors`, and the hooks that then have nothing to do."""
@@ -84,14 +102,15 @@ class Attachment:
         self.once: str | None = None
         self.drops = False
         self._bounds: list[Bound] = []
-        self._unshown = probe and not can_be_shown(backbone)
+        shown = probe and can_be_shown(backbone)
+        self._unshown = probe and not shown
         self._awaited: RemovableHandle | None = None
         self._attachments = _ATTACHMENTS.setdefault(backbone.model, Attachments())
         numbers = count()
         try:
             for prefix, part in parts(expression):
                 edits = edits_of(part, backbone)
-                if probe:
+                if shown:
                     self._show(part.name, edits)
                 for edit in edits:
                     place = getattr(edit, "place", None)
@@ -105,6 +124,8 @@ class Attachment:
         except BaseException:
             self.detach()
             raise
+        finally:
+            self._attachments.forget_holders()
 
     def put(self, t: Tensors | Sequence[Tensors] | Stacked, dropout: Sequence[int] | None = None) -> None:
         """Replaces the tensors that the edits read; gradients flow back to them.
@@ -145,8 +166,6 @@ class Attachment:
 
     def _show(self, method: str, edits: Sequence[Edit]) -> None:
         """Refuses a method one of whose edits does nothing on this model."""
-        if not can_be_shown(self.backbone):
-            return
         known = reaches(self.backbone, edits, partial(_only, self.backbone))
         if error := refusal(method, self.backbone, edits, known):
             raise error
@@ -250,9 +269,9 @@ def _attach_output(attachments: Attachments, backbone: Backbone, edit: OutputEdi
 
 def _attach_weight(attachments: Attachments, backbone: Backbone, edit: WeightEdit, bound: Bound) -> None:
     path, parameter, transposed, _ = backbone.parameter_location(edit.place, edit.parameter)
-    module = backbone.model.get_submodule(path)
+    module = submodule(backbone.model, path)
     where = Slice(edit.place.part)
-    owners = _owners(backbone, module, parameter)
+    owners = _owners(attachments, backbone, module, parameter)
     bare = edit.place.port == "parameter"
     low_rank = edit.parameter == "weight" and edit.factors and not isinstance(module, nn.Embedding)
     if low_rank and not bare and len(owners) == 1:
@@ -321,9 +340,9 @@ _ATTACH: dict[type[Edit], Callable[..., None]] = {
 
 def _stream(backbone: Backbone, name: str) -> Stream:
     stream, last = backbone.stream(name), backbone.streams[-1]
-    module = backbone.model.get_submodule(stream.module)
-    reader = None if name == last else backbone.model.get_submodule(backbone.stream(last).module)
-    pooler = None if stream.pooler is None else backbone.model.get_submodule(stream.pooler)
+    module = submodule(backbone.model, stream.module)
+    reader = None if name == last else submodule(backbone.model, backbone.stream(last).module)
+    pooler = None if stream.pooler is None else submodule(backbone.model, stream.pooler)
     counter = next((backbone.module(x) for x in backbone.places() if x.kind == "positions" and x.stack == name), None)
     first = _first_position(backbone, module)
     return Stream(module, backbone.embedder(name), reader, pooler, stream.limit, first, counter)
@@ -344,7 +363,7 @@ def _first_position(backbone: Backbone, module: nn.Module) -> int | None:
     return None if padding is None else int(padding) + 1
 
 
-def _owners(backbone: Backbone, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
+def _owners(attachments: Attachments, backbone: Backbone, module: nn.Module, name: str) -> list[tuple[nn.Module, str]]:
     """Every module at which a parameter is replaced, with its name there: tied weights are held more than once.
 
     Where the table has the parameter as a bare one, that is the module it gives, as the holder may never be called.
@@ -359,10 +378,5 @@ def _owners(backbone: Backbone, module: nn.Module, name: str) -> list[tuple[nn.M
             inner = path.removeprefix(place.module).removeprefix(".")
             for own in names.values():
                 reading[path, own] = (backbone.module(place), f"{inner}.{own}".removeprefix("."))
-    holders = {
-        (path, own): (owner, own)
-        for path, owner in backbone.model.named_modules()
-        for own, held in owner._parameters.items()
-        if held is parameter
-    }
+    holders = attachments.holders(backbone.model, parameter)
     return list(dict.fromkeys(reading.get(where, holder) for where, holder in holders.items()))

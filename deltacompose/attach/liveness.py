@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from deltacompose.backbone.backbone import Backbone
-from deltacompose.backbone.quiet import few_ids, has_values, quiet
+from deltacompose.backbone.quiet import few_ids, is_a_value, quiet
 from deltacompose.errors import BadInput
 from deltacompose.method.contract import Edit, KeyValueEdit, OutputEdit, TokenEdit, WeightEdit
 
@@ -67,9 +67,11 @@ def key(edit: Edit) -> Key:
 
 def can_be_shown(backbone: Backbone) -> bool:
     """Whether a pass can be made: the model reads tokens, and its weights are here, whole and ordinary."""
-    if backbone.kind == "denoiser" or not has_values(backbone.model):
+    if backbone.kind == "denoiser":
         return False
-    return not any(isinstance(x, DTensor) or x.is_inference() for x in backbone.model.parameters())
+    return all(
+        is_a_value(x) and not isinstance(x, DTensor) and not x.is_inference() for x in backbone.model.parameters()
+    )
 
 
 def reaches(backbone: Backbone, edits: Iterable[Edit], install: Install) -> dict[Key, Reach]:
@@ -80,9 +82,9 @@ def reaches(backbone: Backbone, edits: Iterable[Edit], install: Install) -> dict
     """
     known = _REACHES.setdefault(backbone.model, {})
     new = {key(edit): edit for edit in edits if key(edit) not in known}
-    limits = [limit for name in backbone.streams if (limit := backbone.stream(name).limit) is not None]
     for tokens in LENGTHS:
         if new:
+            limits = [limit for name in backbone.streams if (limit := backbone.stream(name).limit) is not None]
             known |= _tried(backbone, new, install, min([tokens, *(limit - ROWS for limit in limits)]))
             new = {k: edit for k, edit in new.items() if not known[k].alive and not known[k].error}
     return known

@@ -49,6 +49,24 @@ class Stream:
     pooler: str | None
 
 
+def submodule(model: nn.Module, path: str) -> nn.Module:
+    """The module at a path; "" is the model itself.
+
+    torch's `get_submodule` asks for every attribute twice, and each time only after an `AttributeError`; an attachment
+    asks for hundreds of modules.
+
+    Raises:
+        AttributeError: there is no module at the path.
+    """
+    module = model
+    for name in path.split(".") if path else ():
+        inner = module._modules.get(name)
+        if inner is None:
+            return model.get_submodule(path)
+        module = inner
+    return module
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Backbone:
     """The frozen pretrained model, and where its places are.
@@ -80,6 +98,7 @@ class Backbone:
     derived: bool = False
     chat: Chat | None = None
     _places: Mapping[str, Place] = field(default_factory=dict, repr=False)
+    _by_kinds: dict[tuple[str, ...], tuple[Place, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def __repr__(self) -> str:
         layers = ", ".join(f"{self.layers(name)} {name}" for name in self.streams)
@@ -113,7 +132,7 @@ class Backbone:
             raise BadInput(f"{self.name} is a {self.kind} and reads no tokens: it takes no prompts, tokenizer or task")
         limit = None if stack.limit is None else read_number(stack.limit, config)
         pooler = None if stack.pooler is None else join(self.base, stack.pooler)
-        pooler = pooler if pooler in dict(self.model.named_modules()) else None
+        pooler = pooler if pooler is not None and self._has_module(pooler) else None
         embedding = next(place for place in self.places("embedding") if place.stack in ("", name))
         return Stream(name, join(self.base, stack.module), embedding, self.layers(name), limit, pooler)
 
@@ -138,9 +157,14 @@ class Backbone:
         Raises:
             NoPlace: a kind matches no place; the message names those that this family has.
         """
-        chosen = {place.name: place for place in self._places.values() if not kinds}
+        if kinds not in self._by_kinds:
+            self._by_kinds[kinds] = self._of_kinds(kinds) if kinds else tuple(self._places.values())
+        return self._by_kinds[kinds]
+
+    def _of_kinds(self, kinds: tuple[str, ...]) -> tuple[Place, ...]:
+        chosen: set[str] = set()
         for kind in kinds:
-            own = {place.name: place for place in self._places.values() if fnmatchcase(place.kind, kind)}
+            own = {place.name for place in self._places.values() if fnmatchcase(place.kind, kind)}
             if not own:
                 raise self._no_place(kind)
             chosen |= own
@@ -154,11 +178,11 @@ class Backbone:
 
     def module(self, place: Place) -> nn.Module:
         """The module of a place; the first one of a span."""
-        return self.model.get_submodule(place.module)  # type: ignore[no-any-return]
+        return submodule(self.model, place.module)
 
     def module_until(self, place: Place) -> nn.Module:
         """The module that a place ends with: the last one of a span, else the only one."""
-        return self.model.get_submodule(place.until or place.module)  # type: ignore[no-any-return]
+        return submodule(self.model, place.until or place.module)
 
     def read(self, ids: Tensor) -> Any:
         """Runs the model on `(rows, tokens)` in one pass; the decoder of an encoder-decoder reads its start token."""
@@ -179,7 +203,7 @@ class Backbone:
         if place.until is not None or place.port == "input":
             return ()
         path, names = place.held
-        module = self.model.get_submodule(path)
+        module = submodule(self.model, path)
         return tuple(name for name, own in names.items() if module._parameters.get(own) is not None)
 
     def takes_bias(self, place: Place) -> bool:
@@ -206,7 +230,7 @@ class Backbone:
         """The function from ids to embeddings that the model applies now, with whatever is attached to it."""
         first = [place for place in self.places() if place.stack == stream and place.layer == 0]
         layer = next((place for place in first if place.kind == "layer"), first[0])
-        return partial(embed, self.model.get_submodule(self.stream(stream).module), self.module(layer))
+        return partial(embed, submodule(self.model, self.stream(stream).module), self.module(layer))
 
     def parameter(self, place: Place, name: str) -> Tensor:
         """The pretrained tensor, alike in every family.
@@ -215,7 +239,7 @@ class Backbone:
         the place's slice. An absent bias reads as zeros.
         """
         path, own, transposed, _ = self.parameter_location(place, name)
-        module = self.model.get_submodule(path)
+        module = submodule(self.model, path)
         if getattr(module, own, None) is None:
             weight: Tensor = getattr(module, place.held[1]["weight"])
             like = weight if weight.is_floating_point() else values(module, "weight")
@@ -233,7 +257,7 @@ class Backbone:
             what = "an input" if place.port == "input" else "a block of modules"
             raise BadInput(f"{place.name} is {what} and has no {name} of its own; take one of its inner places")
         path, names = place.held
-        module = self.model.get_submodule(path)
+        module = submodule(self.model, path)
         turned = isinstance(module, Conv1D) or (place.port == "parameter" and getattr(module, "is_transposed", False))
         return path, names[name], name == "weight" and turned, place.part
 
@@ -241,7 +265,7 @@ class Backbone:
         """Paths of all modules that hold this very parameter, sorted: more than one where weights are tied."""
         path, names = place.held
         own = names[name]
-        tensor = getattr(self.model.get_submodule(path), own, None)
+        tensor = getattr(submodule(self.model, path), own, None)
         paths = [path for path, module in self.model.named_modules() if module._parameters.get(own) is tensor]
         return () if tensor is None else tuple(sorted(paths))
 
@@ -338,13 +362,20 @@ class Backbone:
     def unplaced(self) -> tuple[str, ...]:
         """The names of the parameters that lie at no place: those that the table leaves out, and those it forgot."""
         locations = [self.parameter_location(place, n) for place in self.places() for n in self.parameter_names(place)]
-        reached = {id(getattr(self.model.get_submodule(path), own)) for path, own, *_ in locations}
+        reached = {id(getattr(submodule(self.model, path), own)) for path, own, *_ in locations}
         return tuple(name for name, tensor in self.model.named_parameters() if id(tensor) not in reached)
 
     @property
     def forgotten(self) -> tuple[str, ...]:
         """The names of the parameters that lie at no place and that the table does not say to leave out."""
         return tuple(name for name in self.unplaced if not matches(name, self.table.without))
+
+    def _has_module(self, path: str) -> bool:
+        try:
+            submodule(self.model, path)
+        except AttributeError:
+            return False
+        return True
 
     def _no_place(self, name: str) -> NoPlace:
         kinds = dict.fromkeys(place.kind for place in self._places.values())

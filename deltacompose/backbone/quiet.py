@@ -63,7 +63,12 @@ def evaluating(model: Any) -> Iterator[None]:
 
 def has_values(module: nn.Module) -> bool:
     """Whether a module's parameters are numbers, and not shapes alone, as where a study is planned."""
-    return not any(x.is_meta or isinstance(x, FakeTensor) for x in module.parameters())
+    return all(map(is_a_value, module.parameters()))
+
+
+def is_a_value(x: Tensor) -> bool:
+    """Whether a tensor is numbers, and not a shape alone."""
+    return not (x.is_meta or isinstance(x, FakeTensor))
 
 
 def few_ids(config: Any, vocabulary: int, rows: int, tokens: int, device: torch.device) -> Tensor:

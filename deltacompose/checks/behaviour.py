@@ -52,7 +52,7 @@ def neutral_over_a_trained_stage(subject: Subject) -> None:
     for before in (*subject.neighbours, *([own] if own and own.names else [])):
         stack, alone = subject.trained(before >> subject.method), subject.trained(before)
         mixed = {n: stack.weights[n] if n.startswith("0.") else x for n, x in stack.start.items()}
-        _same_output(subject, subject.given(stack, mixed), subject.given(alone, alone.weights), f"a trained {before}'s")
+        _same_output(subject, subject.given(stack, mixed), subject.output_of(alone), f"a trained {before}'s")
 
 
 def effect(subject: Subject) -> None:

@@ -38,14 +38,15 @@ class Call:
 
 def calls(subject: Subject) -> list[Call]:
     """Every call that the method's functions get when its output is computed, each edit's first one."""
-    if subject.calls is None:
-        recorded: dict[tuple[int, str], Call] = {}
-        numbers = iter(range(len(edits_of(subject.method, subject.backbone))))
-        method = with_edits(subject.method, lambda edit: _recording(edit, next(numbers), recorded))
-        subject.given(replace(subject.alone, expression=subject.trained(method).expression), subject.alone.weights)
-        subject.calls = list(recorded.values())
-    known: list[Call] = subject.calls
-    return known
+    return subject.once("calls", lambda: _recorded(subject))
+
+
+def _recorded(subject: Subject) -> list[Call]:
+    recorded: dict[tuple[int, str], Call] = {}
+    numbers = iter(range(len(edits_of(subject.method, subject.backbone))))
+    method = with_edits(subject.method, lambda edit: _recording(edit, next(numbers), recorded))
+    subject.given(replace(subject.alone, expression=subject.trained(method).expression), subject.alone.weights)
+    return list(recorded.values())
 
 
 def _recording(edit: Edit, number: int, recorded: dict[tuple[int, str], Call]) -> Edit:

@@ -17,8 +17,9 @@ from deltacompose.method.weights import part_of
 def composes_at_once(subject: Subject) -> None:
     """Joined by `+` to each built-in, on either side, both act and both learn."""
     for other in subject.neighbours:
-        for expression in (subject.method + other, other + subject.method):
-            _both_active(subject, expression)
+        _both_active(subject, subject.method + other)
+        if _meet(subject.backbone, subject.method, other):  # else `same_in_either_order` shows that it is one function
+            _both_active(subject, other + subject.method)
 
 
 def composes_in_sequence(subject: Subject) -> None:

@@ -106,7 +106,7 @@ def _leave(subject: Subject, three: tuple[Trained, ...], order: tuple[int, ...])
         for attachment in attachments.values():
             attachment.detach()
     left = three[order[2]]
-    if not torch.equal(output, subject.given(left, left.weights)):
+    if not torch.equal(output, subject.output_of(left)):
         raise subject.broken(
             f"of {', '.join(str(each.expression) for each in three)}, {left.expression} is left and does not give what "
             "it gives alone"

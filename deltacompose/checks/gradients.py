@@ -28,6 +28,10 @@ class Pass:
     losses: Tensor
     gradients: Gradients
 
+    def first(self, deltas: int) -> Pass:
+        """The pass of some of the deltas."""
+        return Pass(self.losses[:deltas], self.gradients[:deltas])
+
 
 def together(
     backbone: Backbone,

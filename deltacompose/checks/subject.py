@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,10 @@ BACKBONES = ("t5", "bert", "gpt2", "llama")
 """The pico models that a method is checked on: a sequence-to-sequence model, an encoder, two decoders."""
 
 
+Key = tuple[object, ...]
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Trained:
     """An expression with tensors as if trained: every weight moved at random from where it starts."""
@@ -46,8 +50,9 @@ class Subject:
 
     method: Method
     family: str
-    calls: Any = field(default=None, repr=False)
-    _trained: dict[tuple[object, ...], Trained] = field(default_factory=dict, repr=False)
+    _trained: dict[Key, Trained] = field(default_factory=dict, repr=False)
+    _outputs: dict[Key, Tensor] = field(default_factory=dict, repr=False)
+    _made: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return f"{text_of(self.method)} on {self.family}"
@@ -56,24 +61,32 @@ class Subject:
         """The error that says what is wrong with the method on this backbone."""
         return Broken(f"{self}: {sentence}", sentence)
 
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """A value that several checks need, made by the first of them; where making it raises, nothing is kept."""
+        if name not in self._made:
+            self._made[name] = make()
+        value: T = self._made[name]
+        return value
+
+    @cached_property
+    def shared(self) -> Shared:
+        """The pico backbone that all methods share, with what is made of it once for all of them."""
+        return _unspoilt(self.family)
+
     @cached_property
     def backbone(self) -> Backbone:
         """The pico backbone that all methods share."""
-        return shared(self.family)
+        return self.shared.backbone
 
     @cached_property
     def refusal(self) -> str:
         """The sentence by which the backbone is refused to the method; "" where the method can be attached."""
-        try:
-            attach(self.backbone, composition(self.method)).detach()
-        except BadInput as error:
-            return str(error)
-        return ""
+        return _refusal(self.backbone, self.method)
 
-    @cached_property
+    @property
     def neighbours(self) -> tuple[Method, ...]:
         """The built-in methods that others are composed with, without those that this backbone is refused to."""
-        return tuple(method for method in neighbours() if not Subject(method, self.family).refusal)
+        return self.shared.neighbours
 
     @property
     def other_backbone(self) -> Backbone:
@@ -99,19 +112,31 @@ class Subject:
     @cached_property
     def output(self) -> Tensor:
         """Output of the backbone with the method attached, with weights as if trained."""
-        return self.given(self.alone, self.alone.weights)
+        return self.output_of(self.alone)
+
+    def output_of(self, trained: Trained) -> Tensor:
+        """Output of the backbone with an expression attached, with weights as if trained; made once for each."""
+        key = _key(trained.expression)
+        known = self.shared.outputs if self._is_neighbour(trained.expression) else self._outputs
+        if key not in known:
+            known[key] = self.given(trained, trained.weights)
+        return known[key]
 
     def trained(self, term: Term, seed: int = 0) -> Trained:
         """An expression as if trained; a part gets the same weights on either side of `+`."""
         expression = composition(term)
-        # By identity, as a broken method may be equal to another, or not be hashed.
-        key = (*(tuple(map(id, stage)) for stage in expression.stages), seed)
-        if key not in self._trained:
+        key = (*_key(expression), seed)
+        known = self.shared.trained if self._is_neighbour(expression) else self._trained
+        if key not in known:
             start = init_weights(self.backbone, expression, seed)
             constants = init_constants(self.backbone, expression, self.job(expression, seed))
             weights = {n: moved(n, x, seed) for n, x in start.items()}
-            self._trained[key] = Trained(expression, start, weights, constants)
-        return self._trained[key]
+            known[key] = Trained(expression, start, weights, constants)
+        return known[key]
+
+    def _is_neighbour(self, expression: Composition) -> bool:
+        """Whether an expression is a neighbour alone, which is the same for every method."""
+        return any(_key(expression) == _key(composition(method)) for method in self.neighbours)
 
     def job(self, expression: Composition, seed: int = 0) -> Job:
         """A few steps of training on a tiny task: what a method that reads training data is given."""
@@ -207,12 +232,30 @@ def _are_places(value: object, backbone: Backbone) -> bool:
         return False
 
 
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """The one pico backbone of a family for all checks, with what is made of it once for all methods.
+
+    Attributes:
+        values: its tensors as they were made.
+        trained: the neighbours alone, as if trained.
+        outputs: the backbone's output with each of them.
+    """
+
+    backbone: Backbone
+    values: Mapping[str, Tensor]
+    trained: dict[Key, Trained] = field(default_factory=dict)
+    outputs: dict[Key, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def neighbours(self) -> tuple[Method, ...]:
+        """The built-in methods that others are composed with, without those that the backbone is refused to."""
+        return tuple(method for method in neighbours() if not _refusal(self.backbone, method))
+
+
 def shared(family: str) -> Backbone:
     """The one pico backbone of a family for all checks; made anew where one of them has left a trace on it."""
-    backbone, values = _shared(family)
-    if any(not torch.equal(x, values[name]) for name, x in _tensors(backbone)):
-        _shared.cache_clear()
-    return _shared(family)[0]
+    return _unspoilt(family).backbone
 
 
 def anew() -> None:
@@ -220,10 +263,30 @@ def anew() -> None:
     _shared.cache_clear()
 
 
+def _unspoilt(family: str) -> Shared:
+    known = _shared(family)
+    if any(not torch.equal(x, known.values[name]) for name, x in _tensors(known.backbone)):
+        _shared.cache_clear()
+    return _shared(family)
+
+
 @functools.cache
-def _shared(family: str) -> tuple[Backbone, dict[str, Tensor]]:
+def _shared(family: str) -> Shared:
     backbone = pico_backbone(family)
-    return backbone, {name: x.clone() for name, x in _tensors(backbone)}
+    return Shared(backbone, {name: x.clone() for name, x in _tensors(backbone)})
+
+
+def _refusal(backbone: Backbone, method: Method) -> str:
+    try:
+        attach(backbone, composition(method)).detach()
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+def _key(expression: Composition) -> Key:
+    """The methods of an expression by identity, as a broken one may be equal to another, or not be hashed."""
+    return tuple(tuple(map(id, stage)) for stage in expression.stages)
 
 
 def _tensors(backbone: Backbone) -> Iterator[tuple[str, Tensor]]:

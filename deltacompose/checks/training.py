@@ -38,8 +38,7 @@ SMALL = 1e-3
 
 def every_weight_learns(subject: Subject) -> None:
     """After two steps of training every weight has a gradient that is not zero; some start with none by design."""
-    gradients = _trained_gradients(subject)
-    for name, gradient in gradients.items():
+    for name, gradient in _few_steps(subject).gradients.items():
         if gradient is None:
             raise subject.broken(f"the loss does not depend on {name!r}; nothing reads it")
         if not bool(torch.isfinite(gradient).all()):
@@ -54,15 +53,8 @@ def every_weight_learns(subject: Subject) -> None:
 
 def untouched_backbone(subject: Subject) -> None:
     """No parameter of the backbone gets a gradient or another value."""
-    model = subject.backbone.model
-    before = {name: x.clone() for name, x in model.state_dict().items()}
-    _trained_gradients(subject)
-    for name, x in model.named_parameters():
-        if x.grad is not None or x.requires_grad:
-            raise subject.broken(f"the backbone's {name} takes a gradient; a method trains its own tensors only")
-    for name, x in model.state_dict().items():
-        if not torch.equal(x, before[name]):
-            raise subject.broken(f"training it changes the backbone's own {name}")
+    if fault := _few_steps(subject).fault:
+        raise subject.broken(fault)
 
 
 def bank_equals_separate(subject: Subject) -> None:
@@ -80,13 +72,13 @@ def loop_equals_vmap(subject: Subject) -> None:
 
 def gradient_checkpointing(subject: Subject) -> None:
     """With activations recomputed in the backward pass the losses and gradients are the same."""
-    _compare(subject, partial(_recomputed, subject), "with gradient checkpointing")
+    _compare(subject, partial(_recomputed, subject), "with gradient checkpointing", deltas=1)
 
 
 def equal_deltas_in_a_bank(subject: Subject) -> None:
     """Equal deltas on equal rows of one bank have equal losses and gradients, wherever in the bank they stand."""
     bank = _three(subject)
-    _separate(subject, subject.backbone, bank)  # a method that fails by itself is reported as that
+    _separate(subject)  # a method that fails by itself is reported as that
     same = Bank([bank.weights[0]] * DELTAS, bank.constants, [bank.batches[0]] * DELTAS)
     certain = with_edits(subject.method, _without_dropout)  # each delta of a bank draws its own
     passed = _bank(subject, composition(certain), "say banked = False", subject.backbone, same)
@@ -206,19 +198,17 @@ def _learned(subject: Subject, until: int, state: Any) -> Learner:
     return learner
 
 
-def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) -> None:
-    """Compares a way of making three deltas' gradients with a run for each.
+def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str, deltas: int = DELTAS) -> None:
+    """Compares a way of making the gradients of three deltas, or of the first of them, with a run for each.
 
     The runs come first, so that a run that fails alone is reported as such. Where fp32 differs by more than rounding
     should, double precision tells: what is rounding is nothing there, but for models that compute their norms in fp32
     whatever they are given (T5).
     """
-    bank = _three(subject)
-    separate = _separate(subject, subject.backbone, bank)
+    bank, separate = _three(subject).first(deltas), _separate(subject).first(deltas)
     far, what = farthest(way(subject.backbone, bank), separate)
     if far > ROUNDING:
-        exact, double = doubled(subject.family), bank.double()
-        exactly, _ = farthest(way(exact, double), _separate(subject, exact, double))
+        exactly, _ = farthest(way(doubled(subject.family), bank.double()), _exactly_separate(subject).first(deltas))
         if far > 100 * ROUNDING or exactly > ROUNDING / 10:
             raise subject.broken(
                 f"{how} {what} differs by {far:.1e} of its size, and by {exactly:.1e} in double precision; "
@@ -226,13 +216,24 @@ def _compare(subject: Subject, way: Callable[[Backbone, Bank], Pass], how: str) 
             )
 
 
-def _separate(subject: Subject, backbone: Backbone, bank: Bank) -> Pass:
+def _separate(subject: Subject) -> Pass:
+    """Three deltas in a run for each, which all checks that compare with them share."""
+    return subject.once("separate runs", lambda: _one_by_one(subject, subject.backbone, _three(subject)))
+
+
+def _exactly_separate(subject: Subject) -> Pass:
+    """The same in double precision."""
+    exact = doubled(subject.family)
+    return subject.once("separate runs in double", lambda: _one_by_one(subject, exact, _three(subject).double()))
+
+
+def _one_by_one(subject: Subject, backbone: Backbone, bank: Bank) -> Pass:
     return apart(backbone, subject.alone.expression, bank.weights, bank.constants, bank.batches)
 
 
 def _recomputed(subject: Subject, backbone: Backbone, bank: Bank) -> Pass:
     with quiet(), recomputing(backbone.model):
-        return _separate(subject, backbone, bank)
+        return _one_by_one(subject, backbone, bank)
 
 
 def _bank(subject: Subject, expression: Composition, advice: str, backbone: Backbone, bank: Bank) -> Pass:
@@ -250,6 +251,10 @@ class Bank:
     constants: Mapping[str, Tensor]
     batches: Sequence[Mapping[str, Tensor]]
 
+    def first(self, deltas: int) -> Bank:
+        """Some of the deltas."""
+        return replace(self, weights=self.weights[:deltas], batches=self.batches[:deltas])
+
     def double(self) -> Bank:
         """The same numbers in double precision."""
         return Bank([_doubled(own) for own in self.weights], _doubled(self.constants), self.batches)
@@ -262,6 +267,37 @@ def _doubled(t: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _three(subject: Subject) -> Bank:
     weights = [subject.trained(subject.method, seed).weights for seed in range(DELTAS)]
     return Bank(weights, subject.alone.constants, [batch(subject.backbone, seed) for seed in range(DELTAS)])
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """A few steps of training.
+
+    Attributes:
+        gradients: those that the next step would take.
+        fault: what they have done to the backbone, or "".
+    """
+
+    gradients: Mapping[str, Tensor | None]
+    fault: str
+
+
+def _few_steps(subject: Subject) -> Steps:
+    return subject.once("steps", lambda: _taken(subject))
+
+
+def _taken(subject: Subject) -> Steps:
+    before = {name: x.clone() for name, x in subject.backbone.model.state_dict().items()}
+    gradients = _trained_gradients(subject)
+    return Steps(gradients, _fault(subject.backbone.model, before))
+
+
+def _fault(model: Any, before: Mapping[str, Tensor]) -> str:
+    for name, x in model.named_parameters():
+        if x.grad is not None or x.requires_grad:
+            return f"the backbone's {name} takes a gradient; a method trains its own tensors only"
+    changed = [name for name, x in model.state_dict().items() if not torch.equal(x, before[name])]
+    return f"training it changes the backbone's own {changed[0]}" if changed else ""
 
 
 def _trained_gradients(subject: Subject) -> dict[str, Tensor | None]:
@@ -287,6 +323,10 @@ def _banked(subject: Subject) -> bool:
     """Whether deltas of it can be trained in one pass, and act nowhere that is passed once for all of them."""
     if not subject.method.banked:
         return False
+    return subject.once("acts at every row", lambda: _acts_by_rows(subject))
+
+
+def _acts_by_rows(subject: Subject) -> bool:
     attachment = attach(subject.backbone, subject.method)
     attachment.detach()
     return attachment.once is None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -550,3 +552,26 @@ def test_an_edit_reads_the_tensors_of_its_own_place_and_not_those_of_places_insi
     assert set(held.of("0.1.", "encoder")) == {"encoder.prompt", "shared.scale"}
     assert set(held.of("0.1.", "encoder.1.attention")) == {"encoder.1.attention.down", "shared.scale"}
     assert set(held.of("0.10.", "encoder.1.attention.query")) == {"encoder.1.attention.query.down", "shared.scale"}
+
+
+def test_a_parameter_that_is_replaced_between_two_attachments_is_changed_where_it_is_now():
+    backbone = pico_backbone("bert")
+    full = read("full(places=('ffn.norm',))")
+    before = run_with(backbone, full)
+    norm = backbone.module(backbone.place("encoder.0.ffn.norm"))
+    norm.weight = nn.Parameter(2 * norm.weight.detach(), requires_grad=False)
+    assert not torch.equal(run_with(backbone, full), before)
+
+
+def run_with(backbone: Backbone, term: Term) -> Tensor:
+    with attached(backbone, term, weights_of(backbone, term)), torch.no_grad():
+        return forward(backbone, batch(backbone, seed=0))
+
+
+def test_a_model_that_deltas_have_left_is_freed():
+    backbone = pico_backbone("bert")
+    run_with(backbone, read("full(places=('ffn.norm',))"))
+    model = weakref.ref(backbone.model)
+    del backbone
+    gc.collect()
+    assert model() is None

@@ -15,6 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from deltacompose.backbone import Backbone, bind
+from deltacompose.backbone.backbone import submodule
 from deltacompose.backbone.pico import COMMON, FAMILIES, pico_backbone
 from deltacompose.errors import BadInput
 from deltacompose.places import KINDS, split_name
@@ -313,3 +314,27 @@ def test_a_fingerprint_covers_names_and_buffers_and_is_read_once():
     assert backbone.fingerprint == before
     assert bind(backbone.model, backbone.table).fingerprint != before
     assert len({backbone_of(family).fingerprint for family in FAMILIES}) == len(FAMILIES)
+
+
+@every_backbone
+def test_a_module_is_found_by_its_path_as_torch_finds_it(family, head):
+    model = backbone_of(family, head).model
+    for path, module in model.named_modules(remove_duplicate=False):
+        assert submodule(model, path) is module
+    with pytest.raises(AttributeError, match="no attribute `nowhere`"):
+        submodule(model, "nowhere.0")
+
+
+def test_a_module_that_was_replaced_is_found():
+    backbone = pico_backbone("bert")
+    place = backbone.place("encoder.0.ffn.up")
+    assert isinstance(backbone.module(place), nn.Linear)
+    backbone.model.encoder.layer[0].intermediate.dense = nn.Identity()
+    assert isinstance(backbone.module(place), nn.Identity)
+
+
+def test_a_model_whose_pooler_was_removed_has_none():
+    backbone = pico_backbone("bert")
+    assert backbone.stream("encoder").pooler == "pooler"
+    backbone.model.pooler = None
+    assert backbone.stream("encoder").pooler is None

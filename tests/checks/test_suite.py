@@ -19,7 +19,7 @@ from deltacompose_plugins.backbones import table, tables
 
 from deltacompose import plugins
 from deltacompose.analysis.similarity.measure import Measure
-from deltacompose.backbone.pico import pico
+from deltacompose.backbone.pico import CONFIGURATIONS, pico
 from deltacompose.checks import (
     METHOD_CHECKS,
     Broken,
@@ -29,8 +29,10 @@ from deltacompose.checks import (
     check_task,
     hidden_inputs,
     parametrize_with_checks,
+    training,
 )
-from deltacompose.checks.measures import MEASURE_CHECKS
+from deltacompose.checks.backbones import OnModel
+from deltacompose.checks.measures import MEASURE_CHECKS, OfMeasure
 from deltacompose.checks.other_process import Failed
 from deltacompose.checks.runner import Unchecked, run
 from deltacompose.checks.subject import Subject, anew
@@ -350,8 +352,16 @@ def test_a_class_that_is_listed_under_another_name_is_found(monkeypatch):
         CHECKS["listed_by_its_name"](Subject(broken.Good(), "bert"))
 
 
-@parametrize_with_checks([broken.Good(), broken.Good("attention", 2.0), broken.GoodWeights()])
-def test_a_strangers_sound_method_passes(method, check):
+SOUND = [broken.Good(), broken.Good("attention", 2.0), broken.GoodWeights()]
+
+
+@pytest.mark.parametrize("method", SOUND, ids=str)
+def test_a_strangers_sound_method_passes(method):
+    check_method(method)
+
+
+@parametrize_with_checks([broken.Good()], backbones=("bert",))
+def test_a_strangers_sound_method_passes_each_check_by_itself(method, check):
     check(method)
 
 
@@ -455,15 +465,51 @@ def test_a_test_is_made_for_every_method_check_and_backbone_with_a_name_that_can
         marked[0].values[1](bad)
 
 
+def test_runs_that_several_checks_compare_with_are_made_once(monkeypatch):
+    one_by_one, steps, made = training._one_by_one, training._trained_gradients, Counter()
+    subject = Subject(broken.Good(), "bert")
+
+    def counted(subject_, backbone, bank):
+        made["runs"] += backbone is subject.backbone
+        return one_by_one(subject_, backbone, bank)
+
+    def trained(subject_):
+        made["trainings"] += 1
+        return steps(subject_)
+
+    monkeypatch.setattr(training, "_one_by_one", counted)
+    monkeypatch.setattr(training, "_trained_gradients", trained)
+    for name in ("bank_equals_separate", "loop_equals_vmap", "equal_deltas_in_a_bank"):
+        CHECKS[name](subject)
+    for name in ("every_weight_learns", "untouched_backbone"):
+        CHECKS[name](subject)
+    assert made == {"runs": 1, "trainings": 1}
+
+
+def test_neighbours_are_trained_and_passed_once_for_all_methods_of_a_family():
+    first, second = Subject(broken.Good(), "bert"), Subject(broken.GoodWeights(), "bert")
+    for neighbour in first.neighbours:
+        trained = first.trained(neighbour)
+        assert second.trained(neighbour) is trained
+        assert second.output_of(trained) is first.output_of(trained)
+    assert first.alone is not second.alone
+    anew()
+    assert Subject(broken.Good(), "bert").trained(first.neighbours[0]) is not first.trained(first.neighbours[0])
+
+
 # Tables
 
 
-@pytest.mark.parametrize("name", tables())
+CONFIGURED = {model_type for model_type, _ in CONFIGURATIONS.values()}
+ALONE = [name for name in tables() if CONFIGURED.isdisjoint(table(name).serves)]
+"""The built-in tables that `test_families` does not check on each of the pico models that they serve."""
+
+
+@pytest.mark.parametrize("name", [*ALONE, "gpt2"])
 def test_every_built_in_table_passes(name):
     if table(name).kind == "denoiser":
         pytest.importorskip("diffusers")
-    expected = {"prompts_are_tokens": "a prompt has no embedding in each layer, as tokens have"}
-    check_backbone_table(table(name), expected_failures=expected if name == "gemma3n" else {})
+    check_backbone_table(table(name))
 
 
 def failures(check, *given):
@@ -471,6 +517,15 @@ def failures(check, *given):
     with pytest.raises(Broken) as raised:
         check(*given)
     return {line.partition("]")[0][1:]: line for line in str(raised.value).splitlines()}
+
+
+def failure(checks, name, subject):
+    """The sentence by which the check of a name fails."""
+    [check] = [check for check in checks if check.name == name]
+    assert check.says_something_of(subject)
+    with pytest.raises(Broken) as raised:
+        check(subject)
+    return str(raised.value)
 
 
 def changed(name, places=None, stack=None, **whole):
@@ -524,7 +579,7 @@ BROKEN_TABLES = [
 
 @pytest.mark.parametrize(("name", "wrong", "message"), BROKEN_TABLES)
 def test_a_check_fails_for_a_table_that_is_wrong_in_its_way(name, wrong, message):
-    assert re.search(message, failures(check_backbone_table, wrong, pico(wrong.name).requires_grad_(False))[name])
+    assert re.search(message, failure(TABLE_CHECKS, name, OnModel(wrong, pico(wrong.name).requires_grad_(False))))
 
 
 def test_a_place_that_does_more_than_its_matrix_is_found():
@@ -611,7 +666,11 @@ BROKEN_TASKS = [
 
 @pytest.mark.parametrize(("name", "wrong", "message"), BROKEN_TASKS)
 def test_a_check_fails_for_a_task_that_is_wrong_in_its_way(name, wrong, message):
-    assert re.search(message, failures(check_task, wrong)[name])
+    assert re.search(message, failure(TASK_CHECKS, name, OfTask(wrong, ("gpt2",))))
+
+
+def test_what_is_wrong_with_a_task_is_named_by_the_check_that_finds_it():
+    assert failures(check_task, sound(category=" ")) == {"described": "[described] task 'few': it says no category"}
 
 
 def test_every_check_of_tasks_is_shown_to_fail_and_a_sound_task_passes():
@@ -715,7 +774,12 @@ BROKEN_MEASURES = [
 
 @pytest.mark.parametrize(("name", "wrong", "message"), BROKEN_MEASURES)
 def test_a_check_fails_for_a_measure_that_is_wrong_in_its_way(name, wrong, message):
-    assert re.search(message, failures(check_measure, wrong)[name])
+    assert re.search(message, failure(MEASURE_CHECKS, name, OfMeasure(wrong)))
+
+
+def test_what_is_wrong_with_a_measure_is_named_by_the_check_that_finds_it():
+    found = failures(check_measure, measure(source=" "))
+    assert found == {"stated": "[stated] measure 'closeness': it states no source"}
 
 
 def test_every_check_of_measures_is_shown_to_fail_and_a_sound_measure_passes():

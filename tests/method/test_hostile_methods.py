@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from deltacompose_plugins import Prefix
-from method.test_methods import METHODS, VARIANTS, expected, of
+from method.test_methods import METHODS, VARIANTS, of
 
 from deltacompose.backbone.pico import pico_backbone, pico_tokenizer
 from deltacompose.backbone.pico_hostile import HOSTILE, WORDS
-from deltacompose.checks import HOSTILE_BACKBONES, Broken, parametrize_with_checks
+from deltacompose.checks import HOSTILE_BACKBONES, Broken, check_method
 from deltacompose.checks.behaviour import acts_or_is_refused
 from deltacompose.checks.precision import FARTHEST, _apart, other_precision
 from deltacompose.checks.subject import Subject
@@ -30,24 +30,22 @@ STANDING_BEFORE = [text for text in VARIANTS if text.startswith(("prompt", "p_tu
 """The settings by which tokens, or keys and values, stand before the input's."""
 
 
-@parametrize_with_checks(BUILT_IN, backbones=HOSTILE_BACKBONES, expected_failures=expected)
-def test_every_method_keeps_the_contract_on_hostile_models(method, check):
-    check(method)
+@pytest.mark.parametrize("method", BUILT_IN, ids=str)
+def test_every_method_keeps_the_contract_on_hostile_models(method):
+    check_method(method, backbones=HOSTILE_BACKBONES)
 
 
-@parametrize_with_checks(
-    [*map(of, STANDING_BEFORE), of("prompt(length=3, init_from='text', text='夜 ночь')")], backbones=HOSTILE_BACKBONES
-)
-def test_prompts_and_prefixes_keep_the_contract_on_hostile_models_with_other_settings(method, check):
-    check(method)
+@pytest.mark.parametrize("text", [*STANDING_BEFORE, "prompt(length=3, init_from='text', text='夜 ночь')"])
+def test_prompts_and_prefixes_keep_the_contract_on_hostile_models_with_other_settings(text):
+    check_method(of(text), backbones=HOSTILE_BACKBONES)
 
 
-@parametrize_with_checks(
-    [of("prompt(length=3, stream='decoder')"), of("prefix(length=2, places=('cross_attention',))")],
-    backbones=("hostile-t5", "hostile-marian"),
-)
-def test_prompts_and_prefixes_before_the_decoder_keep_the_contract_on_hostile_models(method, check):
-    check(method)
+BEFORE_THE_DECODER = ["prompt(length=3, stream='decoder')", "prefix(length=2, places=('cross_attention',))"]
+
+
+@pytest.mark.parametrize("text", BEFORE_THE_DECODER)
+def test_prompts_and_prefixes_before_the_decoder_keep_the_contract_on_hostile_models(text):
+    check_method(of(text), backbones=("hostile-t5", "hostile-marian"))
 
 
 @pytest.mark.parametrize("family", HOSTILE)

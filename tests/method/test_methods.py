@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from deltacompose import plugins
-from deltacompose.checks import parametrize_with_checks
+from deltacompose.checks import check_method
 from deltacompose.composition import parse
 
 METHODS = plugins.load(disabled=True).methods
@@ -46,16 +48,19 @@ def expected(method):
     return {}
 
 
-@parametrize_with_checks([of(name) for name in METHODS if name != "arrow"])  # see test_arrow.py
-def test_every_method_keeps_the_contract(method, check):
-    check(method)
+BUILT_IN = [of(name) for name in METHODS if name != "arrow"]  # see test_arrow.py
 
 
-@parametrize_with_checks(map(of, VARIANTS), backbones=("t5", "gpt2"), expected_failures=expected)
-def test_every_method_keeps_the_contract_with_other_settings(method, check):
-    check(method)
+@pytest.mark.parametrize("method", BUILT_IN, ids=str)
+def test_every_method_keeps_the_contract(method):
+    check_method(method)
 
 
-@parametrize_with_checks([of("prompt(length=3, stream='decoder')")], backbones=("t5",))
-def test_a_prompt_before_the_decoder_keeps_the_contract(method, check):
-    check(method)
+@pytest.mark.parametrize("text", VARIANTS)
+def test_every_method_keeps_the_contract_with_other_settings(text):
+    method = of(text)
+    check_method(method, backbones=("t5", "gpt2"), expected_failures=expected(method))
+
+
+def test_a_prompt_before_the_decoder_keeps_the_contract():
+    check_method(of("prompt(length=3, stream='decoder')"), backbones=("t5",))
