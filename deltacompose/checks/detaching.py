@@ -71,6 +71,8 @@ def snapshot(model: nn.Module) -> Snapshot:
 def exact_detachment(subject: Subject) -> None:
     """Attached among others and detached in any order, it leaves each time what the others alone are, and no trace."""
     model = subject.backbone.model
+    if model.training:  # an earlier check has asked for its edits: the snapshot would take the mode for the model's own
+        raise subject.broken("its edits leave the model in training mode")
     weight, output, token, *last = (subject.trained(neighbour) for neighbour in subject.neighbours)
     key_value = last[0] if last else token  # a prefix is refused where attention is not transformers' own
     before = snapshot(model)

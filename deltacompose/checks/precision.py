@@ -83,9 +83,10 @@ def _on_device(
 ) -> None:
     """Runs a function on tensors of a GPU that is not there. Only a mixture of devices says anything; a function may
     fail there in other ways, as one that looks at numbers does."""
+    faked = [_faked(argument, mode) for argument in arguments]  # made outside of the mode, which would look at each
     with mode:
         try:
-            result = function(*(_faked(argument, mode) for argument in arguments))
+            result = function(*faked)
         except Exception as error:
             if "same device" in str(error):
                 raise subject.broken(

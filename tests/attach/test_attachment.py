@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import gc
-import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -566,12 +564,3 @@ def test_a_parameter_that_is_replaced_between_two_attachments_is_changed_where_i
 def run_with(backbone: Backbone, term: Term) -> Tensor:
     with attached(backbone, term, weights_of(backbone, term)), torch.no_grad():
         return forward(backbone, batch(backbone, seed=0))
-
-
-def test_a_model_that_deltas_have_left_is_freed():
-    backbone = pico_backbone("bert")
-    run_with(backbone, read("full(places=('ffn.norm',))"))
-    model = weakref.ref(backbone.model)
-    del backbone
-    gc.collect()
-    assert model() is None

@@ -388,6 +388,11 @@ def test_one_mistake_is_told_once_where_it_is_and_the_other_checks_are_named():
     assert len(lines) == 4
 
 
+def test_a_mode_that_is_left_behind_is_found_after_other_checks_too():
+    with pytest.raises(Broken, match=r"\[exact_detachment\[bert\]\] .* its edits leave the model in training mode"):
+        check_method(broken.Moody(), backbones=("bert",))
+
+
 def test_checks_that_fail_for_one_cause_are_named_with_their_backbones():
     def fails(family, sentence, error=Unchecked, cause="KeyError: 'x'"):
         def check():
