@@ -24,7 +24,8 @@ from deltacompose.attach.liveness import can_be_shown, key, reaches, refusal
 from deltacompose.attach.module_hooks import Added, Change, Dense, See, Site
 from deltacompose.attach.prefixes import Prefixes, without_prefixes
 from deltacompose.attach.soft_prompts import Stream, takes_positions
-from deltacompose.backbone.backbone import Backbone, Place, submodule
+from deltacompose.backbone.backbone import Backbone, Place
+from deltacompose.backbone.module_paths import submodule
 from deltacompose.backbone.quantization import is_quantised
 from deltacompose.backbone.slices import Slice
 from deltacompose.composition import Term, composition

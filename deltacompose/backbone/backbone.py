@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 from deltacompose.backbone.chat import Chat
 from deltacompose.backbone.content import content, reading_of
 from deltacompose.backbone.input_embeddings import embed
+from deltacompose.backbone.module_paths import has_submodule, submodule
 from deltacompose.backbone.overview import places_table
 from deltacompose.backbone.padding import mixes_padding
 from deltacompose.backbone.quantization import values
@@ -47,24 +48,6 @@ class Stream:
     layers: int
     limit: int | None
     pooler: str | None
-
-
-def submodule(model: nn.Module, path: str) -> nn.Module:
-    """The module at a path; "" is the model itself.
-
-    torch's `get_submodule` asks for every attribute twice, and each time only after an `AttributeError`; an attachment
-    asks for hundreds of modules.
-
-    Raises:
-        AttributeError: there is no module at the path.
-    """
-    module = model
-    for name in path.split(".") if path else ():
-        inner = module._modules.get(name)
-        if inner is None:
-            return model.get_submodule(path)
-        module = inner
-    return module
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,7 +115,7 @@ class Backbone:
             raise BadInput(f"{self.name} is a {self.kind} and reads no tokens: it takes no prompts, tokenizer or task")
         limit = None if stack.limit is None else read_number(stack.limit, config)
         pooler = None if stack.pooler is None else join(self.base, stack.pooler)
-        pooler = pooler if pooler is not None and self._has_module(pooler) else None
+        pooler = pooler if pooler is not None and has_submodule(self.model, pooler) else None
         embedding = next(place for place in self.places("embedding") if place.stack in ("", name))
         return Stream(name, join(self.base, stack.module), embedding, self.layers(name), limit, pooler)
 
@@ -369,13 +352,6 @@ class Backbone:
     def forgotten(self) -> tuple[str, ...]:
         """The names of the parameters that lie at no place and that the table does not say to leave out."""
         return tuple(name for name in self.unplaced if not matches(name, self.table.without))
-
-    def _has_module(self, path: str) -> bool:
-        try:
-            submodule(self.model, path)
-        except AttributeError:
-            return False
-        return True
 
     def _no_place(self, name: str) -> NoPlace:
         kinds = dict.fromkeys(place.kind for place in self._places.values())

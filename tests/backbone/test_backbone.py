@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import eager_mask
 
 from deltacompose.backbone import Backbone, bind
-from deltacompose.backbone.backbone import submodule
+from deltacompose.backbone.module_paths import submodule
 from deltacompose.backbone.pico import COMMON, FAMILIES, pico_backbone
 from deltacompose.errors import BadInput
 from deltacompose.places import KINDS, split_name
