@@ -23,6 +23,8 @@ settings.load_profile("same")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.disable()  # until all is collected: importing makes many objects and no garbage
+
 LONGEST = (
     "method/test_hostile_methods.py",
     "method/test_methods.py",
@@ -70,3 +72,4 @@ def pytest_collection_finish(session):
     """Leaves what is imported and collected out of garbage collection: each full one would look at all of it."""
     gc.collect()
     gc.freeze()
+    gc.enable()
