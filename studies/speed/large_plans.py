@@ -1,6 +1,6 @@
 """Seconds and memory of planning a study on the shapes of Llama-3-8B, T5-11B and Mixtral-8x7B, without their weights.
 
-    python studies/speed/large_plans.py [--dtype bfloat16] [--json]
+    python studies/speed/large_plans.py [--dtype auto] [--json]
 
 writes each configuration with a small tokenizer into a temporary folder and plans a study of five tasks, five
 compositions and two seeds with transfer there, each time in a process of its own: first with an empty cache, so that
@@ -68,7 +68,7 @@ print(json.dumps({"seconds": time.process_time(), "bytes": 1024 * int(peak.split
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dtype", default="bfloat16", help="of the frozen weights; int8 and nf4 need bitsandbytes")
+    parser.add_argument("--dtype", default="auto", help="of the frozen weights; int8 and nf4 need bitsandbytes")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ def planned(folder, name, **changes):
         "name": "large",
         "tasks": list(tasks),
         "compositions": COMPOSITIONS,
-        "backbone": {"model": str(folder / name), "dtype": "bfloat16"},
+        "backbone": {"model": str(folder / name), "dtype": "float32"},  # whose speed is measured fast everywhere
         "seeds": [0, 1],
         "training": {"steps": 100, "batch": 16, "limit": 128},
         "transfer": True,
@@ -117,7 +117,7 @@ def test_a_large_shape_is_planned_without_its_weights(name, tmp_path, calibrated
     trainings = 5 * 2 * 6  # tasks, seeds, stages
     assert {row["kind"]: row["cells"] for row in answer["kinds"]}["train"] == trainings
     assert all(row["flops"] > 0 for row in answer["kinds"])
-    assert answer["memory"] > 2 * SHAPES[name][2]
+    assert answer["memory"] > 4 * SHAPES[name][2]
     assert f"the weights of {tmp_path / name} are not on this machine: keys are not final" in answer["remarks"][0]
     parameters = {row["composition"]: row["parameters"] for row in answer["parameters"]}
     assert parameters["full"] > 0.9 * SHAPES[name][2]
