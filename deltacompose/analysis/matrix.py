@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import numpy as np
 
 from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.example_scores import usable
+from deltacompose.analysis.limitations import limitations_of
 from deltacompose.analysis.matrix_tables import frame, to_xarray
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import table
@@ -165,16 +166,12 @@ class TransferMatrix:
         """
         if not self.examples:
             return {}
+        own = dict(zip(self.sources, np.moveaxis(self.values, 0, 2), strict=True))
+        own["untouched"] = np.repeat(self.untouched[:, None], len(self.seeds), axis=1)
         cells = {
-            (source, target): self.values[:, s, t]
-            for s, source in enumerate(self.sources)
-            for t, target in enumerate(self.targets)
+            (name, target): row for name, rows in own.items() for target, row in zip(self.targets, rows, strict=True)
         }
-        untouched = {
-            ("untouched", target): np.repeat(self.untouched[t], len(self.seeds))
-            for t, target in enumerate(self.targets)
-        }
-        return usable(self.examples, self.seeds, {**cells, **untouched})
+        return usable(self.examples, self.seeds, cells)
 
     @property
     def off_diagonal(self) -> Bools:
@@ -309,7 +306,7 @@ class TransferMatrix:
 
     def limitations(self) -> list[str]:
         """Warnings about the values, one sentence each."""
-        return [sentence for sentence in (*_about_cells(self), *_about_targets(self)) if sentence]
+        return [sentence for sentence in limitations_of(self, MARGIN) if sentence]
 
 
 def mean_over_seeds(values: Floats) -> Floats:
@@ -341,74 +338,3 @@ def _positions(kind: str, names: Sequence[str], existing: Sequence[str]) -> list
         if name not in existing:
             raise unknown(kind, name, existing)
     return [existing.index(name) for name in names]
-
-
-def _about_cells(matrix: TransferMatrix) -> Iterator[str]:
-    """Limitations that lie in single cells or in the size of the matrix."""
-    if matrix.averaged_over is not None:
-        runs = f"over {matrix.averaged_over} runs" if matrix.averaged_over else "over an unknown number of runs"
-        if matrix.spread is None:
-            yield f"each score is a published mean {runs}: the spread between training runs is not given"
-        else:
-            yield f"each score is a published mean {runs}, with the spread between them; single runs are not known"
-    elif len(matrix.seeds) == 1:
-        yield "one seed: nothing is known of the spread between training runs"
-    if len(matrix.names) < 4:
-        yield f"{len(matrix.names)} tasks: with fewer than 4 no correlation, ranking or permutation test shows anything"
-    if only := [name for name in matrix.sources if name not in matrix.targets]:
-        yield f"{shortened(only)}: sources but no targets, so they are in no ranking, correlation or asymmetry"
-    missing = np.isnan(matrix.values) & ~matrix.failed
-    if matrix.chance_of:
-        yield "chance is the score of the random row, not that of a majority class"
-    for state, where in (
-        ("missing", missing),
-        ("failed", matrix.failed),
-        ("trivial (a constant answer)", matrix.trivial),
-    ):
-        if where.any():
-            cells = [
-                f"{matrix.sources[s]} → {matrix.targets[t]} (seed {matrix.seeds[k]})" for k, s, t in np.argwhere(where)
-            ]
-            yield f"{where.sum()} of {where.size} cells are {state}: {shortened(cells)}"
-
-
-def _about_targets(matrix: TransferMatrix) -> Iterator[str]:
-    """Limitations that concern a whole target."""
-    trained = np.array([name in matrix.sources for name in matrix.targets])
-    known = trained & ~np.isnan(matrix.own).all(axis=0)
-    unscaled = known & ~(np.nan_to_num(matrix.own) > 0).any(axis=0)
-    no_chance = np.isnan(matrix.chance)
-    undefined = np.isnan(matrix._gain) & ~np.isnan(matrix.own) & ~no_chance
-    left_out = np.array([name in matrix.left_out for name in matrix.targets])
-    weak, partly = known & left_out & ~no_chance, undefined.any(axis=0) & ~left_out
-    others = np.where(matrix.off_diagonal, matrix.mean(), np.nan)
-    constant = np.array([_is_constant(column) for column in others.T])
-    for where, sentence in (
-        (~known, "no delta trained on them was evaluated on them, so relative and corrected values are undefined"),
-        (unscaled, "their own score is not above zero, so the relative value is undefined"),
-        (no_chance, "their chance score is unknown, so the corrected value is undefined"),
-        (weak, f"their own score does not exceed chance by more than {MARGIN}, so the corrected value is undefined"),
-        (
-            partly,
-            f"in some seeds their own score does not exceed chance by more than {MARGIN}: no corrected value there",
-        ),
-        (constant, "every other task's delta scores the same on them, so they rank nothing"),
-    ):
-        if where.any():
-            yield f"{shortened([matrix.targets[t] for t in np.flatnonzero(where)])}: {sentence}"
-
-
-def shortened(names: Sequence[str], most: int = 8) -> str:
-    """The names in one line; past the first few, how many more there are.
-
-    >>> shortened(["a", "b", "c", "d"], most=2)
-    'a, b and 2 more'
-    """
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _is_constant(column: Floats) -> bool:
-    """Whether at least two known scores are all equal."""
-    known = column[~np.isnan(column)]
-    return len(known) > 1 and bool((known == known[0]).all())

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from deltacompose.analysis.arrays import Floats
-from deltacompose.analysis.matrix import MARGIN, TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.limitations import shortened
+from deltacompose.analysis.matrix import MARGIN, TransferMatrix, mean_over_seeds
 from deltacompose.errors import BadInput
 
 UNITS = {

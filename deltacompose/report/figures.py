@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from deltacompose.analysis.graph.construction import edge_stability, incomplete, task_graph
 from deltacompose.analysis.interaction.convergence import history
-from deltacompose.analysis.matrix import TransferMatrix, shortened
+from deltacompose.analysis.limitations import shortened
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.analysis.transfer.lift import Lift
 from deltacompose.analysis.transfer.uncertainty import Kind, Marks, can_be_tested, marks

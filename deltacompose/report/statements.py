@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from deltacompose.analysis.matrix import TransferMatrix, shortened
+from deltacompose.analysis.limitations import shortened
+from deltacompose.analysis.matrix import TransferMatrix
 from deltacompose.analysis.statistics import reliability
 from deltacompose.analysis.transfer.findings import Findings
 from deltacompose.analysis.transfer.lift import Lift

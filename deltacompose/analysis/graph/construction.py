@@ -24,7 +24,8 @@ from deltacompose.analysis.arrays import Bools, Floats
 from deltacompose.analysis.graph import communities
 from deltacompose.analysis.graph import edges as network
 from deltacompose.analysis.labelled import labelled
-from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.limitations import shortened
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.units import check_chance
 from deltacompose.errors import BadInput, unknown
 from deltacompose.notebook import counted, table

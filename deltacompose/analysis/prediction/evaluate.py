@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from deltacompose.analysis.arrays import Bools, Floats
-from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds, shortened
+from deltacompose.analysis.limitations import shortened
+from deltacompose.analysis.matrix import TransferMatrix, mean_over_seeds
 from deltacompose.analysis.permutation import PermutationTest, against, mantel, permuted_orders, qap
 from deltacompose.analysis.prediction.matrix_completion import Completion, choose_cells, complete, completion_quality
 from deltacompose.analysis.prediction.mixtures import similarities_to, softmax_mixture, top_k, weighted_top_k

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from deltacompose.analysis import delta_tensors as tensors
-from deltacompose.analysis.matrix import shortened
+from deltacompose.analysis.limitations import shortened
 from deltacompose.analysis.similarity.formulas import flatten, low_rank
 from deltacompose.analysis.similarity.measure import Needs, Responses
 from deltacompose.errors import BadInput
