@@ -47,7 +47,8 @@ def multiplies_bfloat16(device: str | None = None) -> bool:
     if device != "cpu" and has_gpu():
         import torch
 
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        supported: bool = torch.cuda.is_bf16_supported(including_emulation=False)
+        return supported
     words = {word for line in _of_processor() if line[0] in ("flags", "Features") for word in line[1].split()}
     return not words.isdisjoint(BFLOAT16)
 
