@@ -45,8 +45,9 @@ quick: $(INSTALLED) ## lint, types of the files changed since BASE (HEAD), and t
 	$(if $(strip $(CHANGED)),$(BIN)/mypy $(CHANGED),@echo no changed modules to type-check)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(QUICK)
 
-test: $(INSTALLED) ## run every test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
+test: $(INSTALLED) ## run the tests, but for those of make suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+	  $(addprefix --ignore=,$(SUITE))
 
 thorough: $(INSTALLED) ## run the tests that repeat over real trainings what make test shows over cells of arithmetic
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m thorough
