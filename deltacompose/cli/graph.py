@@ -159,7 +159,8 @@ def _chosen(matrix: TransferMatrix, budget: int, limitations: list[str]) -> dict
     """
     import numpy as np
 
-    from deltacompose.analysis.matrix import mean_over_seeds, shortened
+    from deltacompose.analysis.limitations import shortened
+    from deltacompose.analysis.matrix import mean_over_seeds
     from deltacompose.analysis.prediction.source_selection import choose
 
     own, gains = mean_over_seeds(matrix.own), mean_over_seeds(matrix.relative())

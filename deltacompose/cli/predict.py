@@ -139,7 +139,7 @@ def _known(values: Mapping[str, float]) -> dict[str, float | None]:
 
 def _unused(deltas: Deltas, matrix: TransferMatrix) -> list[str]:
     """A sentence on the tasks whose deltas are not used."""
-    from deltacompose.analysis.matrix import shortened
+    from deltacompose.analysis.limitations import shortened
 
     rest = [task for task in deltas.tasks if task not in matrix.tasks]
     return [
