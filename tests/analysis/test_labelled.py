@@ -31,11 +31,17 @@ NO_TABLE = {
     "Constants": SETTINGS, "Columns": SETTINGS, "Clause": SETTINGS, "RowCondition": SETTINGS, "Settings": SETTINGS,
     "Search": SETTINGS, "About": SETTINGS, "Measure": SETTINGS,
     "Prompts": INPUT, "StoredDeltas": INPUT, "Stack": INPUT, "Responses": INPUT, "Evidence": INPUT, "Table": INPUT,
-    "Group": INSIDE, "Resampled": INSIDE, "Training": INSIDE, "Run": INSIDE, "Chosen": INSIDE, "Completion": INSIDE,
-    "Model": INSIDE, "Outcome": INSIDE, "HeldOut": INSIDE, "Network": INSIDE, "Learned": INSIDE, "Subspace": INSIDE,
-    "Found": INSIDE,
+    "Group": INSIDE, "Resampled": INSIDE, "Training": INSIDE, "Run": INSIDE, "Chosen": INSIDE,
+    "Model": INSIDE, "Outcome": INSIDE, "Network": INSIDE,
+    "Found": INSIDE, "Estimates": INSIDE,
 }  # fmt: skip
-NO_ARRAY = {"Lift": "one row of a table: it has no axes"}
+NO_ARRAY = {
+    "Lift": "one row of a table: it has no axes",
+    "HeldOut": "rows of one held-out task: its sources are their only axis",
+    "Completion": "its axes are places without names",
+    "Learned": "arrays of different shapes",
+    "Subspace": "a list of directions: it has one axis",
+}
 
 
 def records():

@@ -51,7 +51,7 @@ def test_precision_is_as_asked_and_leaves_the_fingerprint(tmp_path):
     backbone = load_backbone(str(folder), tables=tables(), dtype="bfloat16", device="cpu")
     assert backbone.model.dtype == torch.bfloat16
     assert backbone.fingerprint == backbone_of("llama").fingerprint
-    with pytest.raises(BadInput, match=r"no dtype 'fp16'; .*dtypes: bfloat16, float16, float32"):
+    with pytest.raises(BadInput, match=r"no dtype 'fp16'; .*dtypes: auto, bfloat16, float16, float32"):
         load_backbone(folder, tables=tables(), dtype="fp16")
 
 

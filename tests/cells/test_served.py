@@ -21,8 +21,9 @@ from deltacompose.study import Study
 
 KEPT = Path(__file__).parent.parent / "data" / "store_version_2.zip"
 STUDIES = ("grid.yaml", "kinds.yaml")
-MEASURED = {"seconds", "seconds_per_step", "peak_memory", "backbone_memory", "wall"}
-"""Fields that say how long something took, or what it held, on the machine that did it."""
+MEASURED = {"seconds", "seconds_per_step", "peak_memory", "backbone_memory", "wall", "sha256"}
+"""Fields that differ from machine to machine: how long something took, what it held, and the digest of a delta's
+tensors, which processors round differently; the tensors themselves are compared."""
 
 pytestmark = pytest.mark.skipif(
     transformers.__version__ != "5.23.0", reason="keys cover every field of a configuration, and versions add fields"
@@ -101,6 +102,8 @@ def assert_same_content(before, now):
         first, second = load_file(before), load_file(now)
         assert set(first) == set(second)
         for name, array in first.items():
+            if name.endswith("attention.key.bias"):
+                continue  # softmax does not see it: its gradient is rounding alone, which Adam brings to full size
             np.testing.assert_allclose(second[name], array, rtol=1e-3, atol=1e-5, err_msg=f"{before.name}: {name}")
     elif before.name == "predictions.jsonl":
         assert now.read_text() == before.read_text()

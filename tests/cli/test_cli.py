@@ -309,7 +309,11 @@ def test_a_reader_that_ends_early_is_no_error():
             "no folder './encodr', and it is not a name on the Hugging",
         ),
         ("{model: ./encoder}", "{model: t5}", "'t5' is a table, which serves models, and no model"),
-        ("{model: ./encoder}", "{model: ./encoder, dtype: fp16}", "backbone.dtype: 'fp16': input should be 'float32'"),
+        (
+            "{model: ./encoder}",
+            "{model: ./encoder, dtype: fp16}",
+            "backbone.dtype: 'fp16': input should be 'auto', 'float32'",
+        ),
         ("{model: ./encoder}", "{model: ./encoder, table: brt}", "no table 'brt'; did you mean 'bert'?"),
         ("steps: 2", "steps: -2", "training.steps: -2: input should be greater than or equal to 0"),
         ("steps: 2", "stesp: 2", "no field 'training.stesp'; fields: batch, checkpointing"),
