@@ -1,4 +1,4 @@
-"""What limits the reading of a transfer matrix, as sentences.
+"""The limits on the reading of a transfer matrix, as sentences.
 
 A matrix is anything with the attributes of `matrix.TransferMatrix`.
 """
