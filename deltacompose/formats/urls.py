@@ -5,6 +5,8 @@ A URL names a folder that the user chose. None is ever taken from a file: what a
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,7 +123,16 @@ def publish(folder: Path, url: str, last: str) -> None:
         for path in files:
             target = f"{root.rstrip('/')}/{path.relative_to(folder).as_posix()}"
             system.makedirs(target.rpartition("/")[0], exist_ok=True)
-            system.pipe_file(target, path.read_bytes())
+            if "file" in _protocols(system):  # written in place, a file is empty for a moment, which a reader may meet
+                part = f"{target}.{os.getpid()}-{threading.get_ident()}.part"
+                system.pipe_file(part, path.read_bytes())
+                os.replace(part, target)
+            else:
+                system.pipe_file(target, path.read_bytes())
+
+
+def _protocols(system: Any) -> tuple[str, ...]:
+    return (system.protocol,) if isinstance(system.protocol, str) else tuple(system.protocol)
 
 
 def check_url(url: str) -> None:
