@@ -34,7 +34,7 @@ def in_place_of_torchrun():
 
 
 def run(command, env, **_):
-    """What `subprocess.run` gives for a command of torchrun, run by forks."""
+    """The completed process of a torchrun command, as `subprocess.run` returns it, run by forks."""
     from torch.distributed import TCPStore
 
     size, words = int(command[command.index("--nproc-per-node") + 1]), command[-2:]
@@ -67,7 +67,7 @@ def _ended(ranks):
 
 
 def _rank(words, environment, output):
-    """What `python -m deltacompose.engine.torchrun` does, in a fork."""
+    """Runs the work of `python -m deltacompose.engine.torchrun` in a fork."""
     import torch
 
     written = os.open(output, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)

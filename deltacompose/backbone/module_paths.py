@@ -12,7 +12,7 @@ def submodule(model: nn.Module, path: str) -> nn.Module:
     asks for hundreds of modules.
 
     Raises:
-        AttributeError: there is no module at the path.
+        AttributeError: the model has no module at the path.
     """
     module = model
     for name in path.split(".") if path else ():

@@ -32,7 +32,7 @@ TOGETHER = 32
 GENERATED = 8
 """Tokens that are generated in a measurement."""
 ENOUGH = 2.0
-"""Seconds of a call that is not repeated: noise is small beside them."""
+"""Seconds: a call that takes longer is measured once, because noise is small relative to it."""
 
 _DTYPES = ("float32", "float16")
 

@@ -34,9 +34,6 @@ from deltacompose.training.learner import Job
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = dict(PASS_TOKENS)
-"""Tokens of the largest pass that is timed."""
-
 LEAST = 256
 """Tokens of the smallest step of one delta that is timed; where a whole bank has no more, nothing is."""
 
@@ -62,10 +59,10 @@ def tokens_of_pass(backbone: Backbone, jobs: Sequence[Job]) -> int | None:
     """
     alone, device = [_tokens(job) for job in jobs], backbone.model.device.type
     few = sum(alone) <= LEAST or sum(job.recipe.steps for job in jobs) < STEPS
-    if len(jobs) < 2 or device not in LARGEST or few:
+    if len(jobs) < 2 or device not in PASS_TOKENS or few:
         return None
     dtype, width = str(backbone.model.dtype).removeprefix("torch."), _power(backbone.embedding_width, 64, 512)
-    own = _power(max(alone), LEAST, LARGEST[device])
+    own = _power(max(alone), LEAST, PASS_TOKENS[device])
     together = largest(steps(dtype, device, width, own))
     return math.ceil(together * max(own, *alone)) if together > 1 else math.ceil(max(alone))
 
@@ -92,7 +89,7 @@ def steps(dtype: str, device: str, width: int, tokens: int, seconds: Seconds | N
         seconds: what measures; None times steps on the device.
     """
     banks = [1]
-    while banks[-1] < 16 and 2 * banks[-1] * tokens <= LARGEST[device]:
+    while banks[-1] < 16 and 2 * banks[-1] * tokens <= PASS_TOKENS[device]:
         banks.append(2 * banks[-1])
     name, layers = machine.processor(gpu=device == "cuda"), calibration.LAYERS
     inputs = [name, dtype, device, width, tokens, version("torch"), [layers, ROW, banks]]

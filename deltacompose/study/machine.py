@@ -85,7 +85,7 @@ def left_in_group(group: Path) -> int | None:
 
 
 def _of_processor() -> list[tuple[str, str]]:
-    """What Linux tells of the processors, as names and values; nothing on other systems."""
+    """Names and values of the fields of /proc/cpuinfo on Linux; an empty list on other systems."""
     with contextlib.suppress(OSError):
         lines = CPUINFO.read_text(encoding="utf-8").splitlines()
         return [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]

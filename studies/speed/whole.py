@@ -48,7 +48,7 @@ class Size:
 def whole_study(shape: str, folder: Path, rounds: int, size: Size | None = None) -> Iterator[Row]:
     """Rows: ours against each peer, in fp32 and with a backbone in bf16 against the peers in fp32.
 
-    On a device without instructions for bf16 there are no rows in bf16.
+    Rows in bf16 are left out on a device without instructions for it.
     """
     size = size or Size()
     half = multiplies_bfloat16(DEVICE)

@@ -51,7 +51,7 @@ the time of generation; both run the same layers with the same hooks."""
 
 @pytest.fixture(autouse=True, scope="module")
 def on_cpus():
-    """What is compared with the processes' work here lies on the CPU; the processes are forks."""
+    """Keeps the reference results on the CPU; the processes are forks."""
     with pytest.MonkeyPatch.context() as patched, forkedranks.in_place_of_torchrun():
         patched.setenv("CUDA_VISIBLE_DEVICES", "")
         yield

@@ -63,7 +63,7 @@ def test_steps_are_measured_once_for_a_data_type_a_width_and_a_size_of_batches(m
 
 def test_a_measurement_trains_banks_of_every_size(monkeypatch, tmp_path):
     monkeypatch.setenv("DELTACOMPOSE_CACHE", str(tmp_path))
-    monkeypatch.setitem(pass_size.LARGEST, "cpu", 256)
+    monkeypatch.setitem(pass_size.PASS_TOKENS, "cpu", 256)
     trained = []
 
     def timed(act, device, calls, warm):

@@ -34,7 +34,7 @@ def written(tmp_path_factory):
 
 
 def command(*words, **further):
-    """What a command in a new process says on stdout and stderr, and its exit status."""
+    """The stdout, stderr and exit status of a command in a new process."""
     line = [sys.executable, "-c", "from deltacompose.cli import main; main()", *map(str, words)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     ended = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=600, check=False, **further)

@@ -65,7 +65,7 @@ def wants_torch(folder, command):
 
 
 def in_one_process(folder, commands, *further):
-    """What a new process told of each command, and its standard error."""
+    """The answer of a new process for each command, and its standard error."""
     environment = os.environ | {"DELTACOMPOSE_CACHE": str(folder / "cache")}
     command = [sys.executable, "-W", "ignore", "-c", PROGRAM, json.dumps(commands), *further]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=folder)
@@ -104,7 +104,7 @@ OF_A_STUDY = (
 
 @pytest.fixture(scope="module")
 def first(folder):
-    """What the methods' listing and the study's plan print the first time."""
+    """The first outputs of the listing of methods and of the plan of the study."""
     [(_, methods), (heavy, plan)] = ran(folder, ("methods",), PLAN)
     assert "torch" in heavy
     return methods, plan

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fsspec.implementations.local import LocalFileSystem
 from safetensors.torch import save_file
 
 import deltacompose as dc
 from deltacompose.backbone.pico import pico_backbone
 from deltacompose.delta.delta import Delta
 from deltacompose.errors import BadInput
-from deltacompose.formats.urls import check_url, names_in
+from deltacompose.formats.urls import check_url, names_in, publish
 from deltacompose.library.card import Card, Result, check_name
 from deltacompose.library.library import Library
 
@@ -111,6 +112,23 @@ def test_the_card_of_a_delta_is_a_model_card_with_results(backbone, tmp_path):
     [entry] = metadata["model-index"][0]["results"]
     assert entry["dataset"]["name"] == "tone"
     assert entry["metrics"] == [{"type": "accuracy", "value": 0.5}]
+
+
+def test_a_file_at_a_file_url_is_whole_while_it_is_written_anew(tmp_path, monkeypatch):
+    for name in ("new", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "library.json").write_text(name)
+    seen, write = [], LocalFileSystem.pipe_file
+
+    def watched(system, path, value, **how):
+        write(system, path, value[:1], **how)
+        seen.append((tmp_path / "there" / "library.json").read_text())
+        write(system, path, value, **how)
+
+    monkeypatch.setattr(LocalFileSystem, "pipe_file", watched)
+    publish(tmp_path / "new", f"file://{tmp_path / 'there'}", "library.json")
+    assert seen == ["there"]
+    assert [(path.name, path.read_text()) for path in (tmp_path / "there").iterdir()] == [("library.json", "new")]
 
 
 def test_writers_at_the_same_time_lose_nothing(backbone, place, tmp_path):
